@@ -1,0 +1,92 @@
+"""The ``dclip`` program: the table of subcommands, and every failure as an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dclip import __version__
+from dclip.cli import doctor
+from dclip.cli.common import State, add, group, with_shared_options
+from dclip.cli.failures import INTERRUPTED, explain
+from dclip.cli.output import Output
+
+app = group(
+    "Edit photos of faces by text with diffusion models.",
+    "dclip demo                               # a panel of edited faces, in two minutes",
+    "dclip prepare celeba --root ~/celeba     # then: train, invert, finetune, edit, grid",
+    "dclip edit photo.jpg --strength 0.8",
+)
+
+STORE = "The store"
+for function in (doctor.doctor,):
+    add(app, function, STORE)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"dclip {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+@with_shared_options
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Edit photos of faces by text with diffusion models.
+
+    Every command takes the newest artifact of the kind that it needs unless one is named, and says
+    which. The same command again resumes what was interrupted, or answers "up to date".
+    """
+    if ctx.invoked_subcommand is None:
+        sys.stdout.write(ctx.get_help() + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; nothing escapes but ``SystemExit``."""
+    state = State()
+    try:
+        code = app(
+            args=None if argv is None else list(argv),
+            prog_name="dclip",
+            obj=state,
+            standalone_mode=False,
+        )
+        if state.failure is not None:
+            return _fail(state.failure, state)
+        if code == INTERRUPTED:  # Typer's answer to Ctrl-C outside a subcommand
+            return _fail(KeyboardInterrupt(), state)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except Exception as error:
+        return _fail(error, state)
+    except KeyboardInterrupt as error:
+        return _fail(error, state)
+
+
+def _fail(error: BaseException, state: State) -> int:
+    if state.flags.debug:
+        traceback.print_exception(error)
+    failure = explain(error, state.command)
+    if isinstance(error, BrokenPipeError):
+        # The reader is gone: what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif failure.message:
+        Output().error(failure.message, failure.fix)
+    return failure.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""What every subcommand shares: its options, its store, its output and how it runs a stage."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.markup import escape
+
+from dclip.cli.output import Mode, Output
+from dclip.cli.progress import reporter_for
+from dclip.cli.settings import ConfigFile, Flags, build_config, load_config, store_path
+from dclip.context import Context, Reporter
+from dclip.errors import BadInput
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact, Store
+
+C = TypeVar("C")
+Function = Callable[..., None]
+
+PANEL = "Common options"
+
+
+def switch(*names: str, help: str, panel: str | None = None) -> Any:
+    """An on/off option; Typer would show its type as ``<bool>``."""
+    return typer.Option(*names, help=help, metavar="", rich_help_panel=panel)
+
+
+def _option(*names: str, help: str, metavar: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=PANEL, **more)
+
+
+def _switch(*names: str, help: str) -> Any:
+    return switch(*names, help=help, panel=PANEL)
+
+
+# One table for the options that may stand before or after any subcommand.
+_SHARED: dict[str, Any] = {
+    "store": Annotated[
+        Path | None,
+        _option(
+            "--store",
+            metavar="DIR",
+            help="Where artifacts live: else DCLIP_STORE, else ./artifacts.",
+        ),
+    ],
+    "json": Annotated[bool | None, _switch("--json", help="Write one JSON document to stdout.")],
+    "quiet": Annotated[bool | None, _switch("--quiet", "-q", help="Write ids alone to stdout.")],
+    "debug": Annotated[bool | None, _switch("--debug", help="Show the traceback of an error.")],
+}
+_STAGE: dict[str, Any] = {
+    "config": Annotated[
+        Path | None,
+        _option(
+            "--config", metavar="FILE", help="Defaults for the options, in TOML: else ./dclip.toml."
+        ),
+    ],
+    "device": Annotated[
+        str | None, _option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ],
+    "workers": Annotated[
+        int | None, _option("--workers", metavar="N", min=1, help="Processes or threads for data.")
+    ],
+    "force": Annotated[
+        bool | None, _switch("--force", help="Make a new version of unchanged work.")
+    ],
+    "dry_run": Annotated[
+        bool | None, _switch("--dry-run", help="Show what would be done, and do nothing.")
+    ],
+}
+ALL_SHARED = _SHARED | _STAGE
+
+
+@dataclass
+class State:
+    """What one process of ``dclip`` knows beyond its current command.
+
+    Attributes:
+        flags: the shared options typed so far.
+        command: the command line's words, ``dclip prepare faces``.
+        failure: what ended the command. Typer turns some exceptions into its own exits, so the
+            original is kept here for ``main`` to explain.
+    """
+
+    flags: Flags = field(default_factory=Flags)
+    command: str = "dclip"
+    failure: BaseException | None = None
+
+
+@dataclass
+class Run:
+    """One run of one subcommand.
+
+    Attributes:
+        flags: the shared options, those after the subcommand over those before it.
+        words: the subcommand, ``("prepare", "faces")``.
+        file: the config file.
+        out: the sink.
+    """
+
+    flags: Flags
+    words: tuple[str, ...]
+    file: ConfigFile
+    out: Output
+
+    @cached_property
+    def report(self) -> Reporter:
+        """Where progress, notes and warnings go."""
+        return reporter_for(self.out)
+
+    @property
+    def store_path(self) -> Path:
+        """The folder of the store."""
+        return store_path(self.flags, self.file)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store; its folder is created by the first write."""
+        from dclip.store import Store
+
+        return Store(self.store_path)
+
+    @cached_property
+    def context(self) -> Context:
+        """How a stage shall run."""
+        asked = Context(
+            report=self.report, force=bool(self.flags.force), dry_run=bool(self.flags.dry_run)
+        )
+        if device := self.flags.device or self.file.value("device", str):
+            asked = replace(asked, device=device)
+        if workers := self.flags.workers or self.file.value("workers", int):
+            asked = replace(asked, workers=workers)
+        return asked
+
+    def config(self, cls: type[C], **values: Any) -> C:
+        """Build a stage's config: flags (None = not given) over the config file over defaults."""
+        section = self.file.section(*self.words)
+        where = f"in [{'.'.join(self.words)}] of {self.file.path}"
+        if section:
+            self.out.note(f"options {where}: {', '.join(section)}")
+        return build_config(cls, values, section, where, f"dclip {' '.join(self.words)} --help")
+
+    def stage(
+        self,
+        work: Callable[[C, Store, Context], Artifact],
+        config: C,
+        *,
+        next_commands: Callable[[Artifact], Sequence[str]] = lambda _: (),
+        show: Callable[[Artifact], Mapping[str, Any]] = lambda _: {},
+    ) -> Artifact | None:
+        """Run a stage and show its artifact; None after a dry run, whose plan is shown."""
+        from dclip.store import Planned
+
+        try:
+            artifact = work(config, self.store, self.context)
+        except Planned as planned:
+            self.out.plan(planned.plan)
+            return None
+        self.out.artifact(artifact, next_commands=next_commands(artifact), show=show(artifact))
+        return artifact
+
+    def hint(self, *words: str) -> str:
+        """Write a command that goes on from here, with the shared options that were typed."""
+        keep = [
+            item
+            for name in ("store", "config", "device")
+            if (value := getattr(self.flags, name)) is not None
+            for item in (f"--{name}", str(value))
+        ]
+        return shlex.join(["dclip", *words, *keep])
+
+
+def examples(*lines: str) -> str:
+    """Lay example commands out for the end of a ``--help``; ``# ...`` explains the line above."""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  {escape(line)}" for line in lines)])
+
+
+def command(*example_lines: str, stage: bool = False) -> Callable[[Function], Function]:
+    """Make a subcommand of a function ``(run: Run, its own Typer parameters ...)``.
+
+    It gets the shared options, a :class:`Run`, and examples at the end of its help.
+
+    Args:
+        example_lines: command lines, each with an optional ``# remark``.
+        stage: also give it the options of a stage (device, workers, force, dry run, config).
+    """
+    shared = _SHARED | (_STAGE if stage else {})
+
+    def decorate(function: Function) -> Function:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(function)
+        def wrapper(ctx: typer.Context, **values: Any) -> None:
+            state: State = ctx.obj
+            try:
+                typed = Flags(**{name: values.pop(name) for name in shared})
+                state.command = ctx.command_path
+                before, state.flags = state.flags, state.flags.below(typed)
+                for name in before.given():
+                    if name not in shared:
+                        flag = f"--{name.replace('_', '-')}"
+                        raise BadInput(f"{ctx.command_path} has no {flag}", fix=f"leave {flag} out")
+                _invoke(function, open_run(ctx), values)
+                sys.stdout.flush()  # a closed pipe shall be met here, not at exit
+            except typer.Exit:
+                raise
+            except BaseException as error:
+                state.failure = error
+                raise typer.Exit(1) from error
+
+        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        _sign(
+            wrapper,
+            [
+                context,
+                *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+                *(shared_parameter(name, annotation) for name, annotation in shared.items()),
+            ],
+        )
+        wrapper.__dict__["epilog"] = examples(*example_lines)
+        return wrapper
+
+    return decorate
+
+
+def stage_command(*example_lines: str) -> Callable[[Function], Function]:
+    """Make a subcommand that runs a stage."""
+    return command(*example_lines, stage=True)
+
+
+def add(group: typer.Typer, function: Function, panel: str | None = None) -> None:
+    """Add a subcommand made by :func:`command` to a group, under its function's name."""
+    name = function.__name__.rstrip("_")
+    group.command(name, epilog=function.__dict__["epilog"], rich_help_panel=panel)(function)
+
+
+def group(help: str, *example_lines: str) -> typer.Typer:
+    """Make a group of subcommands that shows its help when called alone."""
+    return typer.Typer(
+        help=help,
+        epilog=examples(*example_lines),
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def shared_parameter(name: str, annotation: Any) -> inspect.Parameter:
+    """Describe one shared option to Typer; not given is None."""
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _sign(wrapper: Any, parameters: list[inspect.Parameter]) -> None:
+    # Typer reads both the signature and the annotations.
+    wrapper.__signature__ = inspect.Signature(parameters)
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def with_shared_options(function: Function) -> Function:
+    """Give the root callback every shared option, kept in the :class:`State`."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+
+    @functools.wraps(function)
+    def wrapper(ctx: typer.Context, **values: Any) -> None:
+        ctx.obj.flags = Flags(**{name: values.pop(name) for name in ALL_SHARED})
+        function(ctx, **values)
+
+    _sign(
+        wrapper,
+        [
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+            *(shared_parameter(name, annotation) for name, annotation in ALL_SHARED.items()),
+        ],
+    )
+    return wrapper
+
+
+def open_run(ctx: typer.Context) -> Run:
+    """Build the :class:`Run` of a subcommand from its context."""
+    flags: Flags = ctx.obj.flags
+    if flags.json and flags.quiet:
+        raise BadInput("--json and --quiet exclude each other", fix="choose one of them")
+    mode: Mode = "json" if flags.json else "quiet" if flags.quiet else "human"
+    root = ctx.find_root()
+    known: Mapping[str, Any] = getattr(root.command, "commands", {})
+    return Run(
+        flags=flags,
+        words=tuple(ctx.command_path.split()[1:]),
+        file=load_config(flags.config, known),
+        out=Output(mode),
+    )
+
+
+def _invoke(function: Function, run: Run, values: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        # Warnings of libraries are for developers; ours go through the reporter.
+        if not run.flags.debug:
+            warnings.simplefilter("ignore")
+        function(run, **values)

@@ -1,0 +1,237 @@
+"""The one sink of the command line: data on stdout, everything else on stderr.
+
+Three modes: ``human`` (rich), ``json`` (exactly one document a command), ``quiet`` (ids alone).
+A command hands over what it has; how that looks is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact
+
+Mode = Literal["human", "json", "quiet"]
+
+# Wide enough that no path is wrapped or cut when stdout goes to a file or another program.
+PIPE_WIDTH = 400
+
+PICTURES = (".png", ".pdf")
+
+
+def short(value: Any) -> str:
+    """Write one value for a person: floats to four significant figures, lists joined."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {short(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(short(item) for item in value) or "-"
+    return str(value)
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for a person, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def pictures(artifact: Artifact) -> list[Path]:
+    """The pictures at the top of an artifact: what a person wants to open first."""
+    return sorted(p for p in artifact.path.iterdir() if p.suffix in PICTURES)
+
+
+def summary(artifact: Artifact) -> dict[str, Any]:
+    """The JSON form of an artifact that a command made or found."""
+    return {
+        "id": artifact.id,
+        "kind": artifact.kind,
+        "name": artifact.name,
+        "version": artifact.version,
+        "ref": artifact.ref,
+        "path": str(artifact.path),
+        "fresh": artifact.fresh,
+        "metrics": dict(artifact.metrics),
+        "pictures": [str(p) for p in pictures(artifact)],
+    }
+
+
+class Output:
+    """Where every command writes.
+
+    Attributes:
+        mode: ``human``, ``json`` or ``quiet``.
+        out: stdout; data alone.
+        err: stderr; notes, warnings, hints, progress and errors.
+    """
+
+    def __init__(self, mode: Mode = "human") -> None:
+        self.mode = mode
+        wide = None if sys.stdout.isatty() else PIPE_WIDTH
+        self.out = Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=True)
+        self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+    def note(self, message: str) -> None:
+        """Say what the user may want to know; silent in quiet mode."""
+        if self.mode != "quiet":
+            self.err.print(escape(message), style="dim")
+
+    def warn(self, message: str) -> None:
+        """Say what the user should act on; shown in every mode."""
+        self.err.print(f"[yellow]warning:[/yellow] {escape(message)}")
+
+    def error(self, message: str, fix: str = "") -> None:
+        """Tell a failure: one line, and the fix on a second one."""
+        self.err.print(f"[bold red]error:[/bold red] {escape(' '.join(message.split()))}")
+        if fix:
+            self.err.print(f"[bold]fix:[/bold] {escape(' '.join(fix.split()))}")
+
+    def next(self, commands: Sequence[str]) -> None:
+        """Hint at what to type next; for people alone."""
+        if self.mode == "human":
+            for command in commands:
+                self.err.print(f"[dim]next:[/dim] {escape(command)}")
+
+    def data(self, document: Any) -> None:
+        """Write a JSON document to stdout, whatever the mode."""
+        text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+        # Not through rich: it would colour, and a lone surrogate in a file name must not end us.
+        sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+
+    def line(self, text: str) -> None:
+        """Write one line of data to stdout, untouched by markup or wrapping."""
+        self.out.print(text, markup=False)
+
+    def artifact(
+        self,
+        artifact: Artifact,
+        *,
+        next_commands: Sequence[str] = (),
+        show: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Show the artifact that a stage made, or found to be up to date.
+
+        Args:
+            artifact: what the stage returned.
+            next_commands: whole command lines that go on from here.
+            show: further results for this screen, e.g. where copies were written.
+        """
+        extra = dict(show or {})
+        if self.mode == "json":
+            self.data(summary(artifact) | extra)
+            return
+        if self.mode == "quiet":
+            self.line(artifact.id)
+            return
+        state = "[bold green]made[/bold green]" if artifact.fresh else "[bold]up to date[/bold]"
+        self.out.print(f"{state}  {escape(artifact.ref)}  [dim]{artifact.id[:12]}[/dim]")
+        # What is listed for a person is what fits a line; the rest is in `show --json`.
+        rows = {
+            "path": str(artifact.path),
+            **{key: short(value) for key, value in artifact.metrics.items() if _brief(value)},
+            **{path.name: str(path) for path in pictures(artifact)},
+            **{key: short(value) for key, value in extra.items()},
+        }
+        self.pairs(rows)
+        self.next(next_commands)
+
+    def pairs(self, rows: Mapping[str, str]) -> None:
+        """Write aligned ``name  value`` lines (human mode's small table)."""
+        width = max((len(key) for key in rows), default=0)
+        for key, value in rows.items():
+            self.out.print(f"  [cyan]{escape(key.ljust(width))}[/cyan]  {escape(value)}")
+
+    def record(self, document: Mapping[str, Any], *, identity: str = "") -> None:
+        """Show one thing: a JSON object, its id, or aligned lines."""
+        if self.mode == "json":
+            self.data(document)
+        elif self.mode == "quiet":
+            if identity:
+                self.line(identity)
+        else:
+            self.pairs({key: short(value) for key, value in document.items()})
+
+    def table(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        columns: Mapping[str, str],
+        *,
+        identity: str = "id",
+        empty: str = "nothing",
+    ) -> None:
+        """Show a list of things.
+
+        Args:
+            rows: the things, with every field that JSON should hold.
+            columns: which fields a person sees, in order, with their headings.
+            identity: the field that quiet mode prints.
+            empty: what to tell a person when there are no rows.
+        """
+        rows = list(rows)
+        if self.mode == "json":
+            self.data(rows)
+        elif self.mode == "quiet":
+            for row in rows:
+                self.line(str(row[identity]))
+        elif not rows:
+            self.note(empty)
+        else:
+            table = Table(box=None, pad_edge=False, header_style="bold")
+            for heading in columns.values():
+                table.add_column(heading, overflow="fold")
+            for row in rows:
+                table.add_row(*(escape(short(row.get(key))) for key in columns))
+            self.out.print(table, soft_wrap=False)
+
+    def tree(self, tree: Tree, document: Any, identities: Sequence[str]) -> None:
+        """Show a tree to a person, ``document`` as JSON, or the ids in it."""
+        if self.mode == "json":
+            self.data(document)
+        elif self.mode == "quiet":
+            for identity in identities:
+                self.line(identity)
+        else:
+            self.out.print(tree, soft_wrap=False)
+
+    def plan(self, plan: Mapping[str, Any]) -> None:
+        """Show what a dry run would do."""
+        if self.mode == "json":
+            self.data({"plan": dict(plan)})
+        elif self.mode == "quiet":
+            self.line(str(plan.get("key", "")))
+        else:
+            cached = plan.get("cached")
+            verdict = "up to date, nothing to do" if cached else "would be made"
+            name = escape(f"{plan['kind']}/{plan['name']}")
+            self.out.print(f"[bold]plan[/bold]  {name}  [dim]{verdict}[/dim]")
+            self.pairs({k: short(v) for k, v in _flat(plan) if k not in ("kind", "name", "cached")})
+
+
+def _brief(value: Any) -> bool:
+    return not isinstance(value, Mapping | list | tuple)
+
+
+def _flat(plan: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Lay nested parts of a plan out as ``config.size`` and the like."""
+    for key, value in plan.items():
+        if isinstance(value, Mapping):
+            for inner, item in value.items():
+                yield f"{key}.{inner}", item
+        else:
+            yield key, value

@@ -1,0 +1,210 @@
+"""How a stage's progress is shown: a live bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as RichTask
+from rich.text import Text
+
+from dclip.cli.output import Output, size
+from dclip.context import Reporter, Silent, Task
+
+LINE_SECONDS = 10.0  # a plain line at least this often ...
+LINE_PERCENT = 10.0  # ... and at every tenth of the way,
+LINE_PAUSE = 1.0  # but never a flood of them
+
+
+def reporter_for(output: Output) -> Reporter:
+    """The reporter that suits the mode and the terminal."""
+    if output.mode == "quiet":
+        return QuietReporter(output)
+    return LiveReporter(output) if output.err.is_terminal else PlainReporter(output)
+
+
+def memory() -> int:
+    """Bytes that this process and its accelerator hold now; 0 where that cannot be told."""
+    # Only asked where torch is loaded and used already: progress must not import it.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.memory_reserved())
+    try:
+        with Path("/proc/self/statm").open() as statm:
+            import resource
+
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def stats_text(stats: dict[str, float]) -> str:
+    """Write the current figures: ``loss 0.123  psnr 40.1``."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in stats.items())
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class QuietReporter(Silent):
+    """Nothing but warnings."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def warn(self, message: str) -> None:
+        self._output.warn(message)
+
+
+class _Count(ProgressColumn):
+    """``120/300 img  41.3 img/s  loss 0.12  1.2 GB``."""
+
+    def render(self, task: RichTask) -> Text:
+        unit = task.fields["unit"]
+        total = f"/{task.total:.0f}" if task.total is not None else ""
+        parts = [f"{task.completed:.0f}{total} {unit}"]
+        speed = task.finished_speed or task.speed
+        if speed:
+            parts.append(f"{speed:.3g} {unit}/s")
+        if task.fields["stats"]:
+            parts.append(stats_text(task.fields["stats"]))
+        if held := memory():
+            parts.append(size(held))
+        return Text("  ".join(parts), style="dim")
+
+
+class _LiveTask:
+    def __init__(self, progress: Progress, index: int) -> None:
+        self._progress = progress
+        self._index = index  # of rich's TaskID type, an int
+
+    def advance(self, n: int = 1, **stats: float) -> None:
+        task = self._progress.tasks[self._progress.task_ids.index(self._index)]  # type: ignore[arg-type]
+        self._progress.update(task.id, advance=n, stats=task.fields["stats"] | stats)
+
+
+class LiveReporter:
+    """Bars on a terminal. Tasks may nest; the display lives while any of them is open."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._open = 0
+        self._progress: Progress | None = None
+
+    @contextmanager
+    def task(
+        self, description: str, total: int | None, *, unit: str = "img", done: int = 0
+    ) -> Iterator[Task]:
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                _Count(),
+                console=self._output.err,
+                redirect_stdout=False,
+            )
+            self._progress.start()
+        progress = self._progress
+        self._open += 1
+        index = progress.add_task(description, total=total, completed=done, unit=unit, stats={})
+        try:
+            yield _LiveTask(progress, index)
+        finally:
+            progress.stop_task(index)
+            self._open -= 1
+            if self._open == 0:
+                progress.stop()
+                self._progress = None
+
+    def note(self, message: str) -> None:
+        self._output.note(message)
+
+    def warn(self, message: str) -> None:
+        self._output.warn(message)
+
+
+class _PlainTask:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        description: str,
+        total: int | None,
+        unit: str,
+        done: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._say, self._now = say, now
+        self._description, self._total, self._unit = description, total, unit
+        self._first = self._done = done
+        self._stats: dict[str, float] = {}
+        self._start = self._said = now()
+        self._said_done = done
+
+    def advance(self, n: int = 1, **stats: float) -> None:
+        self._done += n
+        self._stats |= stats
+        quiet_for = self._now() - self._said
+        tenth = self._total and (self._done - self._said_done) * 100 >= self._total * LINE_PERCENT
+        if quiet_for >= LINE_SECONDS or (tenth and quiet_for >= LINE_PAUSE):
+            self.say()
+
+    def say(self) -> None:
+        now = self._now()
+        self._said, self._said_done = now, self._done
+        count = f"{self._done}" if self._total is None else f"{self._done}/{self._total}"
+        parts = [f"{self._description}: {count} {self._unit}"]
+        speed = (self._done - self._first) / max(now - self._start, 1e-9)
+        if self._total:
+            parts.append(f"{100 * self._done / self._total:.0f}%")
+        if self._done > self._first:
+            parts.append(f"{speed:.3g} {self._unit}/s")
+            if self._total and self._done < self._total:
+                parts.append(f"ETA {clock((self._total - self._done) / speed)}")
+        if self._stats:
+            parts.append(stats_text(self._stats))
+        if held := memory():
+            parts.append(f"mem {size(held)}")
+        self._say("  ".join(parts))
+
+    def close(self) -> None:
+        if self._done != self._said_done or self._done == self._first:
+            self.say()
+
+
+class PlainReporter:
+    """Lines for logs: one every ten seconds or tenth of the way, and a last one."""
+
+    def __init__(self, output: Output, now: Callable[[], float] = time.monotonic) -> None:
+        self._output = output
+        self._now = now
+
+    @contextmanager
+    def task(
+        self, description: str, total: int | None, *, unit: str = "img", done: int = 0
+    ) -> Iterator[Task]:
+        task = _PlainTask(self._output.note, description, total, unit, done, self._now)
+        yield task
+        task.close()
+
+    def note(self, message: str) -> None:
+        self._output.note(message)
+
+    def warn(self, message: str) -> None:
+        self._output.warn(message)
