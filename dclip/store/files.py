@@ -1,0 +1,228 @@
+"""What the store asks of the disk: atomic writes, syncing, hashing, locks, and errors in words."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dclip.errors import DclipError, StoreBusy, StoreError
+
+PART = ".part-"  # begins the name of every file that is still being written
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; on success, sync it and put it in place.
+
+    The name keeps ``path``'s suffix, which picture writers go by. A kill leaves a ``.part-`` file,
+    which the store removes before it resumes a draft.
+    """
+    part = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield part
+        sync(part)
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` so that ``path`` holds all of it or what it held before, even after a kill."""
+    with atomic(path) as part:
+        part.write_bytes(data)
+
+
+def drop_parts(folder: Path) -> None:
+    """Remove what interrupted :func:`atomic` writes left below ``folder``."""
+    for path in folder.rglob(f"{PART}*"):
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file's bytes, or a folder's entries, onto the disk."""
+    if path.is_dir():
+        if os.name == "nt":  # Windows cannot open a folder, and needs no sync of one
+            return
+        flags = os.O_RDONLY
+    else:
+        flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+    fd = os.open(path, flags)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks have no fsync
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Sync every file and folder below ``folder``, and itself last."""
+    for top, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(top, name))
+        sync(Path(top))
+
+
+def make_folder(path: Path) -> None:
+    """Make ``path`` and its parents, synced so that a power cut does not lose the new entries."""
+    new = []
+    at = path
+    while not at.exists():
+        new.append(at)
+        at = at.parent
+    path.mkdir(parents=True, exist_ok=True)
+    for made in reversed(new):
+        sync(made.parent)
+
+
+def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file in hex, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            if on_bytes is not None:
+                on_bytes(len(block))
+    return digest.hexdigest()
+
+
+def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file below ``folder``, sorted: its path with ``/``, its stat. Links are not followed."""
+    found = []
+    for top, folders, names in os.walk(folder):
+        for name in names + [name for name in folders if Path(top, name).is_symlink()]:
+            path = Path(top, name)
+            found.append((path.relative_to(folder).as_posix(), path.lstat()))
+    return iter(sorted(found, key=lambda item: item[0]))
+
+
+def regular(info: os.stat_result) -> bool:
+    """Whether a stat result is that of a plain file."""
+    return stat.S_ISREG(info.st_mode)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files at or below ``path``, as far as they can be read."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            return sum(info.st_size for _, info in walk(path))
+        return path.lstat().st_size
+    return 0
+
+
+def discard(path: Path, trash: Path) -> None:
+    """Make ``path`` vanish in one step (a rename into ``trash``), then free its space."""
+    if not path.exists() and not path.is_symlink():
+        return
+    trash.mkdir(parents=True, exist_ok=True)
+    gone = trash / f"{secrets.token_hex(8)}-{path.name}"
+    path.rename(gone)
+    if gone.is_dir() and not gone.is_symlink():
+        shutil.rmtree(gone, ignore_errors=True)  # what stays is gc's
+    else:
+        with suppress(OSError):
+            gone.unlink()
+
+
+def disk_full(error: BaseException, root: Path) -> bool:
+    """Whether ``error``, or what it came from, is a disk without space.
+
+    Writers in C++ and Rust (torch, safetensors) hide the errno, hence the look at the text and, for
+    torch's "file write failed", at the disk.
+    """
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        if isinstance(at, OSError) and at.errno in _FULL:
+            return True
+        if re.search(r"no space left on device|disk quota exceeded|os error 28", str(at), re.I):
+            return True
+        if re.search(r"write failed|failed writing", str(at), re.I):
+            with suppress(OSError):
+                return shutil.disk_usage(root).free < 1 << 20
+        at = at.__cause__ or at.__context__
+    return False
+
+
+def full_disk_error(root: Path) -> StoreError:
+    return StoreError(
+        f"no space left on the disk of the store {root}",
+        "free some (`dclip gc` shows what the store can spare), then run the same command again: "
+        "it goes on from what is kept",
+    )
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn the system's refusals while the store is written into one-line errors.
+
+    Raises:
+        StoreError: full disk, read-only store, or any other refusal of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error, root):
+            raise full_disk_error(root) from error
+        if error.errno in _READ_ONLY:
+            raise StoreError(
+                f"the store {root} cannot be written (read-only, or not yours)",
+                "choose another with --store DIR or DCLIP_STORE, or change its permissions",
+            ) from error
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            raise StoreError(
+                f"the store {root} is not usable as a folder: {error.filename or error}",
+                "choose another with --store DIR or DCLIP_STORE",
+            ) from error
+        raise StoreError(
+            f"the store {root} cannot be written: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+        ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the system's refusals while ``path`` is read into :class:`StoreError`."""
+    try:
+        yield
+    except DclipError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def lock(path: Path, *, wait: float, busy: Callable[[], StoreBusy]) -> Iterator[None]:
+    """Hold an OS lock on the file ``path``; it ends with the block or with the process.
+
+    Args:
+        path: the lock file, made where absent.
+        wait: seconds to wait for another holder; 0 fails at once.
+        busy: makes the error for a lock that stayed held.
+    """
+    from filelock import FileLock, Timeout  # its import alone would halve the speed of `--help`
+
+    held = FileLock(path, timeout=wait)
+    try:
+        held.acquire()
+    except Timeout:
+        raise busy() from None
+    try:
+        yield
+    finally:
+        held.release()
