@@ -1,0 +1,392 @@
+"""The door to open_clip: any of its models, frozen, as a differentiable guide.
+
+Nothing else in dclip imports open_clip. A guide takes pixels in [-1, 1] and applies the model's
+own preprocessing (resize, mean, std) differentiably.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dclip.errors import BadInput, CorruptArtifact
+
+DEFAULT_PRETRAINED = "ViT-B-32:openai"
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A frozen CLIP.
+
+    Attributes:
+        name: what the user asked for, e.g. ``"ViT-B-32:openai"``.
+        model: an open_clip model with ``encode_image`` and ``encode_text``.
+        tokenizer: strings to token ids, int64 (N, context).
+        size: (height, width) of the image tower's input.
+        mean, std: per-channel normalisation of pixels in [0, 1], (1, 3, 1, 1).
+        resize_mode: ``"squash"`` or ``"shortest"``, as in open_clip's preprocess config.
+        interpolation: ``"bicubic"`` or ``"bilinear"``.
+        words: lower-case words that a small CLIP was taught; None where it knows open vocabulary.
+        config: open_clip's ``model_cfg``, to save the model again.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Callable[..., Tensor]
+    size: tuple[int, int]
+    mean: Tensor
+    std: Tensor
+    resize_mode: str = "shortest"
+    interpolation: str = "bicubic"
+    words: frozenset[str] | None = field(default=None, repr=False)
+    config: dict[str, Any] | None = field(default=None, repr=False)
+
+    def preprocess(self, x: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to the image tower's input, differentiably."""
+        x = (x + 1) / 2
+        height, width = self.size
+        if tuple(x.shape[-2:]) != self.size:
+            target = [height, width]
+            if self.resize_mode != "squash":
+                scale = max(height / x.shape[-2], width / x.shape[-1])
+                target = [round(x.shape[-2] * scale), round(x.shape[-1] * scale)]
+            x = F.interpolate(
+                x, target, mode=self.interpolation, align_corners=False, antialias=True
+            )
+            top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+            x = x[..., top : top + height, left : left + width]
+        return (x - self.mean) / self.std
+
+    def embed_image(self, x: Tensor) -> Tensor:
+        """Unit-length image embeddings (B, D) of pixels (B, 3, H, W) in [-1, 1]."""
+        return F.normalize(self.model.encode_image(self.preprocess(x)).float(), dim=-1)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def embed_text(self, prompts: Sequence[str]) -> Tensor:
+        """Unit-length text embeddings (N, D).
+
+        Raises:
+            BadInput: an empty prompt, or one longer than the model's context.
+        """
+        for prompt in prompts:
+            self.check(prompt)
+        tokens = self.tokenizer(list(prompts)).to(self.mean.device)
+        return F.normalize(self.model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
+
+    def direction(self, target: str, source: str) -> Tensor:
+        """d_text (D,): the unit vector from the source prompt to the target prompt.
+
+        Equation (4) of the report. Raises BadInput where the two prompts mean the same.
+        """
+        to, come_from = self.embed_text([target, source])
+        difference = to - come_from
+        if float(difference.norm()) < 1e-4:
+            raise BadInput(
+                f"the prompts {target!r} and {source!r} are the same to {self.name}",
+                "choose a target that differs from the source",
+            )
+        return F.normalize(difference, dim=0)
+
+    def check(self, prompt: str) -> None:
+        """Raise BadInput for an empty prompt or one that the context would cut."""
+        if not prompt.strip():
+            raise BadInput("the prompt is empty", "say what to see, e.g. --target sketch")
+        context = getattr(self.tokenizer, "context_length", None) or 77
+        encode = getattr(self.tokenizer, "encode", None)
+        if encode is None:
+            return
+        length = len(encode(prompt)) + 2
+        if length > context:
+            raise BadInput(
+                f"the prompt has {length} tokens, but {self.name} reads at most {context}:"
+                f" {prompt[:40]!r}...",
+                "shorten it",
+            )
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words of ``prompt`` that this CLIP was never taught; empty for open-vocabulary models."""
+        if self.words is None:
+            return []
+        return [w for w in re.findall(r"[a-z]+", prompt.lower()) if w not in self.words]
+
+    def warning(self, prompt: str) -> str | None:
+        """One line about unknown words, with near and known ones, or None."""
+        unknown = self.unknown_words(prompt)
+        if not unknown or self.words is None:
+            return None
+        near = [m for w in unknown for m in difflib.get_close_matches(w, self.words, 2, 0.75)]
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        return (
+            f"{self.name} never saw {', '.join(repr(w) for w in unknown)}, so this direction may be"
+            f" noise: {hint}it knows: {', '.join(sorted(self.words - COMMON))}"
+        )
+
+
+COMMON = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "with",
+        "and",
+        "in",
+        "on",
+        "as",
+        "is",
+        "who",
+        "has",
+        "no",
+        "not",
+        "without",
+        "to",
+        "by",
+    ]
+)
+"""Words too plain to list to a person who looks for ideas."""
+
+
+def load_guide(spec: str, device: str | torch.device = "cpu") -> Guide:
+    """Load a CLIP, frozen, in float32.
+
+    Args:
+        spec: a directory in open_clip's format, ``"NAME:PRETRAINED"`` (any open_clip model and
+            tag, e.g. ``"ViT-B-32:laion2b_s34b_b79k"``), or ``"hf-hub:ORG/REPO"``.
+
+    Raises:
+        BadInput: an unknown model or tag, or weights that are not here and cannot be fetched.
+        CorruptArtifact: a directory whose config or weights cannot be read.
+    """
+    import open_clip
+
+    path = Path(spec)
+    if path.is_dir():
+        model, tokenizer = _load_directory(path)
+        config = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]
+    else:
+        model, tokenizer = _load_pretrained(spec)
+        config = open_clip.get_model_config(spec.partition(":")[0])
+    words_file = path / "words.json"
+    words = json.loads(words_file.read_text())["words"] if words_file.is_file() else None
+    guide = _guide(path.name if path.is_dir() else spec, model, tokenizer, device, words, config)
+    guide.model.eval().requires_grad_(False)
+    return guide
+
+
+def _guide(
+    name: str,
+    model: nn.Module,
+    tokenizer: Callable[..., Tensor],
+    device: str | torch.device,
+    words: Sequence[str] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Guide:
+    import open_clip
+
+    cfg = open_clip.get_model_preprocess_cfg(model)
+    size = cfg.get("size", 224)
+    mean = cfg.get("mean", open_clip.OPENAI_DATASET_MEAN)
+    std = cfg.get("std", open_clip.OPENAI_DATASET_STD)
+    return Guide(
+        name=name,
+        model=model.to(device),
+        tokenizer=tokenizer,
+        size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        mean=torch.tensor(mean, device=device).view(1, 3, 1, 1),
+        std=torch.tensor(std, device=device).view(1, 3, 1, 1),
+        resize_mode=cfg.get("resize_mode") or "shortest",
+        interpolation=cfg.get("interpolation") or "bicubic",
+        words=frozenset(words) if words is not None else None,
+        config=config,
+    )
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "small": {
+        "timm_model_name": "convnext_atto",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    },
+    "small-resnet": {
+        "timm_model_name": "resnet10t",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    },
+}
+"""Image towers for a CLIP trained from nothing on a CPU; ``small-resnet`` shares no design with
+``small``, so that one can judge what the other guided."""
+
+_SMALL_TEXT = {
+    "context_length": 32, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 3,
+}  # fmt: skip
+
+
+def new_model(name: str, image_size: int, device: str | torch.device = "cpu") -> Guide:
+    """A CLIP with fresh weights, trainable.
+
+    Args:
+        name: a name in :data:`MODELS`, or any open_clip model.
+        image_size: side of the pictures for a model of :data:`MODELS`; open_clip's keep theirs.
+
+    Raises:
+        BadInput: an unknown name.
+    """
+    import open_clip
+
+    if name in MODELS:
+        config = {
+            "embed_dim": 128,
+            "vision_cfg": {"image_size": image_size, **MODELS[name]},
+            "text_cfg": dict(_SMALL_TEXT),
+        }
+        preprocess = {
+            "size": image_size, "mode": "RGB", "mean": [0.5] * 3, "std": [0.5] * 3,
+            "interpolation": "bicubic", "resize_mode": "squash",
+        }  # fmt: skip
+    elif name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        preprocess = {}
+    else:
+        known = [*MODELS, *open_clip.list_models()]
+        near = difflib.get_close_matches(name, known, 3)
+        raise BadInput(f"unknown CLIP model {name!r}", f"use e.g. {', '.join(near or MODELS)}")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        # Through a directory, so that what is trained is what open_clip will load.
+        write_config(Path(folder), config, preprocess)
+        where = f"local-dir:{folder}"
+        model = open_clip.create_model(where, load_weights=False)
+        tokenizer = open_clip.get_tokenizer(where)
+    return _guide(name, model, tokenizer, device, config=config)
+
+
+def write_config(path: Path, model: dict[str, Any], preprocess: dict[str, Any]) -> None:
+    """Write ``open_clip_config.json``."""
+    text = json.dumps({"model_cfg": model, "preprocess_cfg": preprocess}, indent=1)
+    (path / "open_clip_config.json").write_text(text + "\n")
+
+
+def save_guide(path: Path, guide: Guide) -> None:
+    """Write a CLIP as a directory that ``open_clip`` loads by itself; float16 weights."""
+    import open_clip
+
+    if guide.config is None:
+        raise BadInput(f"{guide.name} has no config to save")
+    write_config(path, guide.config, dict(open_clip.get_model_preprocess_cfg(guide.model)))
+    weights = {
+        k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous()
+        for k, v in guide.model.state_dict().items()
+    }
+    save_file(weights, path / "open_clip_model.safetensors")
+
+
+def _load_directory(path: Path) -> tuple[nn.Module, Callable[..., Tensor]]:
+    import open_clip
+
+    if not (path / "open_clip_config.json").is_file():
+        raise BadInput(
+            f"{path} is no open_clip directory: open_clip_config.json is missing",
+            "give a directory with open_clip_config.json and open_clip_model.safetensors",
+        )
+    weights = path / "open_clip_model.safetensors"
+    if not weights.is_file():
+        raise BadInput(
+            f"{weights} is missing",
+            "convert pickled weights with safetensors.torch.save_file where you trust them",
+        )
+    where = f"local-dir:{path.resolve()}"
+    try:
+        with _quiet():
+            model = open_clip.create_model_from_pretrained(where, return_transform=False)
+            tokenizer = open_clip.get_tokenizer(where)
+    except Exception as e:
+        raise CorruptArtifact(
+            f"open_clip cannot load {path} ({_first_line(e)})",
+            "its weights must fit its open_clip_config.json",
+        ) from e
+    bad = [k for k, v in model.state_dict().items() if not torch.isfinite(v.float()).all()]
+    if bad:
+        raise CorruptArtifact(f"{weights} holds NaN or infinite weights in {bad[0]}")
+    return model, tokenizer
+
+
+def _load_pretrained(spec: str) -> tuple[nn.Module, Callable[..., Tensor]]:
+    import open_clip
+
+    name, _, tag = spec.partition(":") if not spec.startswith("hf-hub:") else (spec, "", "")
+    if not spec.startswith("hf-hub:"):
+        known = open_clip.list_models()
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3)
+            raise BadInput(
+                f"CLIP {spec!r} is neither a directory nor an open_clip model",
+                f"did you mean {', '.join(near)}?" if near else f"e.g. {DEFAULT_PRETRAINED}",
+            )
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        if tag not in tags and not Path(tag).is_file():
+            raise BadInput(
+                f"{name} has no pretrained weights {tag!r}",
+                f"use {name}:TAG with one of {', '.join(tags)}",
+            )
+    try:
+        with _quiet(), _no_retries_offline():
+            model = open_clip.create_model_from_pretrained(
+                name, pretrained=tag or None, return_transform=False
+            )
+            return model, open_clip.get_tokenizer(name)
+    except Exception as e:
+        raise BadInput(
+            f"the weights of {spec} are not on this machine and cannot be fetched"
+            f" ({_first_line(e)})",
+            "run once with a connection (they stay in the Hugging Face cache), or give --clip a"
+            " directory in open_clip's format, or use --clip embedded for rendered faces",
+        ) from e
+
+
+def _first_line(e: Exception) -> str:
+    text = str(e).strip().splitlines()
+    return (text[0] if text else type(e).__name__)[:160]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's and the hub's log lines off the terminal; errors are raised anyway."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def _no_retries_offline() -> Iterator[None]:
+    """Without a network the hub client would retry for a minute before it says so."""
+    from huggingface_hub import constants
+
+    before: Any = constants.HF_HUB_OFFLINE
+    host = urlparse(constants.ENDPOINT).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

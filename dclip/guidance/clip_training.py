@@ -1,0 +1,170 @@
+"""Training a CLIP to be a guide: losses, augmentation, and adversarial examples.
+
+A guide's gradients must mean something to people. Adversarially trained networks have such
+gradients (Tsipras et al. 2019, "Robustness may be at odds with accuracy", section 3; Santurkar et
+al. 2019, "Image synthesis with a single (robust) classifier"), so the guide is trained on
+adversarial examples of the very losses that it learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update sees.
+
+    Attributes:
+        pixels: (B, 3, H, W) in [-1, 1].
+        same_caption: (B, B) bool, captions i and j read the same, so that neither is a negative.
+        labels: for each contrast, the side of each sample, int64 (B,), -1 for none.
+        pairs: (P, 2) int64, rows that show the same subject before and after one change.
+    """
+
+    pixels: Tensor
+    same_caption: Tensor
+    labels: tuple[Tensor, ...]
+    pairs: Tensor
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """Unit-length text embeddings of one update.
+
+    Attributes:
+        captions: (B, D), one a sample.
+        sides: for each contrast (sides, D).
+    """
+
+    captions: Tensor
+    sides: tuple[Tensor, ...]
+
+    def detach(self) -> TextSide:
+        """The same without gradients."""
+        return TextSide(self.captions.detach(), tuple(s.detach() for s in self.sides))
+
+
+def contrastive(image: Tensor, text: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """Symmetric InfoNCE (Radford et al. 2021) that counts equal captions as positives too."""
+    logits = scale * image @ text.T
+    target = same.float() / same.float().sum(1, keepdim=True)
+    rows = -(target * logits.log_softmax(1)).sum(1).mean()
+    columns = -(target * logits.T.log_softmax(1)).sum(1).mean()
+    return (rows + columns) / 2
+
+
+def contrast_loss(
+    image: Tensor, sides: Sequence[Tensor], labels: Sequence[Tensor], scale: Tensor
+) -> Tensor:
+    """Cross-entropy between the sides of each contrast, averaged over contrasts."""
+    losses = []
+    for side, label in zip(sides, labels, strict=True):
+        if bool((label >= 0).any()):
+            losses.append(F.cross_entropy(scale * image @ side.T, label, ignore_index=-1))
+    return torch.stack(losses).mean() if losses else image.new_zeros(())
+
+
+def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
+    """1 - cos between what a change did to the picture and what it did to the words.
+
+    The directional loss of editing, turned around: where two pictures of one subject differ in one
+    property, their embeddings' difference is to be the prompts' difference.
+    """
+    losses = []
+    before, after = batch.pairs.unbind(1)
+    d_image = F.normalize(image[after] - image[before], dim=-1, eps=1e-4)
+    for side, label in zip(sides, batch.labels, strict=True):
+        a, b = label[before], label[after]
+        changed = (a >= 0) & (b >= 0) & (a != b)
+        if bool(changed.any()):
+            d_text = F.normalize(side[b[changed]] - side[a[changed]], dim=-1, eps=1e-4)
+            losses.append(1 - (d_image[changed] * d_text).sum(-1))
+    return torch.cat(losses).mean() if losses else image.new_zeros(())
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each loss counts."""
+
+    contrastive: float = 1.0
+    contrast: float = 1.0
+    pair: float = 1.0
+
+
+def image_loss(
+    encode: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    batch: Batch,
+    text: TextSide,
+    scale: Tensor,
+    weights: Weights,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """All losses of a batch whose pictures are ``pixels``; the total and its parts."""
+    image = encode(pixels)
+    parts = {
+        "contrastive": contrastive(image, text.captions, scale, batch.same_caption),
+        "contrast": contrast_loss(image, text.sides, batch.labels, scale),
+        "pair": pair_loss(image, batch, text.sides),
+    }
+    total = sum(
+        (getattr(weights, name) * value for name, value in parts.items()), image.new_zeros(())
+    )
+    return total, parts
+
+
+def attack(loss: Callable[[Tensor], Tensor], x: Tensor, radius: float, steps: int) -> Tensor:
+    """L2 projected gradient ascent (Madry et al. 2018) from ``x``.
+
+    Args:
+        loss: scalar of the pictures.
+        x: (B, 3, H, W) in [-1, 1].
+        radius: largest L2 distance from ``x`` over a whole picture, in [-1, 1] pixel units.
+        steps: gradient steps of ``1.5 * radius / steps`` each.
+    """
+    delta = torch.zeros_like(x)
+    for _ in range(steps):
+        delta = delta.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(loss(x + delta), delta)
+        unit = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        delta = delta.detach() + 1.5 * radius / steps * unit
+        norm = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        delta = delta * (radius / norm.clamp_min(1e-12)).clamp_max(1.0)
+        delta = (x + delta).clamp(-1, 1) - x
+    return (x + delta).detach()
+
+
+def augment(
+    x: Tensor, draw: Callable[[int], Tensor], groups: Tensor | None = None, *, colour: float = 0.1
+) -> Tensor:
+    """Random crops, shifts of brightness and contrast and mixing of colours, differentiably.
+
+    Rows of one group get the same crop and colours, so that what differs between them is the edit.
+
+    Args:
+        x: (B, 3, H, W) in [-1, 1].
+        draw: gives n numbers uniform in [0, 1); called once with what is needed.
+        groups: (B,) int64 group of each row; None makes each row its own.
+        colour: strength of the colour changes.
+    """
+    b, _, h, w = x.shape
+    groups = torch.arange(b) if groups is None else groups.cpu()
+    count = int(groups.max()) + 1
+    u = draw(count * 15).view(count, 15)[groups].to(x)
+    side = 0.8 + 0.2 * u[:, 0]
+    shift = (u[:, 1:3] * 2 - 1) * (1 - side)[:, None]
+    theta = torch.zeros(b, 2, 3, device=x.device, dtype=x.dtype)
+    theta[:, 0, 0] = theta[:, 1, 1] = side
+    theta[:, :, 2] = shift
+    grid = F.affine_grid(theta, [b, 3, h, w], align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    mix = torch.eye(3, device=x.device, dtype=x.dtype) + colour * (u[:, 3:12] * 2 - 1).view(b, 3, 3)
+    x = torch.einsum("bij,bjhw->bihw", mix, x)
+    gain = 1 + 2 * colour * (u[:, 12] * 2 - 1)
+    offset = 2 * colour * (u[:, 13] * 2 - 1)
+    return (x * gain.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1)).clamp(-1, 1)

@@ -1,0 +1,190 @@
+"""Contrasts: prompts that differ in one property, and which samples show which side.
+
+Plain contrastive training learns slowly what few captions mention; a classification between
+prompts that differ in one thing teaches exactly the direction that an edit will use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dclip.data.dataset import DataSet
+from dclip.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a contrast: the samples it is true of, and its prompts.
+
+    Attributes:
+        where: conditions as in :meth:`DataSet.where`, all of which must hold.
+        prompts: phrasings; position k has the same wording on every side of the contrast.
+    """
+
+    where: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A property with two or more sides, e.g. smiling against serious, or the styles."""
+
+    name: str
+    sides: tuple[Side, ...]
+
+    def __post_init__(self) -> None:
+        counts = {len(side.prompts) for side in self.sides}
+        if len(self.sides) < 2 or len(counts) != 1 or 0 in counts:
+            raise BadInput(
+                f"contrast {self.name!r} needs two or more sides with equally many prompts"
+            )
+
+    def labels(self, data: DataSet) -> NDArray[np.int64]:
+        """The number of the side that each sample shows, -1 for none; int64 (N,)."""
+        labels = np.full(len(data), -1, dtype=np.int64)
+        for number, side in enumerate(self.sides):
+            labels[data.where(*side.where)] = number
+        return labels
+
+
+def binary(name: str, attribute: str, *prompts: tuple[str, str]) -> Contrast:
+    """An attribute against its absence, with pairs of (positive, negative) prompts."""
+    return Contrast(
+        name,
+        (
+            Side((f"{attribute}=1",), tuple(p for p, _ in prompts)),
+            Side((f"{attribute}=-1",), tuple(n for _, n in prompts)),
+        ),
+    )
+
+
+def faces() -> tuple[Contrast, ...]:
+    """The contrasts of rendered faces, from the renderer's own prompt pairs."""
+    from dclip.data.faces import PROMPT_PAIRS, STYLE_PROMPTS
+
+    by_name: dict[str, list[tuple[str, str]]] = {}
+    for name, positive, negative in PROMPT_PAIRS:
+        by_name.setdefault(name, []).append((positive, negative))
+    contrasts = [
+        Contrast(
+            "style", tuple(Side((f"style={s}",), prompts) for s, prompts in STYLE_PROMPTS.items())
+        )
+    ]
+    colours = ("black", "brown", "blond", "red", "gray")
+    frames = ("a photo of a person with {} hair", "a face with {} hair", "{} hair")
+    contrasts.append(
+        Contrast(
+            "hair colour",
+            tuple(
+                Side((f"{c}_hair=1",), tuple(frame.format(c) for frame in frames)) for c in colours
+            ),
+        )
+    )
+    for name, pairs in by_name.items():
+        first, _, second = name.partition("/")
+        if second == "photo" or (first.removesuffix("_hair") in colours):
+            continue
+        other = f"{second}=1"
+        if not second or second == "straight_hair":
+            other = f"{first}=-1"
+        sides = (
+            Side((f"{first}=1",), tuple(p for p, _ in pairs)),
+            Side((other,), tuple(n for _, n in pairs)),
+        )
+        contrasts.append(Contrast(name, sides))
+    return tuple(contrasts)
+
+
+def celeba() -> tuple[Contrast, ...]:
+    """Contrasts of the better-labelled CelebA attributes."""
+
+    def person(yes: str, no: str) -> tuple[tuple[str, str], ...]:
+        return (
+            (f"a photo of a {yes} person", f"a photo of a {no} person"),
+            (f"a {yes} face", f"a {no} face"),
+        )
+
+    def wearing(what: str) -> tuple[tuple[str, str], ...]:
+        return (
+            (f"a photo of a person with {what}", f"a photo of a person without {what}"),
+            (f"a face with {what}", f"a face without {what}"),
+        )
+
+    hair = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair")
+    return (
+        binary("smiling", "Smiling", *person("smiling", "serious")),
+        binary("young", "Young", *person("young", "old")),
+        binary("glasses", "Eyeglasses", *wearing("glasses")),
+        binary("hat", "Wearing_Hat", *wearing("a hat")),
+        binary("mustache", "Mustache", *wearing("a mustache")),
+        binary("bangs", "Bangs", *wearing("bangs")),
+        binary("makeup", "Heavy_Makeup", *wearing("heavy makeup")),
+        Contrast(
+            "beard",
+            (
+                Side(("No_Beard=-1",), tuple(p for p, _ in wearing("a beard"))),
+                Side(("No_Beard=1",), tuple(n for _, n in wearing("a beard"))),
+            ),
+        ),
+        binary("man", "Male", ("a photo of a man", "a photo of a woman"), ("a man", "a woman")),
+        Contrast(
+            "hair colour",
+            tuple(
+                Side(
+                    (f"{h}=1",),
+                    tuple(
+                        f"{frame} with {h.split('_')[0].lower()} hair"
+                        for frame in ("a photo of a person", "a face")
+                    ),
+                )
+                for h in hair
+            ),
+        ),
+    )
+
+
+def read(path: Path) -> tuple[Contrast, ...]:
+    """Contrasts from a JSON file: ``[{"name": ..., "sides": [{"where": [...], "prompts": [...]}]}]``.
+
+    Raises:
+        BadInput: not such a file.
+    """
+    try:
+        rows: Sequence[Mapping[str, Any]] = json.loads(path.read_text())
+        return tuple(
+            Contrast(
+                row["name"],
+                tuple(Side(tuple(s["where"]), tuple(s["prompts"])) for s in row["sides"]),
+            )
+            for row in rows
+        )
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BadInput(f"{path} is no list of contrasts ({e})", "see docs/clip.md") from e
+
+
+def to_json(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
+    """What :func:`read` reads."""
+    return [
+        {
+            "name": c.name,
+            "sides": [{"where": list(s.where), "prompts": list(s.prompts)} for s in c.sides],
+        }
+        for c in contrasts
+    ]
+
+
+def fitting(data: DataSet) -> tuple[Contrast, ...]:
+    """The built-in contrasts whose attributes the data has; empty where it has none."""
+    names = set(data.attribute_names)
+    if {"smiling", "glasses"} <= names:
+        return faces()
+    if {"Smiling", "Eyeglasses"} <= names:
+        return celeba()
+    return ()

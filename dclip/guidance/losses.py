@@ -1,0 +1,53 @@
+"""The losses of fine-tuning: directional CLIP, identity, face identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def directional(e_image: Tensor, e_reference: Tensor, d_text: Tensor) -> Tensor:
+    """L_dir = 1 - cos(d_img, d_text), one value a sample (B,) in [0, 2].
+
+    Equation (6) of the report, (9) of DiffusionCLIP (2110.02711), after StyleGAN-NADA. Where an
+    edit has not moved yet, ``d_img`` is zero and the cosine has no gradient worth having: there the
+    value is 1 and the gradient zero.
+
+    Args:
+        e_image: unit-length embeddings of the edited pictures (B, D).
+        e_reference: unit-length embeddings of what they started from (B, D).
+        d_text: unit text direction (D,) or (B, D).
+    """
+    d_img = e_image - e_reference
+    norm = d_img.norm(dim=-1, keepdim=True)
+    moved = norm > 1e-6
+    unit = d_img / torch.where(moved, norm, torch.ones_like(norm))
+    cosine = (unit * d_text).sum(-1)
+    return 1 - torch.where(moved[:, 0], cosine, torch.zeros_like(cosine))
+
+
+def identity_l1(x: Tensor, reference: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute pixel difference, one value a sample (B,); equation (7) of the report.
+
+    Args:
+        x, reference: (B, 3, H, W) in [-1, 1].
+        weight: optional (B, 1, H, W), how much each pixel counts.
+    """
+    difference = (x - reference).abs()
+    if weight is not None:
+        difference = difference * weight
+    return difference.flatten(1).mean(1)
+
+
+def face_identity(network: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:
+    """L_face = 1 - cos(f(x), f(reference)), one value a sample (B,), differentiable in ``x``.
+
+    Args:
+        network: a face recognition network: pixels (B, 3, H, W) in [-1, 1] to features (B, D).
+    """
+    with torch.no_grad():
+        wanted = network(reference)
+    return 1 - F.cosine_similarity(network(x), wanted, dim=-1)

@@ -1,0 +1,73 @@
+"""Presets: one visible table of prompt pairs and what each edit needs."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from dclip.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named edit.
+
+    Attributes:
+        target: prompt of what to see.
+        source: prompt of what is there.
+        kind: ``"style"`` repaints the whole picture, ``"attribute"`` changes a part of it.
+    """
+
+    target: str
+    source: str
+    kind: str
+
+    @property
+    def local(self) -> bool:
+        """Whether most of the picture is to stay as it is."""
+        return self.kind == "attribute"
+
+
+PRESETS: dict[str, Preset] = {
+    "sketch": Preset("a pencil sketch of a person", "a photo of a person", "style"),
+    "cartoon": Preset("a cartoon of a person", "a photo of a person", "style"),
+    "oil": Preset("an oil painting of a person", "a photo of a person", "style"),
+    "watercolor": Preset("a watercolor of a person", "a photo of a person", "style"),
+    "neon": Preset("a neon picture of a person", "a photo of a person", "style"),
+    "bw": Preset("a black and white photo of a person", "a photo of a person", "style"),
+    "sepia": Preset("a sepia photo of a person", "a photo of a person", "style"),
+    "zombie": Preset("a photo of a zombie", "a photo of a person", "style"),
+    "smiling": Preset("a smiling person", "a serious person", "attribute"),
+    "not smiling": Preset("a serious person", "a smiling person", "attribute"),
+    "glasses": Preset("a face with glasses", "a face without glasses", "attribute"),
+    "no glasses": Preset("a face without glasses", "a face with glasses", "attribute"),
+    "blond hair": Preset("a face with blond hair", "a face with black hair", "attribute"),
+    "black hair": Preset("a face with black hair", "a face with blond hair", "attribute"),
+    "brown hair": Preset("a face with brown hair", "a face with black hair", "attribute"),
+    "red hair": Preset("a face with red hair", "a face with black hair", "attribute"),
+    "gray hair": Preset("a face with gray hair", "a face with black hair", "attribute"),
+    "beard": Preset("a face with a beard", "a face without a beard", "attribute"),
+    "no beard": Preset("a face without a beard", "a face with a beard", "attribute"),
+    "mustache": Preset("a face with a mustache", "a face without a mustache", "attribute"),
+    "lipstick": Preset("a face with lipstick", "a face without lipstick", "attribute"),
+    "bald": Preset("a bald person", "a person with hair", "attribute"),
+    "old": Preset("an old person", "a young person", "attribute"),
+    "young": Preset("a young person", "an old person", "attribute"),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        BadInput: an unknown name, with the nearest ones.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, 3, 0.4)
+    raise BadInput(
+        f"unknown preset {name!r}",
+        f"did you mean {' or '.join(repr(n) for n in near)}? All: {', '.join(PRESETS)}"
+        if near
+        else f"choose from {', '.join(PRESETS)}, or give --target and --source",
+    )

@@ -1,0 +1,340 @@
+"""clip train: a CLIP from an image-caption artifact, contrastive and adversarially robust."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dclip.context import Context
+from dclip.data.dataset import DataSet
+from dclip.device import pick
+from dclip.errors import BadInput, DclipError
+from dclip.figures.curves import save_curves
+from dclip.guidance import clip_training as ct
+from dclip.guidance import contrasts as contrast_tables
+from dclip.guidance.clip import load_guide, new_model, save_guide
+from dclip.models.state import StatsLog, load_state, save_state
+from dclip.random import key, permutation
+from dclip.store import Artifact, Draft, Store
+
+CHECKPOINT_SECONDS = 60.0
+MAX_LOGIT_SCALE = math.log(50.0)
+
+
+@dataclass(frozen=True)
+class ClipTrainConfig:
+    """What decides the trained CLIP.
+
+    Attributes:
+        data: data artifact with captions; None takes the newest.
+        name: name of the new CLIP; None takes the data's name.
+        init: CLIP to fine-tune (directory, ``NAME:TAG`` or artifact); None starts fresh.
+        model: a name in :data:`dclip.guidance.clip.MODELS` or an open_clip model to start fresh.
+        contrasts: JSON file of contrasts; None takes those that fit the data's attributes.
+        images: training pictures to see in all.
+        batch: pictures an update.
+        lr: AdamW's peak rate.
+        weight_decay: AdamW's.
+        radius: L2 radius of adversarial examples in [-1, 1] pixel units; 0 trains plainly.
+        attack_steps: gradient steps of the attack.
+        clean: share of the run before the radius starts to grow.
+        ramp: share of the run over which the radius grows.
+        clip: gradient norm limit.
+        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 on CUDA.
+    """
+
+    data: str | None = None
+    name: str | None = None
+    init: str | None = None
+    model: str = "small"
+    contrasts: str | None = None
+    images: int = 200_000
+    batch: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    radius: float = 2.5
+    attack_steps: int = 2
+    clean: float = 0.25
+    ramp: float = 0.35
+    clip: float = 1.0
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise BadInput(f"precision {self.precision!r} is unknown", "use auto, fp32 or bf16")
+        if self.batch < 2 or self.images < self.batch:
+            raise BadInput(
+                "clip train needs a batch of at least 2 and at least one batch of images"
+            )
+        if self.radius < 0 or self.attack_steps < 1:
+            raise BadInput("radius must be 0 or more and attack_steps at least 1")
+
+
+def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Train a CLIP and commit it as a ``clip`` artifact in open_clip's own directory format.
+
+    Raises:
+        BadInput: data without captions, or a config that cannot be.
+        MissingArtifact: no data in the store.
+    """
+    source = store.resolve(config.data, "data", context.report)
+    data = DataSet(source.path)
+    if not any(data.captions):
+        raise BadInput(
+            f"{source.ref} has no captions",
+            "prepare faces, or a folder with captions.csv (docs/clip.md)",
+        )
+    if config.contrasts:
+        contrasts = contrast_tables.read(Path(config.contrasts))
+    else:
+        contrasts = contrast_tables.fitting(data)
+    device = pick(context.device)
+    if config.precision == "auto":
+        config = replace(config, precision="bf16" if device.type == "cuda" else "fp32")
+    settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
+    return store.build(
+        stage="clip-train",
+        kind="clip",
+        name=config.name or source.name,
+        config={**settings, "contrasts": contrast_tables.to_json(contrasts)},
+        inputs={"data": source},
+        seed=config.seed,
+        context=context,
+        estimate={"images": config.images, "updates": config.images // config.batch},
+        make=lambda draft: _Training(config, data, contrasts, device, context, draft).run(),
+    )
+
+
+class _Training:
+    def __init__(
+        self,
+        config: ClipTrainConfig,
+        data: DataSet,
+        contrasts: tuple[contrast_tables.Contrast, ...],
+        device: torch.device,
+        context: Context,
+        draft: Draft,
+    ) -> None:
+        self.config, self.data, self.contrasts = config, data, contrasts
+        self.device, self.context, self.draft = device, context, draft
+        torch.manual_seed(key(config.seed, "clip"))
+        self.guide = (
+            load_guide(config.init, device)
+            if config.init
+            else new_model(config.model, data.size, device)
+        )
+        self.model = self.guide.model.train().requires_grad_(True)
+        self.captions = np.array(data.captions)
+        self.tokens = self.guide.tokenizer(list(self.captions))
+        self.labels = [torch.from_numpy(c.labels(data)) for c in contrasts]
+        self.prompts = [
+            [
+                self.guide.tokenizer([s.prompts[k] for s in c.sides])
+                for k in range(len(c.sides[0].prompts))
+            ]
+            for c in contrasts
+        ]
+        self.train, self.val = data.split("train"), data.split("val")
+        self.units = _units(data, self.train)
+        self.per_update = max(1, config.batch // self.units.shape[1])
+        self.per_epoch = max(1, len(self.units) // self.per_update)
+        self.updates = max(1, config.images // (self.per_update * self.units.shape[1]))
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+        )
+
+    def run(self) -> dict[str, Any]:
+        checkpoint = self.draft.scratch / "state.safetensors"
+        found = load_state(checkpoint, modules={"model": self.model}, optimizer=self.optimizer)
+        step = int(found[0]["step"]) if found else 0
+        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", step)
+        images = self.per_update * self.units.shape[1]
+        saved = time.monotonic()
+        with self.context.report.task(
+            "training CLIP", self.updates * images, done=step * images
+        ) as task:
+            while step < self.updates:
+                row = self._update(step)
+                step += 1
+                row |= {"step": step, "images": step * images}
+                stats.add(**row)
+                task.advance(images, loss=row["loss"])
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or step == self.updates:
+                    save_state(
+                        checkpoint,
+                        {"step": step},
+                        modules={"model": self.model},
+                        optimizer=self.optimizer,
+                    )
+                    saved = time.monotonic()
+        curves = {k: stats.curve(k) for k in ("loss", "contrastive", "contrast", "pair")}
+        save_curves(self.draft.path / "loss.png", curves, title="CLIP training")
+        save_guide(self.draft.path, self.guide)
+        (self.draft.path / "words.json").write_text(
+            json.dumps({"words": self._words()}, indent=1) + "\n"
+        )
+        return {"images": self.updates * images, "updates": self.updates, **self._scores()}
+
+    def _words(self) -> list[str]:
+        text = [*self.captions, *(p for c in self.contrasts for s in c.sides for p in s.prompts)]
+        return sorted({w for t in text for w in re.findall(r"[a-z]+", t.lower())})
+
+    def _radius(self, step: int) -> float:
+        progress = step / self.updates
+        if self.config.ramp <= 0:
+            return self.config.radius if progress >= self.config.clean else 0.0
+        return self.config.radius * min(
+            max((progress - self.config.clean) / self.config.ramp, 0), 1
+        )
+
+    def _rate(self, step: int) -> float:
+        warmup = max(1, min(500, self.updates // 20))
+        return (
+            self.config.lr
+            * min(1, (step + 1) / warmup)
+            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.updates)))
+        )
+
+    def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor]:
+        epoch, at = divmod(step, self.per_epoch)
+        order = permutation(len(self.units), self.config.seed, "clip-order", epoch)
+        rows = self.units[order[at * self.per_update : (at + 1) * self.per_update]]
+        index = rows.reshape(-1)
+        n, width = rows.shape
+        groups = torch.arange(n).repeat_interleave(width)
+        generator = torch.Generator().manual_seed(key(self.config.seed, "clip-augment", step))
+        x = torch.from_numpy(self.data.images(index)).to(self.device).float() / 127.5 - 1
+        x = ct.augment(x, lambda k: torch.rand(k, generator=generator), groups)
+        mirrored = (torch.rand(n, generator=generator) < 0.5).repeat_interleave(width)
+        x[mirrored.to(self.device)] = x[mirrored.to(self.device)].flip(-1)
+        names = self.captions[index]
+        pairs = torch.arange(n * width).view(n, width) if width == 2 else torch.empty(0, 2).long()
+        return (
+            ct.Batch(
+                pixels=x,
+                same_caption=torch.from_numpy(names[:, None] == names[None]).to(self.device),
+                labels=tuple(label[index].to(self.device) for label in self.labels),
+                pairs=pairs.to(self.device),
+            ),
+            index,
+            torch.rand(len(self.prompts), generator=generator),
+        )
+
+    def _text(self, index: np.ndarray, choice: Tensor) -> ct.TextSide:
+        """Captions of the batch and one wording of every contrast, in one call of the text tower."""
+        parts = [self.tokens[index]]
+        for prompts, u in zip(self.prompts, choice, strict=True):
+            parts.append(prompts[int(u * len(prompts))])
+        tokens = torch.cat(parts).to(self.device)
+        embedded = F.normalize(self.model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
+        captions, *sides = embedded.split([len(p) for p in parts])
+        return ct.TextSide(captions, tuple(sides))
+
+    def _update(self, step: int) -> dict[str, Any]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        batch, index, choice = self._batch(step)
+        radius = self._radius(step)
+        weights = ct.Weights()
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
+            text = self._text(index, choice)
+            scale = self.model.logit_scale.exp()  # type: ignore[operator]
+            pixels = batch.pixels
+            if radius > 0:
+                fixed, fixed_scale = text.detach(), scale.detach()
+                pixels = ct.attack(
+                    lambda x: ct.image_loss(
+                        self.guide.embed_image, x, batch, fixed, fixed_scale, weights
+                    )[0],
+                    pixels,
+                    radius,
+                    self.config.attack_steps,
+                )
+            loss, parts = ct.image_loss(self.guide.embed_image, pixels, batch, text, scale, weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DclipError(
+                f"the loss became {value} at update {step + 1}",
+                f"train again with a lower rate, e.g. --lr {self.config.lr / 4:g}",
+            )
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
+        return {"loss": value, **{k: float(v.detach()) for k, v in parts.items()}, "radius": radius}
+
+    @torch.no_grad()
+    def _scores(self) -> dict[str, Any]:
+        """Held-out retrieval, contrast accuracy and pair agreement of the finished model."""
+        self.model.eval()
+        units = _units(self.data, self.val)[:512]
+        if not len(units):
+            return {}
+        index = units.reshape(-1)
+        images = torch.cat(
+            [
+                self.guide.embed_image(
+                    torch.from_numpy(self.data.images(part)).to(self.device).float() / 127.5 - 1
+                )
+                for part in np.array_split(index, max(1, len(index) // 128))
+            ]
+        )
+        text = self._text(index, torch.zeros(len(self.prompts)))
+        scores: dict[str, Any] = {}
+        ranks = (images @ text.captions.T).argsort(1, descending=True)[:, :10].cpu().numpy()
+        names = self.captions[index]
+        hit = names[ranks] == names[:, None]
+        scores["retrieval"] = {"R@1": float(hit[:, 0].mean()), "R@10": float(hit.any(1).mean())}
+        accuracy = {}
+        for contrast, side, label in zip(self.contrasts, text.sides, self.labels, strict=True):
+            wanted = label[index].to(self.device)
+            known = wanted >= 0
+            if bool(known.any()):
+                right = (images @ side.T).argmax(1)[known] == wanted[known]
+                accuracy[contrast.name] = round(float(right.float().mean()), 4)
+        scores["contrast_accuracy"] = accuracy
+        if units.shape[1] == 2:
+            batch = ct.Batch(
+                images,
+                torch.eye(len(index), dtype=torch.bool),
+                tuple(label[index].to(self.device) for label in self.labels),
+                torch.arange(len(index), device=self.device).view(-1, 2),
+            )
+            scores["pair_cosine"] = 1 - float(ct.pair_loss(images, batch, text.sides))
+        return scores
+
+
+def _units(data: DataSet, index: np.ndarray) -> np.ndarray:
+    """Sample numbers that go through training together: (n, 2) where the data has pairs, else (n, 1).
+
+    A pair is two pictures of one subject, before and after one change; the ``pair`` column gives
+    both the same value.
+    """
+    names = data.table.text("pair")
+    chosen = [(names[i], int(i)) for i in index]
+    if not chosen or not all(name for name, _ in chosen):
+        return np.asarray(index, dtype=np.int64)[:, None]
+    groups: dict[str, list[int]] = {}
+    for name, i in chosen:
+        groups.setdefault(name, []).append(i)
+    return np.array([g for g in groups.values() if len(g) == 2], dtype=np.int64).reshape(-1, 2)

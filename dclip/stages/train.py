@@ -1,0 +1,335 @@
+"""train: a noise-prediction network (DDPM) from a data artifact."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dclip.context import Context
+from dclip.data.dataset import DataSet
+from dclip.device import pick
+from dclip.diffusion import ddim, ddpm
+from dclip.diffusion.schedule import Schedule
+from dclip.errors import BadInput, DclipError
+from dclip.figures.curves import save_curves
+from dclip.figures.panel import sheet
+from dclip.models.checkpoint import ModelInfo, load_model, load_weights, save_model
+from dclip.models.ema import EMA
+from dclip.models.state import StatsLog, load_state, save_state
+from dclip.models.tiny import TinyConfig
+from dclip.models.unet import SIZES
+from dclip.random import key, normal, permutation, uniform
+from dclip.store import Artifact, Draft, Store
+
+CHECKPOINT_SECONDS = 60.0
+VALIDATION_IMAGES = 256
+PANEL_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What decides the trained network.
+
+    Attributes:
+        data: data artifact; None takes the newest.
+        name: name of the new model; None takes the data's name.
+        init: model artifact whose weights to start from; None starts fresh.
+        network: ``"unet"`` or the report's ``"tiny"``.
+        size: a U-Net size from :data:`dclip.models.unet.SIZES`.
+        schedule: ``"linear-rescaled"``, ``"linear"`` or ``"cosine"``.
+        T: diffusion steps.
+        epochs: passes over the training images; ``images``, if given, counts instead.
+        images: training images to see in all.
+        batch: images a network call.
+        accumulate: network calls an update.
+        lr: Adam's rate; None takes 2e-4 for ``tiny`` (the report's) and 5e-4 for ``unet``.
+        decay: ``"cosine"`` lets the rate fall to a twentieth, ``"constant"`` does not.
+        ema: limit of the weights' averaging decay.
+        clip: gradient norm limit.
+        flip: mirror half of the images.
+        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 on CUDA.
+        storage: ``"fp32"`` or ``"fp16"`` weights on disk.
+    """
+
+    data: str | None = None
+    name: str | None = None
+    init: str | None = None
+    network: str = "unet"
+    size: str = "laptop"
+    schedule: str = "linear-rescaled"
+    T: int = 200
+    epochs: float = 10.0
+    images: int | None = None
+    batch: int = 32
+    accumulate: int = 1
+    lr: float | None = None
+    decay: str = "cosine"
+    ema: float = 0.9995
+    clip: float = 1.0
+    flip: bool = True
+    precision: str = "auto"
+    storage: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("network", ("unet", "tiny")),
+            ("size", tuple(SIZES)),
+            ("schedule", ("linear-rescaled", "linear", "cosine")),
+            ("decay", ("cosine", "constant")),
+            ("precision", ("auto", "fp32", "bf16")),
+            ("storage", ("fp32", "fp16")),
+        ):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
+        for field in ("batch", "accumulate", "T"):
+            if getattr(self, field) < 1:
+                raise BadInput(f"{field} must be at least 1, not {getattr(self, field)}")
+        if self.epochs <= 0 or (self.images is not None and self.images < 1):
+            raise BadInput(
+                "a training needs at least one image", "give --epochs or --images above 0"
+            )
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
+        if not 0 <= self.ema < 1:
+            raise BadInput(f"ema must be at least 0 and below 1, not {self.ema}")
+
+
+def resolve(config: TrainConfig, images: int, device: torch.device) -> TrainConfig:
+    """The config with every default that depends on data and device filled in."""
+    return replace(
+        config,
+        images=config.images or max(1, math.ceil(config.epochs * images)),
+        epochs=1.0 if config.images else config.epochs,
+        lr=config.lr or (2e-4 if config.network == "tiny" else 5e-4),
+        precision=("bf16" if device.type == "cuda" else "fp32")
+        if config.precision == "auto"
+        else config.precision,
+    )
+
+
+def run(config: TrainConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Train a network and commit it as a ``model`` artifact.
+
+    Raises:
+        BadInput: a config or data that cannot be trained on.
+        MissingArtifact: no data in the store.
+    """
+    source = store.resolve(config.data, "data", context.report)
+    data = DataSet(source.path)
+    train = data.split("train")
+    if len(train) == 0:
+        raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
+    device = pick(context.device)
+    inputs = {"data": source}
+    if config.init:
+        inputs["init"] = store.resolve(config.init, "model", context.report)
+        info = load_model(inputs["init"].path)[1]
+        context.report.note(f"network and schedule are those of {inputs['init'].ref}")
+    else:
+        info = ModelInfo(
+            architecture=config.network,
+            config=SIZES[config.size] if config.network == "unet" else TinyConfig(),
+            schedule=Schedule.make(config.schedule, config.T),  # type: ignore[arg-type]
+            image_size=data.size,
+        )
+    if data.size % info.config.stride:
+        raise BadInput(
+            f"{source.ref} has {data.size}-pixel images, but the network needs a multiple of"
+            f" {info.config.stride}",
+            "prepare it again with --size 64, 128 or 256",
+        )
+    resolved = resolve(config, len(train), device)
+    settings = {
+        k: v for k, v in asdict(resolved).items() if k not in ("data", "name", "init", "epochs")
+    }
+    return store.build(
+        stage="train",
+        kind="model",
+        name=config.name or source.name,
+        config={**settings, "model": info.to_dict()},
+        inputs=inputs,
+        seed=config.seed,
+        context=context,
+        estimate={
+            "images": resolved.images,
+            "updates": math.ceil((resolved.images or 0) / (config.batch * config.accumulate)),
+            "parameters": sum(p.numel() for p in info.build().parameters()),
+        },
+        make=lambda draft: _Training(resolved, info, data, device, context, draft, inputs).run(),
+    )
+
+
+class _Training:
+    """One training: the state of the loop, and the loop."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        info: ModelInfo,
+        data: DataSet,
+        device: torch.device,
+        context: Context,
+        draft: Draft,
+        inputs: dict[str, Artifact],
+    ) -> None:
+        self.config, self.info, self.data, self.device = config, info, data, device
+        self.context, self.draft = context, draft
+        self.train, self.val = data.split("train"), data.split("val")
+        torch.manual_seed(key(config.seed, "init"))
+        model = info.build()
+        if "init" in inputs:
+            load_weights(model, load_model(inputs["init"].path)[0].state_dict(), inputs["init"].ref)
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = EMA(self.model, config.ema)
+        assert config.lr is not None and config.images is not None
+        self.lr = config.lr
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self.per_update = config.batch * config.accumulate
+        self.updates = math.ceil(config.images / self.per_update)
+        self.per_epoch = max(1, len(self.train) // self.per_update)
+
+    def run(self) -> dict[str, Any]:
+        checkpoint = self.draft.scratch / "state.safetensors"
+        step = 0
+        found = load_state(checkpoint, modules={"model": self.model}, optimizer=self.optimizer)
+        if found:
+            step = int(found[0]["step"])
+            self.ema.load_state_dict(found[1]["ema"])
+        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", step)
+        saved = time.monotonic()
+        with self.context.report.task(
+            "training", self.updates * self.per_update, done=step * self.per_update
+        ) as task:
+            while step < self.updates:
+                started = time.monotonic()
+                loss = self._update(step)
+                step += 1
+                seconds = time.monotonic() - started
+                row = {"step": step, "images": step * self.per_update, "loss": loss}
+                if step % self.per_epoch == 0 or step == self.updates:
+                    row["val_loss"] = self._validation()
+                    self._panel(math.ceil(step / self.per_epoch))
+                stats.add(**row, seconds=round(seconds, 4))
+                task.advance(self.per_update, loss=loss)
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or step == self.updates:
+                    save_state(
+                        checkpoint,
+                        {"step": step},
+                        modules={"model": self.model},
+                        optimizer=self.optimizer,
+                        extra={"ema": self.ema.state_dict()},
+                    )
+                    saved = time.monotonic()
+        curves = {"training": stats.curve("loss"), "validation (EMA)": stats.curve("val_loss")}
+        save_curves(self.draft.path / "loss.png", curves, title="noise prediction loss", log=True)
+        dtype = torch.float16 if self.config.storage == "fp16" else None
+        save_model(self.draft.path, self.info, self.ema.weights, dtype=dtype)
+        recent = [value for _, value in curves["training"][-self.per_epoch :]]
+        return {
+            "images": self.updates * self.per_update,
+            "updates": self.updates,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "loss": float(np.mean(recent)),
+            "val_loss": curves["validation (EMA)"][-1][1] if len(self.val) else None,
+        }
+
+    def _rate(self, step: int) -> float:
+        """Warm-up over the first hundredth (at most 500 updates), then the decay."""
+        warmup = min(500, max(1, self.updates // 100))
+        rate = self.lr * min(1.0, (step + 1) / warmup)
+        if self.config.decay == "cosine":
+            rate *= 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / self.updates))
+        return rate
+
+    def _batches(self, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch."""
+        epoch, at = divmod(step, self.per_epoch)
+        order = self.train[permutation(len(self.train), self.config.seed, "order", epoch)]
+        n = self.config.batch
+        for k in range(self.config.accumulate):
+            start = at * self.per_update + k * n
+            index = order[start : start + n]
+            ids = [self.data.ids[i] for i in index]
+            x0 = torch.from_numpy(self.data.images(index)).float() / 127.5 - 1
+            if self.config.flip:
+                coin = uniform([key(self.config.seed, "flip", i, epoch) for i in ids]) < 0.5
+                x0[coin] = x0[coin].flip(-1)
+            yield (x0, *self._noise(ids, epoch, tuple(x0.shape[1:])))
+
+    def _noise(self, ids: list[str], epoch: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        seed, T = self.config.seed, self.info.schedule.T
+        t = 1 + (uniform([key(seed, "t", i, epoch) for i in ids]) * T).astype(np.int64)
+        return torch.from_numpy(t), normal([key(seed, "eps", i, epoch) for i in ids], shape)
+
+    def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
+        ):
+            return ddpm.loss(
+                model,
+                self.info.schedule,
+                x0.to(self.device, memory_format=torch.channels_last),
+                t.to(self.device),
+                eps.to(self.device, memory_format=torch.channels_last),
+            ).float()
+
+    def _update(self, step: int) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for x0, t, eps in self._batches(step):
+            loss = self._loss(self.model, x0, t, eps).mean() / self.config.accumulate
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise DclipError(
+                f"the loss became {total} at update {step + 1}",
+                f"train again with a lower rate, e.g. --lr {self.lr / 4:g}",
+            )
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.ema.update(self.model)
+        return total
+
+    def _averaged(self) -> nn.Module:
+        model = self.info.build()
+        model.load_state_dict(self.ema.weights)
+        return model.to(self.device).eval()
+
+    @torch.no_grad()
+    def _validation(self) -> float:
+        """Loss of the averaged weights on held-out images, same t and noise every time."""
+        index = self.val[:VALIDATION_IMAGES]
+        if len(index) == 0:
+            return float("nan")
+        model, losses = self._averaged(), []
+        for start in range(0, len(index), self.config.batch):
+            part = index[start : start + self.config.batch]
+            x0 = torch.from_numpy(self.data.images(part)).float() / 127.5 - 1
+            t, eps = self._noise([f"val/{self.data.ids[i]}" for i in part], 0, tuple(x0.shape[1:]))
+            losses.append(self._loss(model, x0, t, eps).cpu())
+        return float(torch.cat(losses).mean())
+
+    @torch.no_grad()
+    def _panel(self, epoch: int) -> None:
+        """Pictures that DDIM makes of the same noise after every epoch."""
+        size, schedule = self.info.image_size, self.info.schedule
+        noise = normal(
+            [key(self.config.seed, "panel", i) for i in range(PANEL_IMAGES)], (3, size, size)
+        )
+        grid = ddim.grid(schedule.T, min(25, schedule.T))
+        x = ddim.decode(self._averaged(), schedule, noise.to(self.device), grid, clip_x0=True)
+        pictures = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        folder = self.draft.path / "samples"
+        folder.mkdir(exist_ok=True)
+        sheet(list(pictures), columns=8).save(folder / f"epoch_{epoch:03d}.png")
