@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,22 @@ def doctor(run: Run) -> None:
 
     Every check that fails says why; the others stand as they are.
     """
+    report, problems = _report(run)
+    if run.out.mode == "json":
+        run.out.data(report | {"problems": problems})
+        return
+    run.out.record(report)
+    for name in problems:
+        run.out.warn(f"{name} does not work")
+
+
+def _report(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every check's finding, and those that failed."""
     checks: dict[str, Callable[[], Any]] = {
         "dclip": lambda: f"{__version__} in {Path(__file__).parents[1]}",
         "python": lambda: f"{platform.python_version()} in {sys.prefix}",
         "system": lambda: f"{platform.system()} {platform.release()} {platform.machine()}",
-        **{name: lambda name=name: metadata.version(name) for name in PACKAGES},  # type: ignore[misc]
+        **{name: partial(metadata.version, name) for name in PACKAGES},
         "processors": _processors,
         "memory": _memory,
         "torch device": _device,
@@ -59,13 +71,9 @@ def doctor(run: Run) -> None:
         try:
             report[name] = check()
         except Exception as error:  # a broken piece is a finding here, whatever it raises
-            problems[name] = report[name] = f"FAILED: {' '.join(f'{error!r}'.split())}"
-    if run.out.mode == "json":
-        run.out.data(report | {"problems": problems})
-        return
-    run.out.record(report)
-    for name in problems:
-        run.out.warn(f"{name} does not work")
+            problems[name] = " ".join(f"{type(error).__name__}: {error}".split())
+            report[name] = f"FAILED: {problems[name]}"
+    return report, problems
 
 
 def _processors() -> str:
