@@ -84,7 +84,7 @@ def _clothes(sitter: Sitter) -> None:
     )
     torso = (shoulder - p.y) * 0.95
     skin = sitter.lit(dim(sitter.skin, 0.95), sitter.light(p.x, p.y * 0, 0.8, 1.0))
-    canvas.fill(p, torso, skin)
+    canvas.fill(p, torso + 0.04, skin, outline=0)
     if params.collar == "crew":
         cut = ellipse(p, 0.0, 0.70, 0.30, 0.135)
     elif params.collar == "turtleneck":

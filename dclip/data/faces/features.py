@@ -71,8 +71,9 @@ def eyes(sitter: Sitter) -> None:
         open_eye = canvas.fill(p, shape, white, clip=sitter.head)
         canvas.tint(p, open_eye * (p.y < y - rise * 0.35), (0.3, 0.25, 0.25), 0.35)
         _iris(sitter, p, shape, (x + 0.03 * sitter.turn, y - 0.008))
-        lid = 0.016 if not params.lipstick else 0.021
-        canvas.stroke(p, bow(p, a, b, -rise, lid, 0.4), _INK, alpha=0.95, ink=0.8, clip=sitter.head)
+        canvas.stroke(
+            p, bow(p, a, b, -rise, 0.017, 0.4), _INK, alpha=0.95, ink=0.8, clip=sitter.head
+        )
         canvas.stroke(
             p, bow(p, a, b, drop, 0.006), dim(sitter.shadow, 0.7), alpha=0.6, ink=0.35,
             clip=sitter.head,
@@ -204,7 +205,7 @@ def mouth(sitter: Sitter) -> None:
 def ageing(sitter: Sitter) -> None:
     """Lines on the brow, beside the eyes and mouth, bags under the eyes."""
     params, canvas = sitter.params, sitter.canvas
-    strength = step(0.35, 0.85, params.age)
+    strength = step(0.25, 0.85, params.age)
     if strength < 0.02:
         return
     dark = dim(sitter.shadow, 0.85)
@@ -212,17 +213,17 @@ def ageing(sitter: Sitter) -> None:
     for row, (y, half) in enumerate(((-0.335, 0.20), (-0.395, 0.23), (-0.455, 0.17))):
         a, b = sitter.at(-half, y), sitter.at(half, y)
         p = sitter.face.around(a, b, margin=0.06)
-        line = bow(p, a, b, -0.016 + 0.006 * row, 0.009, 0.8)
-        canvas.stroke(p, line, dark, alpha=0.62 * strength, soft=0.012, ink=0.4, clip=head)
+        line = bow(p, a, b, -0.016 + 0.006 * row, 0.012, 0.7)
+        canvas.stroke(p, line, dark, alpha=0.78 * strength, soft=0.012, ink=0.4, clip=head)
     for side in _SIDES:
         start, end = sitter.at(0.115 * side, NOSE_Y + 0.0), sitter.at(0.215 * side, MOUTH_Y + 0.03)
         p = sitter.face.around(start, end, margin=0.12)
-        fold = bow(p, start, end, -0.025 * side, 0.012, 0.5)
-        canvas.stroke(p, fold, dark, alpha=0.75 * strength, soft=0.025, ink=0.45, clip=head)
+        fold = bow(p, start, end, -0.025 * side, 0.015, 0.4)
+        canvas.stroke(p, fold, dark, alpha=0.85 * strength, soft=0.025, ink=0.45, clip=head)
         start, end = sitter.at(0.17 * side, MOUTH_Y + 0.07), sitter.at(0.16 * side, CHIN_Y - 0.1)
         p = sitter.face.around(start, end, margin=0.1)
-        line = bow(p, start, end, -0.012 * side, 0.008, 0.6)
-        canvas.stroke(p, line, dark, alpha=0.45 * strength, soft=0.025, ink=0.3, clip=head)
+        line = bow(p, start, end, -0.012 * side, 0.011, 0.5)
+        canvas.stroke(p, line, dark, alpha=0.6 * strength, soft=0.025, ink=0.3, clip=head)
         x = eye_x(sitter)
         for row in range(2):
             drop = 0.075 + 0.035 * row
@@ -233,16 +234,16 @@ def ageing(sitter: Sitter) -> None:
             if side < 0:
                 a, b = b, a
             p = sitter.face.around(a, b, margin=0.1)
-            bag = bow(p, a, b, 0.035, 0.009, 0.6)
+            bag = bow(p, a, b, 0.035, 0.011, 0.5)
             canvas.stroke(
-                p, bag, dark, alpha=(0.6 - 0.2 * row) * strength, soft=0.02, ink=0.3, clip=head
+                p, bag, dark, alpha=(0.75 - 0.25 * row) * strength, soft=0.02, ink=0.3, clip=head
             )
         corner = sitter.at((x + 0.135) * side, EYE_Y + 0.005)
         for spread in (-0.045, 0.0, 0.045):
             end = sitter.at((x + 0.20) * side, EYE_Y + 0.01 + spread)
             p = sitter.face.around(corner, end, margin=0.05)
-            line = bow(p, corner, end, 0.0, 0.006)
-            canvas.stroke(p, line, dark, alpha=0.55 * strength, soft=0.008, ink=0.3, clip=head)
+            line = bow(p, corner, end, 0.0, 0.008)
+            canvas.stroke(p, line, dark, alpha=0.7 * strength, soft=0.008, ink=0.3, clip=head)
 
 
 def glasses(sitter: Sitter) -> None:

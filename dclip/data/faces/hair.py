@@ -6,7 +6,6 @@ import numpy as np
 
 from dclip.data.faces.canvas import (
     Array,
-    Floats,
     Frame,
     Patch,
     bow,
@@ -56,31 +55,36 @@ def front(sitter: Sitter) -> None:
     sitter.canvas.fill(p, shape, _colour(sitter, p, 1.0), soft=0.012)
 
 
-def _cap(sitter: Sitter, p: Patch) -> Floats:
+def _cap(sitter: Sitter, p: Patch) -> Array:
     params, s = sitter.params, sitter.turn
     name, volume = params.hair_shape, params.hair_volume
     x = -0.06 * s
     if name == "buzz":
-        return np.maximum(ellipse(p, x, -0.13, sitter.rx + 0.02, 0.555), p.y - 0.03)
+        return _trimmed(ellipse(p, x, -0.13, sitter.rx + 0.02, 0.555), p.y - 0.03)
     if name == "short":
         rx, ry = sitter.rx + 0.045 + 0.02 * volume, 0.60 + 0.04 * volume
-        return np.maximum(ellipse(p, x, -0.13, rx, ry), p.y - 0.06)
+        return _trimmed(ellipse(p, x, -0.13, rx, ry), p.y - 0.06)
     if name == "quiff":
         crown = ellipse(p, x, -0.12, sitter.rx + 0.03, 0.57)
         tuft = ellipse(p, x + 0.12 * params.part, -0.60, 0.36, 0.17 + 0.06 * volume)
-        return np.maximum(merge(crown, tuft, 0.12), p.y - 0.04)
+        return _trimmed(merge(crown, tuft, 0.12), p.y - 0.04)
     if name == "bun":
-        return np.maximum(ellipse(p, x, -0.13, sitter.rx + 0.025, 0.565), p.y - 0.08)
+        return _trimmed(ellipse(p, x, -0.13, sitter.rx + 0.025, 0.565), p.y - 0.08)
     if name == "afro":
         radius = 0.66 + 0.08 * volume
         ring = ellipse(p, x, -0.22, radius, radius * 0.96) - _curl(p, 0.03)
-        return np.maximum(ring, p.y - 0.02)
+        return _trimmed(ring, p.y - 0.02)
     crown = ellipse(p, x, -0.12, sitter.rx + 0.075 + 0.03 * volume, 0.62 + 0.05 * volume)
     bottom = 0.58 if name == "bob" else 0.98
     half = sitter.rx + 0.085 + 0.04 * volume
     curtain = box(p, x, (bottom - 0.15) / 2, half, (bottom + 0.15) / 2, 0.12)
     shape = merge(crown, curtain, 0.1)
-    return shape - _curl(p, 0.03) if name == "wavy" else shape
+    return np.asarray(shape - _curl(p, 0.03), np.float32) if name == "wavy" else shape
+
+
+def _trimmed(shape: Array, below: Array) -> Array:
+    """A shape less what lies where `below` is positive."""
+    return np.asarray(np.maximum(shape, below), np.float32)
 
 
 def _opening(sitter: Sitter, p: Patch) -> Array:
@@ -131,7 +135,9 @@ def _colour(sitter: Sitter, p: Patch, brightness: float) -> Array:
     shine = (0.10 + 0.06 * brightness) * gloss * (1.0 + texture)
     colour = base * shade + np.float32(0.5) * shine
     if params.age > OLD_ABOVE and params.hair_colour != "gray":
-        temple = np.clip(np.abs(p.x) * 3.2 - 0.9, 0.0, 1.0) * (np.abs(p.y + 0.12) < 0.35)
+        temple = np.clip(np.abs(p.x) * 3.2 - 0.9, 0.0, 1.0) * np.clip(
+            2.0 - 4.0 * np.abs(p.y + 0.12), 0.0, 1.0
+        )
         streak = (
             temple * np.clip(0.5 + texture, 0.0, 1.0) * (0.5 * step(OLD_ABOVE, 0.9, params.age))
         )

@@ -214,7 +214,7 @@ def sample(seed: int, index: int) -> FaceParams:
     smiling = chance(0.45)
     values["smile"] = float(rng.uniform(0.45, 1.0) if smiling else rng.uniform(-1.0, 0.2))
     band = rng.random()
-    low, high = (0.0, 0.3) if band < 0.4 else (0.38, 0.6) if band < 0.7 else (0.75, 1.0)
+    low, high = (0.0, 0.3) if band < 0.4 else (0.44, 0.56) if band < 0.7 else (0.75, 1.0)
     values["age"] = float(rng.uniform(low, high))
     values["glasses"] = chance(0.35)
     values["beard"] = chance(0.30)

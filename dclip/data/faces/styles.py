@@ -78,7 +78,7 @@ def _black_and_white(canvas: Canvas, params: FaceParams) -> Array:
 
 def _sepia(canvas: Canvas, params: FaceParams) -> Array:
     x, y = _grid(canvas.ink.shape[0])
-    luma = 0.06 + 0.9 * _luma(canvas.rgb)
+    luma = 0.5 + 1.15 * (_luma(canvas.rgb) - 0.42)
     luma = luma * (1.04 - 0.20 * (x * x + y * y))
     tones = np.array([[0.13, 0.07, 0.03], [0.62, 0.44, 0.26], [1.0, 0.92, 0.74]])
     return np.stack([np.interp(luma, [0.0, 0.5, 1.0], tones[:, c]) for c in range(3)]).astype(

@@ -130,7 +130,7 @@ def edit_region(params: FaceParams, name: str, *, size: int = 64) -> NDArray[np.
         return np.ones((size, size), bool)
     before = draw(params, size=size, grain=False).astype(np.int16)
     after = draw(edited, size=size, style=style, grain=False).astype(np.int16)
-    region: NDArray[np.bool_] = np.abs(after - before).max(axis=2) > 2
+    region: NDArray[np.bool_] = np.abs(after - before).max(axis=2) > 1
     for _ in range(max(round(size / 32), 1)):
         region = _grow(region)
     return region
