@@ -1,0 +1,496 @@
+"""Sample arrays on disk: zarr v3, sharded, uncompressed, one sample a chunk.
+
+Any zarr v3 reader opens them. Our own reader maps the shard files into memory and goes through
+each shard's index, because random reads through zarr itself are one to two orders of magnitude
+slower (``benchmarks/loader.py``). Layout: zarr v3 core specification and its "sharding codec".
+
+A shard file is its samples one after another, then the index: one (offset, nbytes) pair of
+little-endian uint64 a sample (both 2**64 - 1 where there is none), then the CRC-32C of the pairs.
+So a shard under construction is a plain file that grows at its end: that is what makes a killed
+writer able to go on at the last whole sample.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import DTypeLike, NDArray
+
+from dclip.errors import CorruptArtifact
+
+SHARD_BYTES = 48 * 2**20
+"""What a shard aims at; the last may be smaller, and so is the only one of a small array."""
+
+_MISSING = 2**64 - 1
+_OPEN_SHARDS = 128  # each open map holds a file descriptor, and a process has about a thousand
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+def samples_per_shard(sample_shape: Sequence[int], dtype: DTypeLike, total: int) -> int:
+    """How many samples go into a shard of an array of at most ``total`` samples."""
+    nbytes = math.prod(sample_shape) * np.dtype(dtype).itemsize
+    return max(1, min(total, SHARD_BYTES // nbytes))
+
+
+def _metadata(
+    shape: tuple[int, ...], per_shard: int, dtype: np.dtype[Any], attributes: dict[str, Any]
+) -> dict[str, Any]:
+    # Written by hand, not by zarr: the bytes enter the artifact's id and must not change with
+    # zarr's version.
+    little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [per_shard, *shape[1:]]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [1, *shape[1:]],
+                    "codecs": [little if dtype.itemsize > 1 else {"name": "bytes"}],
+                    "index_codecs": [little, {"name": "crc32c"}],
+                    "index_location": "end",
+                },
+            }
+        ],
+        "attributes": attributes,
+        "storage_transformers": [],
+    }
+
+
+def _index_bytes(count: int, per_shard: int, nbytes: int) -> bytes:
+    index = np.full((per_shard, 2), _MISSING, dtype="<u8")
+    index[:count, 0] = np.arange(count, dtype=np.uint64) * np.uint64(nbytes)
+    index[:count, 1] = nbytes
+    pairs = index.tobytes()
+    return pairs + int(crc32c(pairs)).to_bytes(4, "little")
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there, and renames are journalled
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class ShardWriter:
+    """Writes an array sample after sample, and goes on where a killed writer stopped.
+
+    ``done`` says how many samples are already safe on disk; append from there. The array becomes
+    readable with :meth:`finish`; the bytes are the same however often the writing was interrupted.
+
+    Args:
+        path: the array's folder, e.g. ``draft.path / "images.zarr"``.
+        sample_shape: shape of one sample, e.g. (3, H, W).
+        dtype: uint8, float32, ...
+        total: an upper bound on the number of samples; with the shape it fixes the shard size.
+        per_shard: samples a shard; :func:`samples_per_shard` of the above by default.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        sample_shape: Sequence[int],
+        dtype: DTypeLike,
+        *,
+        total: int,
+        per_shard: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.sample_shape = tuple(int(n) for n in sample_shape)
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        self.per_shard = per_shard or samples_per_shard(self.sample_shape, self.dtype, total)
+        self._nbytes = math.prod(self.sample_shape) * self.dtype.itemsize
+        self._file: BinaryIO | None = None
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "zarr.json").unlink(missing_ok=True)
+        self._done = self._find_done()
+
+    @property
+    def done(self) -> int:
+        """Samples that are on disk."""
+        return self._done
+
+    def append(self, samples: NDArray[Any]) -> None:
+        """Add samples, (n, *sample_shape), and wait until they are on disk.
+
+        Raises:
+            ValueError: another shape or type than the array's.
+        """
+        if samples.shape[1:] != self.sample_shape or samples.dtype != self.dtype:
+            raise ValueError(
+                f"expected (n, {self.sample_shape}) {self.dtype}, "
+                f"got {samples.shape} {samples.dtype}"
+            )
+        samples = np.ascontiguousarray(samples)
+        while len(samples):
+            file = self._open()
+            part = samples[: self.per_shard - self._done % self.per_shard]
+            file.write(part.reshape(-1).view(np.uint8).data)
+            self._done += len(part)
+            if self._done % self.per_shard == 0:
+                self._seal(self.per_shard)
+            samples = samples[len(part) :]
+        if self._file is not None:
+            self._file.flush()
+            _sync_data(self._file.fileno())
+
+    def rewind(self, done: int) -> None:
+        """Drop every sample after the first ``done``, e.g. those that a journal does not know."""
+        if not 0 <= done <= self._done:
+            raise ValueError(f"cannot rewind to {done}: {self._done} samples are there")
+        if done == self._done:
+            return
+        self._close()
+        shard, rest = divmod(done, self.per_shard)
+        for later in range(shard + 1, -(-self._done // self.per_shard) + 1):
+            self._shard(later).unlink(missing_ok=True)
+        if self._shard(shard).exists():
+            self._shard(shard).replace(self._partial)
+        if self._partial.exists():
+            os.truncate(self._partial, rest * self._nbytes)
+        self._done = done
+
+    def finish(self, attributes: dict[str, Any] | None = None) -> None:
+        """Complete the array with the samples written so far.
+
+        Raises:
+            ValueError: there is no sample.
+        """
+        if not self._done:
+            raise ValueError("an array needs at least one sample")
+        rest = self._done % self.per_shard
+        if rest:
+            self._open()
+            self._seal(rest)
+        self._close()
+        self._partial.unlink(missing_ok=True)
+        metadata = _metadata(
+            (self._done, *self.sample_shape), self.per_shard, self.dtype, attributes or {}
+        )
+        temporary = self.path / ".zarr.json.tmp"
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(metadata, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / "zarr.json")
+        _sync_folder(self.path)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the file. Does not finish: an interrupted array stays unfinished."""
+        self._close()
+
+    @property
+    def _partial(self) -> Path:
+        return self.path / ".partial"
+
+    def _shard(self, number: int) -> Path:
+        return _shard_path(self.path, number, len(self.sample_shape))
+
+    def _find_done(self) -> int:
+        """Count what an earlier writer left: sealed shards, then whole samples of the open one."""
+        full_size = self.per_shard * self._nbytes + 16 * self.per_shard + 4
+        shard = 0
+        while self._shard(shard).exists() and self._shard(shard).stat().st_size == full_size:
+            shard += 1
+        if self._shard(shard).exists():
+            # The last, short shard of a writer that was killed inside finish(): open it again.
+            self._shard(shard).replace(self._partial)
+            size = self._partial.stat().st_size - 16 * self.per_shard - 4
+        else:
+            size = self._partial.stat().st_size if self._partial.exists() else 0
+        count = min(max(0, size) // self._nbytes, self.per_shard)
+        if count == self.per_shard:
+            count -= 1  # killed while the index was being written: take the last sample again
+        if self._partial.exists():
+            os.truncate(self._partial, count * self._nbytes)
+        return shard * self.per_shard + count
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self._file = self._partial.open("ab")
+        return self._file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _seal(self, count: int) -> None:
+        file = self._open()
+        file.write(_index_bytes(count, self.per_shard, self._nbytes))
+        file.flush()
+        os.fsync(file.fileno())
+        self._close()
+        target = self._shard((self._done - 1) // self.per_shard)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.replace(target)
+        _sync_folder(target.parent)
+
+
+def _shard_path(array: Path, number: int, sample_axes: int) -> Path:
+    return array.joinpath("c", str(number), *["0"] * sample_axes)
+
+
+class ShardReader:
+    """Reads samples of a zarr v3 array by number, fast in any order.
+
+    Shards are mapped lazily, a bounded number at a time; pickling (worker processes) carries the
+    path alone, and a fork shares the read-only maps. An array that is not of the layout above
+    (compressed, other chunks) is read through zarr.
+
+    Args:
+        path: the array's folder.
+
+    Raises:
+        CorruptArtifact: not a zarr array; or, when read, a shard that is missing, short, or whose
+            index fails its checksum. Never the fill value in place of a lost shard.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._meta = self._read_metadata()
+        self.shape: tuple[int, ...] = tuple(int(n) for n in self._meta["shape"])
+        self._per_shard = self._fast_layout()
+        self._maps: dict[int, _Shard] = {}
+        self._zarr: Any = None
+        if self._per_shard is None:
+            self.dtype: np.dtype[Any] = np.dtype(self._fallback().dtype)
+        else:
+            self.dtype = np.dtype(self._meta["data_type"]).newbyteorder("<")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __getitem__(self, key: int | slice | Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+        """Samples by number, slice or list of numbers (in that order, repeats allowed).
+
+        Returns:
+            a copy: (*sample) for a number, (n, *sample) otherwise.
+
+        Raises:
+            IndexError: a number outside the array.
+        """
+        if isinstance(key, slice):
+            return self._read(np.arange(*key.indices(len(self)), dtype=np.int64))
+        if isinstance(key, int | np.integer):
+            number = int(key) + len(self) if key < 0 else int(key)
+            one: NDArray[Any] = self._read(np.array([number], dtype=np.int64))[0]
+            return one
+        numbers = np.asarray(key)
+        if numbers.dtype == np.bool_ or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise IndexError(f"samples are named by whole numbers, not {numbers.dtype}")
+        return self._read(numbers.astype(np.int64).reshape(-1))
+
+    def _read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(self)):
+            bad = int(numbers.min() if numbers.min() < 0 else numbers.max())
+            raise IndexError(f"sample {bad} is outside 0..{len(self) - 1} of {self.path}")
+        if self._per_shard is None:
+            return self._read_through_zarr(numbers)
+        out = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
+        shards = numbers // self._per_shard
+        if len(numbers) and shards[0] == shards[-1] and (shards == shards[0]).all():
+            self._map(int(shards[0])).take(numbers % self._per_shard, out, slice(None))
+            return out
+        order = np.argsort(shards, kind="stable")
+        starts = np.flatnonzero(np.diff(shards[order], prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+            where = order[start:stop]
+            shard = int(shards[where[0]])
+            self._map(shard).take(numbers[where] % self._per_shard, out, where)
+        return out
+
+    def _map(self, number: int) -> _Shard:
+        shard = self._maps.get(number)
+        if shard is None:
+            assert self._per_shard is not None
+            shard = _Shard(
+                _shard_path(self.path, number, len(self.shape) - 1),
+                self._per_shard,
+                self.shape[1:],
+                self.dtype,
+                self._meta["fill_value"],
+            )
+            # Single dict operations only: threads share a reader without a lock.
+            for oldest in list(self._maps)[: max(0, len(self._maps) - _OPEN_SHARDS + 1)]:
+                self._maps.pop(oldest, None)
+            self._maps[number] = shard
+        return shard
+
+    def _read_metadata(self) -> dict[str, Any]:
+        try:
+            meta: dict[str, Any] = json.loads((self.path / "zarr.json").read_text("utf-8"))
+            if meta["zarr_format"] != 3 or meta["node_type"] != "array" or not meta["shape"]:
+                raise ValueError("not a zarr v3 array")
+        except FileNotFoundError:
+            raise CorruptArtifact(f"{self.path} is not a zarr v3 array: no zarr.json") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptArtifact(f"{self.path}/zarr.json cannot be used: {error}") from None
+        return meta
+
+    def _fast_layout(self) -> int | None:
+        """Samples a shard, or None where the array is not laid out as this module writes it."""
+        meta = self._meta
+        rest = list(self.shape[1:])
+        try:
+            chunk = meta["chunk_grid"]["configuration"]["chunk_shape"]
+            (sharding,) = meta["codecs"]
+            config = sharding["configuration"]
+            (inner,) = config["codecs"]
+            matches = (
+                sharding["name"] == "sharding_indexed"
+                and meta["chunk_grid"]["name"] == "regular"
+                and meta["chunk_key_encoding"]
+                == {"name": "default", "configuration": {"separator": "/"}}
+                and list(chunk[1:]) == rest
+                and list(config["chunk_shape"]) == [1, *rest]
+                and inner["name"] == "bytes"
+                and (inner.get("configuration") or {}).get("endian", "little") == "little"
+                and [c["name"] for c in config["index_codecs"]] == ["bytes", "crc32c"]
+                and config.get("index_location", "end") == "end"
+                and np.dtype(meta["data_type"]).kind in "uif"
+                and isinstance(meta["fill_value"], int | float)
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+        return int(chunk[0]) if matches else None
+
+    def _fallback(self) -> Any:
+        if self._zarr is None:
+            import zarr
+
+            try:
+                array = zarr.open_array(str(self.path), mode="r")
+            except Exception as error:
+                raise CorruptArtifact(f"{self.path} cannot be read by zarr: {error}") from None
+            lost = int(array.nchunks) - int(array.nchunks_initialized)
+            if hasattr(array, "_nshards"):
+                lost = int(array._nshards) - int(array._nshards_initialized)
+            if lost > 0:
+                raise CorruptArtifact(
+                    f"{lost} chunk files of {self.path} are missing", "prepare the data again"
+                )
+            self._zarr = array
+        return self._zarr
+
+    def _read_through_zarr(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        if not len(numbers):
+            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        first, last = int(numbers[0]), int(numbers[-1])
+        if last - first + 1 == len(numbers) and (np.diff(numbers) == 1).all():
+            return np.asarray(self._fallback()[first : last + 1])
+        unique, where = np.unique(numbers, return_inverse=True)  # zarr wants them sorted
+        rows: NDArray[Any] = np.asarray(self._fallback().oindex[unique])
+        return rows[where]
+
+
+class _Shard:
+    """One shard file, mapped; samples by their number within the shard."""
+
+    def __init__(
+        self,
+        path: Path,
+        per_shard: int,
+        sample_shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        fill_value: float,
+    ) -> None:
+        nbytes = math.prod(sample_shape) * dtype.itemsize
+        index_size = 16 * per_shard + 4
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise CorruptArtifact(f"shard {path} is missing", "make the artifact again") from None
+        except ValueError:  # an empty file cannot be mapped
+            raise _damaged(path, "it is empty") from None
+        if len(self._map) < index_size:
+            raise _damaged(path, "it is shorter than its index")
+        tail = self._map[-index_size:]
+        if int.from_bytes(tail[-4:], "little") != crc32c(tail[:-4]):
+            raise _damaged(path, "its index fails the checksum")
+        index = np.frombuffer(tail[:-4], dtype="<u8").reshape(per_shard, 2)
+        present = index[:, 0] != _MISSING
+        bounds = index[present].astype(np.int64)
+        data_size = len(self._map) - index_size
+        if (bounds[:, 1] != nbytes).any() or (bounds.sum(axis=1) > data_size).any():
+            raise _damaged(path, "its index points outside the file")
+        self._offsets = np.where(present, index[:, 0], 0).astype(np.int64)
+        self._absent = ~present
+        self._fill = fill_value
+        raw = np.frombuffer(self._map, dtype=np.uint8, count=data_size)
+        self._raw = raw
+        self._nbytes = nbytes
+        # Our writer lays samples end to end in order: then the shard is one plain array.
+        count = int(present.sum())
+        plain = bool(present[:count].all()) and bool(
+            (self._offsets[:count] == np.arange(count) * nbytes).all()
+        )
+        self._plain: NDArray[Any] | None = None
+        if plain:
+            self._plain = raw[: count * nbytes].view(dtype).reshape(count, *sample_shape)
+
+    def take(
+        self, numbers: NDArray[np.int64], out: NDArray[Any], where: slice | NDArray[np.int64]
+    ) -> None:
+        """Copy samples ``numbers`` to ``out[where]``."""
+        if self._plain is not None and (not len(numbers) or numbers.max() < len(self._plain)):
+            first, count = (int(numbers[0]), len(numbers)) if len(numbers) else (0, 0)
+            if isinstance(where, slice) and (np.diff(numbers) == 1).all():
+                out[where] = self._plain[first : first + count]
+            elif isinstance(where, slice):
+                np.take(self._plain, numbers, axis=0, out=out, mode="clip")
+            else:
+                for number, row in zip(numbers.tolist(), where.tolist(), strict=True):
+                    out[row] = self._plain[number]
+            return
+        rows = range(len(out)) if isinstance(where, slice) else where.tolist()
+        for number, row in zip(numbers.tolist(), rows, strict=True):
+            if self._absent[number]:
+                # The index is checksummed: an absent entry is a writer's word for "all fill".
+                out[row] = self._fill
+            else:
+                offset = int(self._offsets[number])
+                sample = self._raw[offset : offset + self._nbytes].view(out.dtype)
+                out[row] = sample.reshape(out.shape[1:])
+
+
+def _damaged(path: Path, why: str) -> CorruptArtifact:
+    return CorruptArtifact(f"shard {path} is damaged: {why}", "make the artifact again")

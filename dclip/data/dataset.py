@@ -1,0 +1,180 @@
+"""What a data artifact and a latents artifact hold, opened for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dclip.data.arrays import ShardReader
+from dclip.data.table import SampleTable
+from dclip.errors import BadInput, CorruptArtifact
+
+if TYPE_CHECKING:
+    import torch
+
+Indices = NDArray[np.int64] | Sequence[int]
+
+
+def batch_order(
+    indices: Indices, *, seed: int, epoch: int, shuffle: bool = True
+) -> NDArray[np.int64]:
+    """The order of one pass over ``indices``: the same for the same (seed, epoch)."""
+    order = np.asarray(indices, dtype=np.int64)
+    if not shuffle:
+        return order
+    return np.random.default_rng([seed, epoch]).permutation(order)
+
+
+class _Samples:
+    """Arrays beside a ``samples.csv``; the table is read when first asked for."""
+
+    def __init__(self, path: Path | str, reader: ShardReader) -> None:
+        self.path = Path(path)
+        self._reader = reader
+        shape = reader.shape
+        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise CorruptArtifact(f"{reader.path} holds {shape}, not square RGB pictures")
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self._reader.shape[2]
+
+    @cached_property
+    def table(self) -> SampleTable:
+        table = SampleTable(self.path / "samples.csv")
+        if len(table) != len(self):
+            raise CorruptArtifact(
+                f"{table.path} has {len(table)} rows for {len(self)} pictures",
+                "make the artifact again",
+            )
+        return table
+
+    @property
+    def ids(self) -> list[str]:
+        return self.table.ids
+
+    @property
+    def captions(self) -> list[str]:
+        """One caption a sample, empty where there is none."""
+        return self.table.text("caption")
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        return self.table.attribute_names
+
+    def attribute(self, name: str) -> NDArray[np.int8]:
+        """An attribute of every sample: 1 yes, -1 no, 0 unknown. See :class:`SampleTable`."""
+        return self.table.attribute(name)
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """Sample numbers of "train", "val", "test" or "all". See :class:`SampleTable`."""
+        return self.table.split(name)
+
+    def where(self, *conditions: str) -> NDArray[np.int64]:
+        """Sample numbers that meet every ``NAME=VALUE``. See :class:`SampleTable`."""
+        return self.table.where(*conditions)
+
+
+class DataSet(_Samples):
+    """A data artifact: pictures, splits, attributes, captions. Safe to fork and to pickle.
+
+    Args:
+        path: the artifact's folder (``artifact.path``).
+
+    Raises:
+        CorruptArtifact: the folder does not hold what a data artifact holds.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, ShardReader(Path(path) / "images.zarr"))
+
+    def images(self, indices: Indices) -> NDArray[np.uint8]:
+        """Pictures (n, 3, H, W) uint8 RGB, in the order asked for."""
+        return self._reader[np.asarray(indices, dtype=np.int64)]
+
+    def batches(
+        self,
+        indices: Indices,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        start: int = 0,
+        drop_last: bool = False,
+    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
+        """One pass over ``indices`` in an order that depends on (seed, epoch) alone.
+
+        Args:
+            indices: sample numbers, e.g. ``data.split("train")``.
+            batch_size: samples a batch; the last may be smaller.
+            start: number of the first batch, to go on in the middle of a pass.
+            drop_last: leave a smaller last batch out.
+
+        Yields:
+            sample numbers (n,), pictures (n, 3, H, W) uint8 on the CPU.
+
+        Raises:
+            BadInput: no samples, or a batch size below 1.
+        """
+        import torch
+
+        if batch_size < 1:
+            raise BadInput(f"a batch of {batch_size} samples", "use a batch size of 1 or more")
+        order = batch_order(indices, seed=seed, epoch=epoch, shuffle=shuffle)
+        if not len(order):
+            raise BadInput(
+                "there are no samples to go over", "choose another split or prepare more"
+            )
+        stop = len(order) - len(order) % batch_size if drop_last else len(order)
+        for first in range(start * batch_size, stop, batch_size):
+            chosen = order[first : first + batch_size]
+            yield chosen, torch.from_numpy(self.images(chosen))
+
+
+class LatentSet(_Samples):
+    """A latents artifact: latents, the pictures that they decode to, and the round trip's error.
+
+    Args:
+        path: the artifact's folder.
+
+    Raises:
+        CorruptArtifact: the folder does not hold what a latents artifact holds.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, ShardReader(Path(path) / "latents.zarr"))
+        self._pictures = ShardReader(Path(path) / "reference.zarr")
+        if self._pictures.shape != self._reader.shape:
+            raise CorruptArtifact(
+                f"{self.path} holds latents {self._reader.shape} "
+                f"for pictures {self._pictures.shape}",
+                "invert again",
+            )
+
+    def latents(self, indices: Indices) -> NDArray[np.float32]:
+        """x_r of the samples, (n, 3, H, W) float32."""
+        return self._reader[np.asarray(indices, dtype=np.int64)]
+
+    def references(self, indices: Indices) -> NDArray[np.uint8]:
+        """The original pictures, (n, 3, H, W) uint8."""
+        return self._pictures[np.asarray(indices, dtype=np.int64)]
+
+    def measured(self, name: str) -> NDArray[np.float64]:
+        """ "psnr" (dB) or "mae" (0..1) of each sample's round trip."""
+        return self.table.numbers(name)
+
+
+def open_samples(path: Path | str) -> DataSet | LatentSet:
+    """Open whichever of the two an artifact's folder holds."""
+    folder = Path(path)
+    return LatentSet(folder) if (folder / "latents.zarr").is_dir() else DataSet(folder)

@@ -1,0 +1,103 @@
+"""What the prepare stage asks of a place that pictures come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from dclip.errors import BadInput
+
+HEAD_BYTES = 64 * 1024
+"""How much of a file its fingerprint reads: all of a CelebA photo, the start of a large one."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of a source.
+
+    Attributes:
+        id: unique in the source and independent of where it lies.
+        file: the file's name, relative to the pictures' folder.
+        columns: what else is known: columns of ``samples.csv``.
+        mark: what identifies the content for the fingerprint: size and CRC-32, say.
+    """
+
+    id: str
+    file: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mark: str = ""
+
+
+class FileSource(Protocol):
+    """Pictures that are encoded files; reading is safe from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What an artifact made of it is called unless the user says otherwise."""
+
+    @property
+    def place(self) -> Path:
+        """The file or folder that the pictures are in."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The pictures, in a fixed order."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was found and what was not, for the user."""
+
+    def read(self, item: Item) -> bytes:
+        """The encoded file.
+
+        Raises:
+            BadInput: it cannot be read.
+        """
+
+
+def fingerprint(items: Iterable[Item]) -> str:
+    """A hash of what the items are, wherever they lie and whenever they were written."""
+    digest = hashlib.sha256()
+    for item in items:
+        line = json.dumps([item.id, item.file, item.mark, sorted(item.columns.items())])
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def file_mark(size: int, crc: int) -> str:
+    """The mark of a file: its size and the CRC-32 of its first :data:`HEAD_BYTES`."""
+    return f"{size}:{crc:08x}"
+
+
+def mark_files(paths: Sequence[Path], workers: int = 8) -> list[str]:
+    """Marks of files on disk.
+
+    A photo of up to 64 KB, as all of CelebA's are, is thus identified by its whole content; of a
+    larger one a change beyond the first 64 KB that keeps the size goes unseen.
+    A file that cannot be opened is marked so, and met again as unreadable when it is decoded.
+    """
+
+    def one(path: Path) -> str:
+        try:
+            with path.open("rb") as file:
+                crc = zlib.crc32(file.read(HEAD_BYTES))
+            return file_mark(path.stat().st_size, crc)
+        except OSError:
+            return "unreadable"
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(one, paths, chunksize=64))
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """A file's bytes, or a BadInput that names it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,421 @@
+"""prepare: photos or rendered faces in, a data artifact out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dclip.context import Context
+from dclip.data import celeba, folder
+from dclip.data.arrays import ShardReader, ShardWriter
+from dclip.data.images import check_crop, contact_sheet, decode, save_png
+from dclip.data.parallel import map_processes, map_threads
+from dclip.data.rendered import Rendered
+from dclip.data.source import FileSource, Item, fingerprint
+from dclip.data.table import write_table
+from dclip.errors import BadInput
+from dclip.store import Artifact, Draft, Store
+from dclip.store.refs import slug
+
+SOURCES = ("celeba", "folder", "faces")
+BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
+FACES_COUNT = 6000
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What to prepare, and how.
+
+    Attributes:
+        source: "celeba", "folder" or "faces".
+        root: where the photos are; not for faces. Enters the result by content, not by path.
+        size: side of the pictures; 128, for faces 64.
+        crop: "center", "face" or a number of pixels; "face" for CelebA, "center" for a folder.
+        split: percentages of train/val[/test] such as "90/10", or "official" (CelebA's own).
+        limit: take only the first so many pictures.
+        seed: decides the split, and which faces are drawn.
+        count: how many faces to draw.
+        style: faces only: "photo", another style, or "all".
+        strict: fail at an unreadable picture instead of leaving it out.
+        download: CelebA only: fetch it into ``root`` first where it is not there.
+        name: the artifact's name; by default that of the source.
+
+    Raises:
+        BadInput: settings that do not go together or are out of range.
+    """
+
+    source: str
+    root: str | None = None
+    size: int | None = None
+    crop: str | None = None
+    split: str = "90/10"
+    limit: int | None = None
+    seed: int = 0
+    count: int | None = None
+    style: str | None = None
+    strict: bool = False
+    download: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise BadInput(f"unknown source {self.source!r}", f"use one of: {' '.join(SOURCES)}")
+        drawn = self.source == "faces"
+        for setting, there, fits in (
+            ("root", self.root is not None, not drawn),
+            ("crop", self.crop is not None, not drawn),
+            ("limit", self.limit is not None, not drawn),
+            ("count", self.count is not None, drawn),
+            ("style", self.style is not None, drawn),
+            ("download", self.download, self.source == "celeba"),
+        ):
+            if there and not fits:
+                raise BadInput(f"{self.source} has no {setting}", f"leave --{setting} out")
+        if not drawn and self.root is None:
+            raise BadInput(
+                f"where are the photos of {self.source}?",
+                f"dclip prepare {self.source} --root DIR",
+            )
+        if self.size is not None and not 16 <= self.size <= 1024:
+            raise BadInput(f"size {self.size} is outside 16..1024", "use e.g. --size 128")
+        if self.crop is not None:
+            check_crop(self.crop)
+        for setting in ("limit", "count"):
+            value = getattr(self, setting)
+            if value is not None and value < 1:
+                raise BadInput(f"{setting} {value} is below 1", f"use --{setting} 1 or more")
+        if self.split == "official":
+            if self.source != "celeba":
+                raise BadInput(f"{self.source} has no official split", "use e.g. --split 90/10")
+        else:
+            parse_split(self.split)
+
+    @property
+    def side(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.size or (64 if self.source == "faces" else 128)
+
+
+def parse_split(text: str) -> tuple[int, ...]:
+    """Percentages of train, val and perhaps test: "90/10" or "80/10/10".
+
+    Raises:
+        BadInput: not whole percentages that sum to 100, or nothing to train on.
+    """
+    match = re.fullmatch(r"(\d{1,3})/(\d{1,3})(?:/(\d{1,3}))?", text)
+    shares = tuple(int(part) for part in match.groups() if part) if match else ()
+    if sum(shares) != 100 or shares[0] == 0:
+        raise BadInput(f"cannot split {text!r}", "use percentages such as 90/10 or 80/10/10")
+    return shares
+
+
+def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Make the data artifact that ``config`` describes, or find it.
+
+    The pictures' content identifies the work: a changed folder is prepared anew, the same
+    pictures in another place are up to date.
+
+    Raises:
+        BadInput: nothing to prepare, or with ``strict`` a picture that cannot be read.
+    """
+    pictures = _faces(config) if config.source == "faces" else _photos(config, context)
+    resolved = {
+        "source": config.source,
+        "content": pictures.content,
+        "size": config.side,
+        "crop": pictures.crop,
+        "split": config.split,
+        "limit": config.limit,
+        "count": len(pictures.items) if config.source == "faces" else None,
+        "style": pictures.style,
+    }
+    count = len(pictures.items)
+    artifact = store.build(
+        stage="prepare",
+        kind="data",
+        name=config.name or pictures.name,
+        config=resolved,
+        inputs={},
+        seed=config.seed,
+        context=context,
+        make=lambda draft: _make(draft, pictures, config, context),
+        estimate={"images": count, "bytes": count * 3 * config.side**2},
+    )
+    skipped = artifact.metrics.get("skipped", 0)
+    if skipped and config.strict:
+        raise BadInput(
+            f"{skipped} pictures could not be read: see {artifact.path / 'skipped.csv'}",
+            "replace or remove them, or leave --strict out",
+        )
+    if skipped:
+        context.report.warn(
+            f"{skipped} of {count} pictures could not be read and were left out: "
+            f"see {artifact.path / 'skipped.csv'}"
+        )
+    return artifact
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What there is to prepare, whatever the source."""
+
+    name: str
+    place: str
+    items: Sequence[Item]
+    content: str
+    crop: str | None
+    style: str | None
+    # Blocks of items to blocks of pictures or of what is wrong with each.
+    load: Callable[[Iterator[Sequence[int]], int], Iterator[_Block]]
+    columns: Callable[[Sequence[int], int], Sequence[Mapping[str, str]]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Pictures (n, 3, H, W) uint8 of consecutive items, less those that cannot be read."""
+
+    pixels: NDArray[np.uint8]
+    failures: Mapping[int, str]
+    notes: tuple[str, ...] = ()
+
+
+def _photos(config: PrepareConfig, context: Context) -> _Pictures:
+    assert config.root is not None
+    source: FileSource
+    if config.source == "celeba":
+        source = _celeba(config, context)
+    else:
+        source = folder.open_folder(config.root, config.limit)
+    for note in source.notes:
+        context.report.note(note)
+    crop = config.crop or ("face" if config.source == "celeba" else "center")
+    size = config.side
+
+    def one_block(numbers: Sequence[int]) -> _Block:
+        pixels, failures, notes = [], {}, []
+        for number in numbers:
+            item = source.items[number]
+            try:
+                picture = decode(source.read(item), size=size, crop=crop, name=item.file)
+            except BadInput as error:
+                failures[number] = error.message
+                continue
+            pixels.append(picture.pixels.transpose(2, 0, 1))
+            notes += [f"{item.file}: {note}" for note in picture.notes]
+        empty = np.empty((0, 3, size, size), dtype=np.uint8)
+        return _Block(np.stack(pixels) if pixels else empty, failures, tuple(notes))
+
+    return _Pictures(
+        name=slug(source.name),
+        place=str(source.place.resolve()),
+        items=source.items,
+        content=fingerprint(source.items),
+        crop=crop,
+        style=None,
+        load=lambda blocks, workers: map_threads(one_block, blocks, workers),
+        columns=lambda numbers, workers: [source.items[n].columns for n in numbers],
+    )
+
+
+def _celeba(config: PrepareConfig, context: Context) -> celeba.CelebA:
+    assert config.root is not None
+    if config.download:
+        try:
+            return celeba.open_celeba(config.root, config.limit)
+        except BadInput:
+            context.report.note(f"fetching CelebA into {config.root}")
+            celeba.download(config.root)
+    return celeba.open_celeba(config.root, config.limit)
+
+
+def _faces(config: PrepareConfig) -> _Pictures:
+    count, style = config.count or FACES_COUNT, config.style or "photo"
+    source = Rendered(count, config.seed, style, config.side)
+    items = source.items()
+
+    def load(blocks: Iterator[Sequence[int]], workers: int) -> Iterator[_Block]:
+        # Spawning a process costs as much as drawing a few hundred faces.
+        workers = min(workers, 1 + count // 500)
+        for pixels in map_processes(source.draw, blocks, workers):
+            yield _Block(pixels, {})
+
+    def columns(numbers: Sequence[int], workers: int) -> Sequence[Mapping[str, str]]:
+        workers = min(workers, 1 + count // 10_000)
+        parts = [numbers[i : i + 500] for i in range(0, len(numbers), 500)]
+        return [row for part in map_processes(source.describe, parts, workers) for row in part]
+
+    return _Pictures(
+        name="faces" if style == "photo" else f"faces-{slug(style)}",
+        place="rendered",
+        items=items,
+        content=source.fingerprint(),
+        crop=None,
+        style=style,
+        load=load,
+        columns=columns,
+    )
+
+
+def _make(
+    draft: Draft, pictures: _Pictures, config: PrepareConfig, context: Context
+) -> dict[str, Any]:
+    (draft.path / "logs").mkdir(parents=True, exist_ok=True)
+    (draft.path / "logs" / "source.json").write_text(
+        json.dumps({"place": pictures.place}) + "\n", encoding="utf-8"
+    )
+    failures = _write_pixels(draft, pictures, config, context)
+    kept = [n for n in range(len(pictures.items)) if n not in failures]
+    columns = _columns(pictures, kept, config, context)
+    write_table(draft.path / "samples.csv", columns)
+    _write_skipped(draft.path / "skipped.csv", pictures, failures)
+    images = ShardReader(draft.path / "images.zarr")
+    shown = np.unique(np.linspace(0, len(images) - 1, 64).astype(np.int64))
+    save_png(draft.path / "preview.png", contact_sheet(images[shown], columns=8, cell=128))
+    counts = {name: columns["split"].count(name) for name in ("train", "val", "test")}
+    return {"images": len(kept), "skipped": len(failures), **counts}
+
+
+def _write_pixels(
+    draft: Draft, pictures: _Pictures, config: PrepareConfig, context: Context
+) -> dict[int, str]:
+    """Decode everything into ``images.zarr``; returns what could not be read, by item number."""
+    total, size = len(pictures.items), config.side
+    journal = _Journal(draft.scratch / "prepare.jsonl")
+    with ShardWriter(draft.path / "images.zarr", (3, size, size), np.uint8, total=total) as writer:
+        state = journal.last(at_most=writer.done)
+        writer.rewind(state.images)
+        failures, done = dict(state.failures), state.items
+        blocks = (range(first, min(first + BLOCK, total)) for first in range(done, total, BLOCK))
+        with context.report.task("prepare", total, unit="img", done=done) as task:
+            for block in pictures.load(blocks, context.workers):
+                if block.failures and config.strict:
+                    journal.drop()
+                    raise BadInput(
+                        next(iter(block.failures.values())),
+                        "replace or remove it, or leave --strict out",
+                    )
+                writer.append(block.pixels)
+                failures.update(block.failures)
+                advanced = len(block.pixels) + len(block.failures)
+                done += advanced
+                journal.add(done, writer.done, block.failures)
+                for note in block.notes:
+                    context.report.note(note)
+                task.advance(advanced, skipped=len(failures))
+        if not writer.done:
+            journal.drop()
+            reason = failures[min(failures)]
+            raise BadInput(f"none of the {total} pictures can be read; the first: {reason}")
+        writer.finish()
+    return failures
+
+
+@dataclass(frozen=True)
+class _State:
+    """How far the work is: items looked at, pictures written, what failed on the way."""
+
+    items: int = 0
+    images: int = 0
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+
+class _Journal:
+    """One line a block, written after the block's pictures are on disk.
+
+    It may know fewer pictures than are there, never more that count: the writer goes back to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def last(self, at_most: int) -> _State:
+        """The state of the last line that is whole and has no more than ``at_most`` pictures.
+
+        What follows that line is cut off.
+        """
+        state, good = _State(), 0
+        if self._path.exists():
+            for line in self._path.read_bytes().splitlines(keepends=True):
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n") or entry["images"] > at_most:
+                    break
+                failures = {int(n): reason for n, reason in entry["failures"].items()}
+                state = _State(entry["items"], entry["images"], {**state.failures, **failures})
+                good += len(line)
+            os.truncate(self._path, good)
+        return state
+
+    def add(self, items: int, images: int, failures: Mapping[int, str]) -> None:
+        line = json.dumps({"items": items, "images": images, "failures": failures})
+        with self._path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+
+    def drop(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _columns(
+    pictures: _Pictures, kept: Sequence[int], config: PrepareConfig, context: Context
+) -> dict[str, list[str]]:
+    """The columns of ``samples.csv`` for the kept items."""
+    items = [pictures.items[n] for n in kept]
+    rows = pictures.columns(kept, context.workers)
+    columns = {
+        "index": [str(n) for n in range(len(kept))],
+        "id": [item.id for item in items],
+        "split": _split(config, items),
+        "file": [item.file for item in items],
+    }
+    names = dict.fromkeys(name for row in rows for name in row)
+    for name in names:
+        columns[name] = [row.get(name, "") for row in rows]
+    return columns
+
+
+def _split(config: PrepareConfig, items: Sequence[Item]) -> list[str]:
+    """The split of each item, decided by the seed and the items' ids, not by their order."""
+    if config.split == "official":
+        splits = [item.columns.get("partition", "") for item in items]
+        without = splits.count("")
+        if without:
+            raise BadInput(
+                f"{without} of {len(items)} pictures have no row in list_eval_partition",
+                "put the list beside the pictures, or use --split 90/10",
+            )
+        return splits
+    shares = parse_split(config.split)
+    keys = [hashlib.blake2b(f"{config.seed}:{item.id}".encode()).digest() for item in items]
+    order = sorted(range(len(items)), key=keys.__getitem__)
+    splits = ["train"] * len(items)
+    first = 0
+    for name, share in zip(("val", "test"), shares[1:], strict=False):
+        # At least one picture where there are enough: a val split that is empty helps nobody.
+        count = round(len(items) * share / 100)
+        if share and not count and len(items) > len(shares):
+            count = 1
+        for place in order[first : first + count]:
+            splits[place] = name
+        first += count
+    return splits
+
+
+def _write_skipped(path: Path, pictures: _Pictures, failures: Mapping[int, str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "reason"])
+    writer.writerows([pictures.items[n].file, failures[n]] for n in sorted(failures))
+    path.write_text(text.getvalue(), encoding="utf-8")
