@@ -1,7 +1,7 @@
 """The embedded data set: procedural portraits with known attributes, styles and edits."""
 
 from dclip.data.faces.batch import draw_batch, draw_many
-from dclip.data.faces.captions import WORDS, caption, words
+from dclip.data.faces.captions import WORDS, caption, facts, words
 from dclip.data.faces.params import FaceParams, attributes, sample
 from dclip.data.faces.prompts import PROMPT_PAIRS, STYLE_PROMPTS, pair_label
 from dclip.data.faces.styles import STYLES, draw
@@ -32,6 +32,7 @@ __all__ = [
     "draw_batch",
     "draw_many",
     "edit_region",
+    "facts",
     "pair_label",
     "sample",
     "truth",

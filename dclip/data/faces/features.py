@@ -205,7 +205,7 @@ def mouth(sitter: Sitter) -> None:
 def ageing(sitter: Sitter) -> None:
     """Lines on the brow, beside the eyes and mouth, bags under the eyes."""
     params, canvas = sitter.params, sitter.canvas
-    strength = step(0.25, 0.85, params.age)
+    strength = step(0.12, 0.85, params.age)
     if strength < 0.02:
         return
     dark = dim(sitter.shadow, 0.85)

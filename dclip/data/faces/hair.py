@@ -135,12 +135,10 @@ def _colour(sitter: Sitter, p: Patch, brightness: float) -> Array:
     shine = (0.10 + 0.06 * brightness) * gloss * (1.0 + texture)
     colour = base * shade + np.float32(0.5) * shine
     if params.age > OLD_ABOVE and params.hair_colour != "gray":
-        temple = np.clip(np.abs(p.x) * 3.2 - 0.9, 0.0, 1.0) * np.clip(
-            2.0 - 4.0 * np.abs(p.y + 0.12), 0.0, 1.0
-        )
-        streak = (
-            temple * np.clip(0.5 + texture, 0.0, 1.0) * (0.5 * step(OLD_ABOVE, 0.9, params.age))
-        )
+        temple = np.clip(np.abs(p.x) * 3.2 - 0.9, 0.0, 1.0)
+        temple *= np.clip(2.0 - 4.0 * np.abs(p.y + 0.12), 0.0, 1.0)
+        gray = 0.35 * step(OLD_ABOVE, 0.9, params.age)
+        streak = gray * temple * np.clip(0.5 + texture, 0.0, 1.0)
         colour = colour + streak * (0.68 * shade - colour)
     return np.asarray(colour, np.float32)
 

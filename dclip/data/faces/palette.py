@@ -63,7 +63,7 @@ def hair(params: FaceParams) -> Colour:
     r, g, b = dim(base, 1.0 + spread * params.hair_light)
     if params.hair_colour != "gray":
         r, b = r * (1 + 0.06 * params.hair_warm), b * (1 - 0.12 * params.hair_warm)
-    gray = 0.25 * step(OLD_ABOVE - 0.1, 0.9, params.age) if params.hair_colour != "gray" else 0.0
+    gray = 0.20 * step(OLD_ABOVE - 0.1, 0.9, params.age) if params.hair_colour != "gray" else 0.0
     return mix((min(r, 1.0), g, min(b, 1.0)), (0.6, 0.6, 0.6), gray)
 
 

@@ -72,7 +72,7 @@ _ALL = (
     _set("no mustache", "mustache", False, mustache=False),
     _set("bald", "bald", bald=True),
     _set("old", "old", age=0.95),
-    _set("young", "young", age=0.1),
+    _set("young", "young", age=0.05),
     _set("lipstick", "lipstick", lipstick=True),
     _set("no lipstick", "lipstick", False, lipstick=False),
     _hair_colour("black"),
