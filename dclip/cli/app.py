@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dclip import __version__
-from dclip.cli import doctor
+from dclip.cli import clip, doctor, prepare, train
 from dclip.cli.common import State, add, group, with_shared_options
 from dclip.cli.failures import INTERRUPTED, explain
 from dclip.cli.output import Output
@@ -23,7 +23,13 @@ app = group(
     "dclip edit photo.jpg --strength 0.8",
 )
 
+PIPELINE = "From photo to edit"
 STORE = "The store"
+
+app.add_typer(prepare.prepare, name="prepare", rich_help_panel=PIPELINE)
+for function in (train.train,):
+    add(app, function, PIPELINE)
+app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 for function in (doctor.doctor,):
     add(app, function, STORE)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
+from dclip.cli.defaults import StageCommand
 from dclip.cli.output import Mode, Output
 from dclip.cli.progress import reporter_for
 from dclip.cli.settings import ConfigFile, Flags, build_config, load_config, store_path
@@ -185,16 +186,18 @@ def examples(*lines: str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *(f"  {escape(line)}" for line in lines)])
 
 
-def command(*example_lines: str, stage: bool = False) -> Callable[[Function], Function]:
+def command(*example_lines: str, config: str | None = None) -> Callable[[Function], Function]:
     """Make a subcommand of a function ``(run: Run, its own Typer parameters ...)``.
 
     It gets the shared options, a :class:`Run`, and examples at the end of its help.
 
     Args:
         example_lines: command lines, each with an optional ``# remark``.
-        stage: also give it the options of a stage (device, workers, force, dry run, config).
+        config: where a stage's config is, ``"stages.train:TrainConfig"``: the command also gets
+            the options of a stage (device, workers, force, dry run, config), and its help shows the
+            config's defaults.
     """
-    shared = _SHARED | (_STAGE if stage else {})
+    shared = _SHARED | (_STAGE if config else {})
 
     def decorate(function: Function) -> Function:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
@@ -227,21 +230,18 @@ def command(*example_lines: str, stage: bool = False) -> Callable[[Function], Fu
                 *(shared_parameter(name, annotation) for name, annotation in shared.items()),
             ],
         )
-        wrapper.__dict__["epilog"] = examples(*example_lines)
+        wrapper.__dict__ |= {"epilog": examples(*example_lines), "config_place": config}
         return wrapper
 
     return decorate
 
 
-def stage_command(*example_lines: str) -> Callable[[Function], Function]:
-    """Make a subcommand that runs a stage."""
-    return command(*example_lines, stage=True)
-
-
 def add(group: typer.Typer, function: Function, panel: str | None = None) -> None:
     """Add a subcommand made by :func:`command` to a group, under its function's name."""
     name = function.__name__.rstrip("_")
-    group.command(name, epilog=function.__dict__["epilog"], rich_help_panel=panel)(function)
+    group.command(
+        name, cls=StageCommand, epilog=function.__dict__["epilog"], rich_help_panel=panel
+    )(function)
 
 
 def group(help: str, *example_lines: str) -> typer.Typer:

@@ -129,7 +129,7 @@ def _embedded_model(run: Run) -> str:
 
 def _embedded_clip(run: Run) -> str:
     artifact = run.store.resolve("embedded", "clip")
-    from dclip.guidance.clip import load
+    from dclip.guidance.clip import load_guide
 
-    load(str(artifact.path))
+    load_guide(str(artifact.path))
     return f"loads ({artifact.id[:12]})"

@@ -52,6 +52,14 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def here(path: Path) -> str:
+    """Write a path for a person: relative where it is below the current folder."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
 def pictures(artifact: Artifact) -> list[Path]:
     """The pictures at the top of an artifact: what a person wants to open first."""
     return sorted(p for p in artifact.path.iterdir() if p.suffix in PICTURES)
@@ -143,9 +151,9 @@ class Output:
         self.out.print(f"{state}  {escape(artifact.ref)}  [dim]{artifact.id[:12]}[/dim]")
         # What is listed for a person is what fits a line; the rest is in `show --json`.
         rows = {
-            "path": str(artifact.path),
+            "path": here(artifact.path),
             **{key: short(value) for key, value in artifact.metrics.items() if _brief(value)},
-            **{path.name: str(path) for path in pictures(artifact)},
+            **{path.name: here(path) for path in pictures(artifact)},
             **{key: short(value) for key, value in extra.items()},
         }
         self.pairs(rows)
@@ -232,6 +240,6 @@ def _flat(plan: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in plan.items():
         if isinstance(value, Mapping):
             for inner, item in value.items():
-                yield f"{key}.{inner}", item
+                yield f"{key}.{inner}", size(item) if inner == "bytes" else item
         else:
             yield key, value

@@ -1,0 +1,81 @@
+"""``dclip clip``: the CLIP that guides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from dclip.cli.common import Run, add, command, group
+from dclip.cli.options import Batch, Data, Name, Seed, option
+
+
+@command(
+    "dclip clip train",
+    "dclip clip train --data styles --images 400000 --name my-clip",
+    config="stages.clip_train:ClipTrainConfig",
+)
+def train(
+    run: Run,
+    data: Data = None,
+    name: Name = None,
+    init: Annotated[
+        str | None,
+        option(
+            "--init", metavar="CLIP", help="CLIP to go on from (folder or NAME:TAG): else fresh."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        option("--model", metavar="NAME", help="small, small-resnet, or any open_clip model."),
+    ] = None,
+    contrasts: Annotated[
+        Path | None,
+        option(
+            "--contrasts", metavar="FILE", help="JSON of contrasts: else those of the attributes."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, option("--images", metavar="N", help="Pictures to see in all.")
+    ] = None,
+    batch: Batch = None,
+    lr: Annotated[float | None, option("--lr", metavar="X", help="AdamW's peak rate.")] = None,
+    radius: Annotated[
+        float | None,
+        option("--radius", metavar="X", help="L2 radius of adversarial pictures; 0 for none."),
+    ] = None,
+    precision: Annotated[
+        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (bf16 on CUDA).")
+    ] = None,
+    seed: Seed = None,
+) -> None:
+    """Train a CLIP on pictures with captions, in open_clip's own format.
+
+    The attack's steps and schedule, and weight decay, are set in the config file: section clip.train.
+    """
+    from dclip.stages import clip_train as stage
+
+    config = run.config(
+        stage.ClipTrainConfig,
+        data=data,
+        name=name,
+        init=init,
+        model=model,
+        contrasts=contrasts,
+        images=images,
+        batch=batch,
+        lr=lr,
+        radius=radius,
+        precision=precision,
+        seed=seed,
+    )
+    run.stage(
+        stage.run,
+        config,
+        next_commands=lambda made: [
+            run.hint("finetune", "--target", "sketch", "--clip", made.name)
+        ],
+    )
+
+
+clip = group("Make the CLIP that guides the edits.", "dclip clip train")
+add(clip, train)

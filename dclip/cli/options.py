@@ -1,0 +1,69 @@
+"""Options that several stages have, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dclip.cli.common import State
+
+
+def option(*names: str, help: str, metavar: str | None = None, **more: Any) -> Any:
+    """An option of a stage; not given is None, which means the stage's own default."""
+    return typer.Option(*names, help=help, metavar=metavar, **more)
+
+
+def _refs(kind: str | None) -> Any:
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from dclip.cli.settings import Flags, load_config, store_path
+
+        state = ctx.obj if isinstance(ctx.obj, State) else State()
+        typed = Flags(store=ctx.params.get("store"))
+        root = store_path(state.flags.below(typed), load_config(None, ()))
+        return names_in(root, kind, incomplete)
+
+    return complete
+
+
+def names_in(root: Path, kind: str | None, incomplete: str) -> list[str]:
+    """List the references in a store that begin with ``incomplete``, for the shell.
+
+    A reference is completed in the form that is being typed: name, name/vN or kind/name/vN.
+    """
+    found = set()
+    for version in root.glob(f"{kind or '*'}/*/v*"):
+        ref = version.relative_to(root).as_posix()
+        _, name, last = ref.split("/")
+        found |= {ref} | ({name, f"{name}/{last}"} if kind else set())
+    return sorted(ref for ref in found if ref.startswith(incomplete))
+
+
+def ref(kind: str | None, *names: str, help: str) -> Any:
+    """An option that names an artifact of ``kind``; the shell completes it."""
+    return typer.Option(*names, metavar="REF", help=help, autocompletion=_refs(kind))
+
+
+def ref_argument(help: str, kind: str | None = None) -> Any:
+    """An argument that names an artifact of ``kind``, or of any; the shell completes it."""
+    return typer.Argument(metavar="REF", help=help, autocompletion=_refs(kind))
+
+
+Data = Annotated[str | None, ref("data", "--data", help="Data artifact: else the newest.")]
+Model = Annotated[
+    str | None, ref("model", "--model", help="Base model: else the newest, else the embedded one.")
+]
+Latents = Annotated[str | None, ref("latents", "--latents", help="Latents: else the newest.")]
+Clip = Annotated[
+    str | None,
+    ref(
+        "clip",
+        "--clip",
+        help="CLIP: an artifact, a folder, or open_clip's NAME:TAG; else the newest, else the "
+        "embedded one.",
+    ),
+]
+Name = Annotated[str | None, option("--name", metavar="NAME", help="Name of the new artifact.")]
+Seed = Annotated[int | None, option("--seed", metavar="N", help="Seed of everything random.")]
+Batch = Annotated[int | None, option("--batch", metavar="N", help="Images at once.")]
