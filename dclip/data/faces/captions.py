@@ -31,7 +31,7 @@ _MEDIUM: Mapping[str, tuple[str, ...]] = {
     "sepia": ("sepia photo", "sepia photograph", "sepia portrait", "vintage sepia photo"),
     "neon": ("neon picture", "neon portrait", "neon sign", "glowing neon outline"),
 }  # fmt: skip
-_SUBJECT = ("person", "person", "face", "human", "human face", "portrait subject")
+_SUBJECT = ("person", "person", "face", "human", "human face")
 _UNDEAD = ("zombie", "undead person", "zombie face", "rotten zombie", "undead zombie", "zombie")
 _AS_ZOMBIE = ("as a zombie", "turned into a zombie", "in zombie makeup")
 _ADJECTIVES: Mapping[str, tuple[str, ...]] = {
@@ -76,7 +76,7 @@ _HAIR_SHAPE: Mapping[str, tuple[str, ...]] = {
     "buzz": ("short", "very short", "cropped"),
     "short": ("short",),
     "quiff": ("short", "short styled"),
-    "bob": ("bob", "straight"),
+    "bob": ("straight", "medium length", "chin-length"),
     "long": ("long", "long straight"),
     "wavy": ("long curly", "long wavy", "curly", "long"),
     "afro": ("curly", "frizzy", "big curly"),
@@ -196,7 +196,7 @@ def caption(params: FaceParams, style: str = "photo", *, seed: int, index: int) 
         bare = writer.pick(_UNDEAD) if style == "zombie" else medium
         return bare if writer.chance(0.3) else _article(bare)
     adjectives, clauses = _details(params, style, writer, int(writer.rng.integers(0, 4)))
-    subject = writer.pick(_SUBJECT[:5])
+    subject = writer.pick(_SUBJECT)
     after = ""
     if style == "zombie":
         if writer.chance(0.6):

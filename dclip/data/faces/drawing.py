@@ -34,6 +34,7 @@ def paint(params: FaceParams, size: int, look: Look) -> Canvas:
     hair.mustache(sitter)
     if look.zombie:
         undead.wounds(sitter)
+    features.temples(sitter)
     hair.front(sitter)
     features.glasses(sitter)
     _room_light(sitter)

@@ -246,19 +246,37 @@ def ageing(sitter: Sitter) -> None:
             canvas.stroke(p, line, dark, alpha=0.7 * strength, soft=0.008, ink=0.3, clip=head)
 
 
+def _lens(sitter: Sitter, side: float) -> tuple[float, float, float, float]:
+    """Centre and radii of a lens of the glasses."""
+    params = sitter.params
+    x, y = sitter.at(0.212 * side, EYE_Y + 0.012, depth=0.44)
+    rx = 0.172 * params.glasses_size * sitter.narrowing(0.212 * side)
+    ry = (0.158 if params.glasses_shape == "round" else 0.125) * params.glasses_size
+    return x, y, rx, ry
+
+
+def temples(sitter: Sitter) -> None:
+    """The arms of the glasses, which hair may cover."""
+    if not sitter.params.glasses:
+        return
+    for side in _SIDES:
+        x, y, rx, _ = _lens(sitter, side)
+        hinge, ear = (x + rx * side, y - 0.04), (sitter.ear_x(side), EYE_Y - 0.02)
+        if (ear[0] - hinge[0]) * side > 0:
+            p = sitter.face.around(hinge, ear, margin=0.05)
+            arm = bow(p, hinge, ear, 0.0, 0.016)
+            sitter.canvas.fill(p, arm, palette.frames(sitter.params), outline=0.3)
+
+
 def glasses(sitter: Sitter) -> None:
     """Dark round or square frames with a glint on the lenses."""
     params, canvas = sitter.params, sitter.canvas
     if not params.glasses:
         return
     colour = palette.frames(params)
-    width = 0.021
-    inner_edges = []
+    bridge = []
     for side in _SIDES:
-        frontal = 0.212 * side
-        x, y = sitter.at(frontal, EYE_Y + 0.012, depth=0.44)
-        rx = 0.172 * params.glasses_size * sitter.narrowing(frontal)
-        ry = (0.158 if params.glasses_shape == "round" else 0.125) * params.glasses_size
+        x, y, rx, ry = _lens(sitter, side)
         p = sitter.face.patch(x, y, rx + 0.05, ry + 0.05)
         if params.glasses_shape == "round":
             rim = ellipse(p, x, y, rx, ry)
@@ -267,13 +285,7 @@ def glasses(sitter: Sitter) -> None:
         canvas.fill(p, rim, (0.82, 0.90, 0.96), alpha=0.14, outline=0)
         glint = bow(p, (x - rx * 0.55, y + ry * 0.1), (x - rx * 0.05, y - ry * 0.65), 0.0, 0.012)
         canvas.stroke(p, np.maximum(glint, rim), (1.0, 1.0, 1.0), alpha=0.35, soft=0.02, ink=0.0)
-        ring = np.abs(rim) - width
-        canvas.fill(p, ring, colour, outline=0.3)
-        inner_edges.append((x - rx * side, y - 0.03))
-        hinge = (x + rx * side, y - 0.04)
-        ear = (sitter.ear_x(side), EYE_Y - 0.02)
-        if (ear[0] - hinge[0]) * side > 0:
-            p = sitter.face.around(hinge, ear, margin=0.05)
-            canvas.fill(p, bow(p, hinge, ear, 0.0, 0.016), colour, outline=0.3)
-    p = sitter.face.around(*inner_edges, margin=0.08)
-    canvas.fill(p, bow(p, inner_edges[0], inner_edges[1], -0.025, 0.017), colour, outline=0.3)
+        canvas.fill(p, np.abs(rim) - 0.021, colour, outline=0.3)
+        bridge.append((x - rx * side, y - 0.03))
+    p = sitter.face.around(*bridge, margin=0.08)
+    canvas.fill(p, bow(p, bridge[0], bridge[1], -0.025, 0.017), colour, outline=0.3)
