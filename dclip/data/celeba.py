@@ -11,7 +11,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,11 +37,13 @@ class CelebA:
 
     Columns: the 40 attributes as "1"/"-1" (``list_attr_celeba``), ``partition`` as train, val or
     test (``list_eval_partition``), ``identity`` (``identity_CelebA``); each where the list is
-    there and has a row for the picture. Lists may have more rows than there are pictures.
+    there, empty where it has no row for the picture. Lists may have more rows than there are
+    pictures.
     """
 
     place: Path
     items: tuple[Item, ...]
+    columns: Mapping[str, Sequence[str]]
     notes: tuple[str, ...]
     reader: Callable[[Item], bytes]
     name: str = "celeba"
@@ -117,7 +119,7 @@ def _has_pictures(folder: Path) -> bool:
 def _open_folder(folder: Path, limit: int | None) -> tuple[list[Item], Callable[[Item], bytes]]:
     names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICTURES)[:limit]
     marks = mark_files([folder / name for name in names])
-    items = [Item(Path(n).stem, n, mark=m) for n, m in zip(names, marks, strict=True)]
+    items = [Item(Path(n).stem, n, m) for n, m in zip(names, marks, strict=True)]
     return items, lambda item: read_file(folder / item.file, item.file)
 
 
@@ -145,9 +147,7 @@ def _open_zip(path: Path, limit: int | None) -> tuple[list[Item], Callable[[Item
     if not wanted:
         raise BadInput(f"{path} holds no pictures", f"give the official {ZIP}")
     names = sorted(wanted)[:limit]
-    items = [
-        Item(Path(n).stem, n, mark=file_mark(wanted[n].file_size, wanted[n].CRC)) for n in names
-    ]
+    items = [Item(Path(n).stem, n, file_mark(wanted[n].file_size, wanted[n].CRC)) for n in names]
     return items, _ZipReader(path, {n: wanted[n] for n in names})
 
 
@@ -211,85 +211,111 @@ def _with_lists(
     """Join the lists to the pictures by stem: PNG copies of the data set keep the .jpg lists."""
     near = [place.parent, place.parent.parent, root, root / "celeba"]
     places = [p for base in near for p in (base, base / "Anno", base / "Eval")]
-    columns: dict[str, dict[str, str]] = {item.id: {} for item in items}
+    rows = {item.id: row for row, item in enumerate(items)}
+    columns: dict[str, list[str]] = {}
     missing = []
     for stem, read in (
-        ("list_attr_celeba", _read_attributes),
-        ("list_eval_partition", _read_partition),
         ("identity_CelebA", _read_identity),
+        ("list_eval_partition", _read_partition),
+        ("list_attr_celeba", _read_attributes),
     ):
-        path = next(
-            (p / f"{stem}{s}" for p in places for s in (".txt", ".csv")
-             if (p / f"{stem}{s}").is_file()),
-            None,
-        )  # fmt: skip
+        candidates = (p / f"{stem}{suffix}" for p in places for suffix in (".txt", ".csv"))
+        path = next((p for p in candidates if p.is_file()), None)
         if path is None:
             missing.append(stem)
             continue
         try:
-            read(path, columns)
+            columns.update(read(path, rows))
         except UnicodeDecodeError:
             raise BadInput(f"{path} is not a text file", _GET_IT) from None
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
     if missing:
         notes.append(f"no {', '.join(missing)} beside the pictures: prepared without")
-    joined = tuple(replace(item, columns=columns[item.id]) for item in items)
-    return CelebA(place, joined, tuple(notes), reader)
+    return CelebA(place, tuple(items), columns, tuple(notes), reader)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows of a list: official (blank-separated) or Kaggle's CSV, with their line numbers."""
+def _lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Lines of a list, official (blank-separated) or Kaggle's CSV: number, first field, rest.
+
+    The rest of an official line is one unsplit text: of 200,000 rows perhaps few are wanted.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".csv":
-            yield from enumerate(csv.reader(file), 1)
+            for number, fields in enumerate(csv.reader(file), 1):
+                if fields:
+                    yield number, fields[0], fields[1:]
         else:
             for number, line in enumerate(file, 1):
-                yield number, line.split()
+                first, *rest = line.split(None, 1) or [""]
+                yield number, first, rest
 
 
-def _is_row(fields: Sequence[str]) -> bool:
-    return bool(fields) and Path(fields[0]).suffix.lower() in _PICTURES
+def _stem(name: str) -> str | None:
+    """A row's picture without its suffix; None for the count and the header."""
+    stem, _, suffix = name.rpartition(".")
+    return stem if f".{suffix.lower()}" in _PICTURES else None
+
+
+def _values(path: Path, rest: list[str]) -> list[str]:
+    return rest if path.suffix == ".csv" else rest[0].split() if rest else []
 
 
 def _bad(path: Path, number: int, why: str) -> BadInput:
     return BadInput(f"{path} line {number}: {why}", "give CelebA's own list")
 
 
-def _read_attributes(path: Path, columns: Mapping[str, dict[str, str]]) -> None:
+def _read_attributes(path: Path, rows: Mapping[str, int]) -> dict[str, list[str]]:
     names: list[str] = []
-    for number, fields in _rows(path):
-        if not _is_row(fields):
+    flags = {"1": "1", "-1": "-1"}  # one object for each value, not eight million
+    found: list[list[str] | None] = [None] * len(rows)
+    for number, first, rest in _lines(path):
+        stem = _stem(first)
+        if stem is None:
             # The count of rows, then the names; Kaggle's header starts with "image_id".
-            if len(fields) > 1:
-                names = fields[1:] if path.suffix == ".csv" else fields
+            values = _values(path, rest)
+            if values:
+                names = values if path.suffix == ".csv" else [first, *values]
             continue
-        wanted = columns.get(fields[0].rpartition(".")[0])
-        if wanted is None:
+        row = rows.get(stem)
+        if row is None:
             continue
-        if len(fields) != len(names) + 1:
-            raise _bad(path, number, f"{len(fields) - 1} values for {len(names)} attributes")
-        for name, value in zip(names, fields[1:], strict=True):
-            if value not in ("1", "-1"):
-                raise _bad(path, number, f"{name} is {value!r}, not 1 or -1")
-            wanted[name] = value
+        values = _values(path, rest)
+        if len(values) != len(names):
+            raise _bad(path, number, f"{len(values)} values for {len(names)} attributes")
+        try:
+            found[row] = [flags[value] for value in values]
+        except KeyError as error:
+            raise _bad(path, number, f"a value is {error}, not 1 or -1") from None
+    unknown = [""] * len(names)
+    columns = zip(*(unknown if values is None else values for values in found), strict=True)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _read_partition(path: Path, columns: Mapping[str, dict[str, str]]) -> None:
-    for number, fields in _rows(path):
-        if not _is_row(fields):
+def _read_one(
+    path: Path, rows: Mapping[str, int], what: str, value_of: Callable[[str], str | None]
+) -> list[str]:
+    """A list of one value a picture."""
+    column = [""] * len(rows)
+    for number, first, rest in _lines(path):
+        stem = _stem(first)
+        row = None if stem is None else rows.get(stem)
+        if row is None:
             continue
-        if len(fields) != 2 or fields[1] not in PARTITIONS:
-            raise _bad(path, number, "not a picture and 0, 1 or 2")
-        wanted = columns.get(fields[0].rpartition(".")[0])
-        if wanted is not None:
-            wanted["partition"] = PARTITIONS[fields[1]]
+        values = _values(path, rest)
+        value = value_of(values[0]) if len(values) == 1 else None
+        if value is None:
+            raise _bad(path, number, f"not a picture and {what}")
+        column[row] = value
+    return column
 
 
-def _read_identity(path: Path, columns: Mapping[str, dict[str, str]]) -> None:
-    for number, fields in _rows(path):
-        if not _is_row(fields):
-            continue
-        if len(fields) != 2 or not fields[1].isdigit():
-            raise _bad(path, number, "not a picture and a number")
-        wanted = columns.get(fields[0].rpartition(".")[0])
-        if wanted is not None:
-            wanted["identity"] = fields[1]
+def _read_partition(path: Path, rows: Mapping[str, int]) -> dict[str, list[str]]:
+    return {"partition": _read_one(path, rows, "0, 1 or 2", PARTITIONS.get)}
+
+
+def _read_identity(path: Path, rows: Mapping[str, int]) -> dict[str, list[str]]:
+    def number(text: str) -> str | None:
+        return text if text.isdigit() else None
+
+    return {"identity": _read_one(path, rows, "a person's number", number)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Folder:
 
     place: Path
     items: tuple[Item, ...]
+    columns: Mapping[str, Sequence[str]]
     notes: tuple[str, ...]
     name: str
 
@@ -51,11 +52,9 @@ def open_folder(root: Path | str, limit: int | None = None) -> Folder:
     notes: list[str] = []
     captions = _captions(root, files, notes)
     marks = mark_files([root / file for file in files])
-    items = tuple(
-        Item(file, file, {"caption": captions[file]} if captions.get(file) else {}, mark)
-        for file, mark in zip(files, marks, strict=True)
-    )
-    return Folder(root, items, tuple(notes), root.resolve().name or "folder")
+    items = tuple(Item(file, file, mark) for file, mark in zip(files, marks, strict=True))
+    columns = {"caption": [captions.get(file, "") for file in files]} if captions else {}
+    return Folder(root, items, columns, tuple(notes), root.resolve().name)
 
 
 def list_images(root: Path) -> list[str]:

@@ -56,12 +56,12 @@ _DECODE_ERRORS = (
     EOFError,
     struct.error,
     zlib.error,
-    MemoryError,
 )
 
 # The limit above is ours and refuses with a clear line; Pillow's own warning, at a lower size,
 # would be a second voice. A filter set per call would race between decoding threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged metadata
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Decoded:
 
 
 def check_crop(crop: str) -> str:
-    """Return ``crop`` if it is "none", "center", "face" or a whole number of pixels.
+    """Return ``crop`` if it is "center", "face" or a whole number of pixels.
 
     Raises:
         BadInput: for anything else.
     """
-    if crop in ("none", "center", "face") or (crop.isascii() and crop.isdigit() and int(crop) > 0):
+    if crop in ("center", "face") or (crop.isascii() and crop.isdigit() and int(crop) > 0):
         return crop
     raise BadInput(f"unknown crop {crop!r}", "use center, face, or a number of pixels such as 148")
 
@@ -160,7 +160,7 @@ def _decode(file: io.IOBase, size: int | None, crop: str, label: str) -> Decoded
             image.seek(0)
             notes.append("several frames: first one taken")
         image.load()
-        rgb = _rgb(ImageOps.exif_transpose(image), label)
+        rgb = _rgb(_upright(image), label)
     shrink = min(rgb.size) / min(width, height)
     if side is not None:
         box = _centre(rgb.size, side * shrink)
@@ -172,6 +172,13 @@ def _decode(file: io.IOBase, size: int | None, crop: str, label: str) -> Decoded
         left, top = round(box[0] - 0.01), round(box[1] - 0.01)
         rgb = rgb.crop((left, top, left + side, top + side))
     return Decoded(np.array(rgb, dtype=np.uint8), tuple(notes))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DECODE_ERRORS:  # damaged metadata is no reason to refuse sound pixels
+        return image
 
 
 def _formats() -> list[str]:

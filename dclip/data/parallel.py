@@ -7,10 +7,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
+
+from dclip.errors import DclipError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -18,7 +21,7 @@ Result = TypeVar("Result")
 
 def map_threads(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``map`` over threads: for work that lets go of Python's lock, as decoding does."""
     if workers <= 1:
         yield from map(function, jobs)
@@ -29,23 +32,32 @@ def map_threads(
 
 def map_processes(
     function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``map`` over processes: for work in Python. ``function`` and jobs must be picklable.
 
     The processes are spawned, since forking one that has threads (torch, progress display) can
     hang; they end with this one however it ends, and leave Ctrl-C to it.
+
+    Raises:
+        DclipError: a process died, or could not start.
     """
     if workers <= 1:
         yield from map(function, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_worker) as pool:
-        yield from _ordered(pool, function, jobs, workers)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_worker) as pool:
+            yield from _ordered(pool, function, jobs, workers)
+    except BrokenProcessPool:
+        raise DclipError(
+            "a worker process died",
+            "use one worker; in a script of your own, call this under if __name__ == '__main__'",
+        ) from None
 
 
 def _ordered(
     pool: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     waiting: deque[Future[Result]] = deque()
     try:
         for job in jobs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from dclip.data.source import Item
 from dclip.errors import BadInput
 
 ALL_STYLES = "all"
+PAIRS = "pairs"
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Rendered:
     """``count`` faces of data set ``seed``.
 
     Attributes:
-        style: one of :data:`dclip.data.faces.STYLES`, or "all": every even face a photo, the odd
-            ones in the other styles in turn.
+        style: one of :data:`dclip.data.faces.STYLES`; or "all": every even face a photo, the odd
+            ones in the other styles in turn; or "pairs": each face twice, the second time with one
+            random edit, which teaches a CLIP what an edit is.
         size: side of the pictures in pixels.
 
     Raises:
@@ -36,27 +37,49 @@ class Rendered:
     size: int
 
     def __post_init__(self) -> None:
-        if self.style != ALL_STYLES and self.style not in faces.STYLES:
+        if self.style not in (ALL_STYLES, PAIRS, *faces.STYLES):
             raise BadInput(
                 f"unknown style {self.style!r}",
-                f"use one of: {' '.join((ALL_STYLES, *faces.STYLES))}",
+                f"use one of: {' '.join((ALL_STYLES, PAIRS, *faces.STYLES))}",
             )
         if self.count < 1:
             raise BadInput(f"{self.count} faces", "use --count 1 or more")
 
     def items(self) -> list[Item]:
-        """The faces by name and style; their other columns come from :meth:`describe`."""
+        """The faces by name; what is known of them comes from :meth:`describe`."""
         ids = [f"face-{self.seed}-{index:06d}" for index in range(self.count)]
-        return [
-            Item(name, f"{name}.png", {"style": self.style_of(index)})
-            for index, name in enumerate(ids)
-        ]
+        return [Item(name, f"{name}.png", "") for name in ids]
 
     def style_of(self, index: int) -> str:
+        """The style that number ``index`` is drawn in."""
+        if self.style == PAIRS:
+            return self.drawing_of(index)[1]
         if self.style != ALL_STYLES:
             return self.style
         others = [style for style in faces.STYLES if style != "photo"]
         return "photo" if index % 2 == 0 else others[index // 2 % len(others)]
+
+    def drawing_of(self, index: int) -> tuple[faces.FaceParams, str]:
+        """The face of number ``index`` and the style that it is drawn in."""
+        if self.style != PAIRS:
+            return faces.sample(self.seed, index), self.style_of(index)
+        params = faces.sample(self.seed, index // 2)
+        random = np.random.default_rng([self.seed, index // 2])
+        style = str(random.choice(faces.STYLES)) if random.random() < 0.25 else "photo"
+        if index % 2 == 0:
+            return params, style
+        possible = [
+            name
+            for name, target in faces.TARGETS.items()
+            if faces.applicable(params, name)
+            and not faces.already(params, name)
+            and (style == "photo" or target.kind == "attribute")
+        ]
+        # Styles are few and attributes many: half of the photos' edits are of either kind.
+        kind = "style" if style == "photo" and random.random() < 0.4 else "attribute"
+        chosen = [name for name in possible if faces.TARGETS[name].kind == kind] or possible
+        edited, new_style = faces.apply_target(params, chosen[int(random.integers(len(chosen)))])
+        return edited, style if new_style == "photo" else new_style
 
     def fingerprint(self) -> str:
         """A hash of what this version of the renderer draws and writes.
@@ -65,7 +88,8 @@ class Rendered:
         renderer does.
         """
         digest = hashlib.sha256()
-        styles = faces.STYLES if self.style == ALL_STYLES else (self.style,)
+        mixed = self.style in (ALL_STYLES, PAIRS)
+        styles = faces.STYLES if mixed else (self.style,)
         for place in range(max(4, len(styles))):
             style = styles[place % len(styles)]
             params = faces.sample(self.seed, place)
@@ -78,18 +102,22 @@ class Rendered:
         """Faces by number, (n, 3, H, W) uint8."""
         pictures = np.empty((len(indices), 3, self.size, self.size), dtype=np.uint8)
         for row, index in enumerate(indices):
-            params = faces.sample(self.seed, index)
-            picture = faces.draw(params, size=self.size, style=self.style_of(index))
+            params, style = self.drawing_of(index)
+            picture = faces.draw(params, size=self.size, style=style)
             pictures[row] = picture.transpose(2, 0, 1)
         return pictures
 
     def describe(self, indices: Sequence[int]) -> list[dict[str, str]]:
         """Style, caption and attributes of faces by number, as columns of ``samples.csv``."""
-        return [*map(partial(_describe, self), indices)]
+        return [self._describe(index) for index in indices]
 
-
-def _describe(source: Rendered, index: int) -> dict[str, str]:
-    params, style = faces.sample(source.seed, index), source.style_of(index)
-    caption = faces.caption(params, style, seed=source.seed, index=index)
-    flags = {name: "1" if yes else "-1" for name, yes in faces.attributes(params).items()}
-    return {"style": style, "caption": caption, **flags}
+    def _describe(self, index: int) -> dict[str, str]:
+        params, style = self.drawing_of(index)
+        caption = faces.caption(params, style, seed=self.seed, index=index)
+        shown = faces.facts(params, style)
+        # 0 where the style does not show it: nobody can see hair colour in a pencil sketch.
+        flags = {
+            name: ("1" if shown[name] else "-1") if name in shown else "0"
+            for name in faces.attributes(params)
+        }
+        return {"style": style, "caption": caption, **flags}

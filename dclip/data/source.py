@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,21 +16,19 @@ HEAD_BYTES = 64 * 1024
 """How much of a file its fingerprint reads: all of a CelebA photo, the start of a large one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture of a source.
 
     Attributes:
         id: unique in the source and independent of where it lies.
         file: the file's name, relative to the pictures' folder.
-        columns: what else is known: columns of ``samples.csv``.
         mark: what identifies the content for the fingerprint: size and CRC-32, say.
     """
 
     id: str
     file: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-    mark: str = ""
+    mark: str
 
 
 class FileSource(Protocol):
@@ -50,6 +47,10 @@ class FileSource(Protocol):
         """The pictures, in a fixed order."""
 
     @property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """What else is known, by column of ``samples.csv``: a value an item, or empty."""
+
+    @property
     def notes(self) -> Sequence[str]:
         """What was found and what was not, for the user."""
 
@@ -61,12 +62,14 @@ class FileSource(Protocol):
         """
 
 
-def fingerprint(items: Iterable[Item]) -> str:
+def fingerprint(items: Sequence[Item], columns: Mapping[str, Sequence[str]]) -> str:
     """A hash of what the items are, wherever they lie and whenever they were written."""
     digest = hashlib.sha256()
     for item in items:
-        line = json.dumps([item.id, item.file, item.mark, sorted(item.columns.items())])
-        digest.update(line.encode() + b"\n")
+        digest.update(f"{item.id}\0{item.file}\0{item.mark}\n".encode(errors="surrogateescape"))
+    for name in sorted(columns):
+        digest.update(f"{name}\0".encode())
+        digest.update("\0".join(columns[name]).encode() + b"\n")
     return digest.hexdigest()
 
 

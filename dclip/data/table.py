@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dclip.errors import BadInput, CorruptArtifact
 
-TEXT_COLUMNS = ("index", "id", "split", "file", "style", "caption", "identity", "partition")
+TEXT_COLUMNS = ("index", "id", "split", "file", "style", "caption", "pair", "identity", "partition")
 """Columns with a meaning of their own, in the order in which they are written."""
 
 NUMBER_COLUMNS = ("psnr", "mae")

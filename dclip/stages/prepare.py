@@ -8,7 +8,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,9 @@ class _Pictures:
     crop: str | None
     style: str | None
     # Blocks of items to blocks of pictures or of what is wrong with each.
-    load: Callable[[Iterator[Sequence[int]], int], Iterator[_Block]]
-    columns: Callable[[Sequence[int], int], Sequence[Mapping[str, str]]]
+    load: Callable[[Iterator[Sequence[int]], int], Generator[_Block, None, None]]
+    # What is known of the chosen items, by column.
+    columns: Callable[[Sequence[int], int], dict[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -220,11 +222,13 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         name=slug(source.name),
         place=str(source.place.resolve()),
         items=source.items,
-        content=fingerprint(source.items),
+        content=fingerprint(source.items, source.columns),
         crop=crop,
         style=None,
         load=lambda blocks, workers: map_threads(one_block, blocks, workers),
-        columns=lambda numbers, workers: [source.items[n].columns for n in numbers],
+        columns=lambda numbers, workers: {
+            name: [column[n] for n in numbers] for name, column in source.columns.items()
+        },
     )
 
 
@@ -244,16 +248,17 @@ def _faces(config: PrepareConfig) -> _Pictures:
     source = Rendered(count, config.seed, style, config.side)
     items = source.items()
 
-    def load(blocks: Iterator[Sequence[int]], workers: int) -> Iterator[_Block]:
+    def load(blocks: Iterator[Sequence[int]], workers: int) -> Generator[_Block, None, None]:
         # Spawning a process costs as much as drawing a few hundred faces.
         workers = min(workers, 1 + count // 500)
         for pixels in map_processes(source.draw, blocks, workers):
             yield _Block(pixels, {})
 
-    def columns(numbers: Sequence[int], workers: int) -> Sequence[Mapping[str, str]]:
+    def columns(numbers: Sequence[int], workers: int) -> dict[str, list[str]]:
         workers = min(workers, 1 + count // 10_000)
         parts = [numbers[i : i + 500] for i in range(0, len(numbers), 500)]
-        return [row for part in map_processes(source.describe, parts, workers) for row in part]
+        rows = [row for part in map_processes(source.describe, parts, workers) for row in part]
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     return _Pictures(
         name="faces" if style == "photo" else f"faces-{slug(style)}",
@@ -280,7 +285,8 @@ def _make(
     write_table(draft.path / "samples.csv", columns)
     _write_skipped(draft.path / "skipped.csv", pictures, failures)
     images = ShardReader(draft.path / "images.zarr")
-    shown = np.unique(np.linspace(0, len(images) - 1, 64).astype(np.int64))
+    # Not evenly spaced: styles come in turns, and the sheet would show some of them only.
+    shown = np.sort(np.random.default_rng(config.seed).permutation(len(images))[:64])
     save_png(draft.path / "preview.png", contact_sheet(images[shown], columns=8, cell=128))
     counts = {name: columns["split"].count(name) for name in ("train", "val", "test")}
     return {"images": len(kept), "skipped": len(failures), **counts}
@@ -297,8 +303,10 @@ def _write_pixels(
         writer.rewind(state.images)
         failures, done = dict(state.failures), state.items
         blocks = (range(first, min(first + BLOCK, total)) for first in range(done, total, BLOCK))
-        with context.report.task("prepare", total, unit="img", done=done) as task:
-            for block in pictures.load(blocks, context.workers):
+        with ExitStack() as stack:
+            task = stack.enter_context(context.report.task("prepare", total, unit="img", done=done))
+            loaded = stack.enter_context(closing(pictures.load(blocks, context.workers)))
+            for block in loaded:
                 if block.failures and config.strict:
                     journal.drop()
                     raise BadInput(
@@ -373,23 +381,22 @@ def _columns(
 ) -> dict[str, list[str]]:
     """The columns of ``samples.csv`` for the kept items."""
     items = [pictures.items[n] for n in kept]
-    rows = pictures.columns(kept, context.workers)
-    columns = {
+    known = pictures.columns(kept, context.workers)
+    return {
         "index": [str(n) for n in range(len(kept))],
         "id": [item.id for item in items],
-        "split": _split(config, items),
+        "split": _split(config, items, known),
         "file": [item.file for item in items],
+        **known,
     }
-    names = dict.fromkeys(name for row in rows for name in row)
-    for name in names:
-        columns[name] = [row.get(name, "") for row in rows]
-    return columns
 
 
-def _split(config: PrepareConfig, items: Sequence[Item]) -> list[str]:
+def _split(
+    config: PrepareConfig, items: Sequence[Item], known: Mapping[str, Sequence[str]]
+) -> list[str]:
     """The split of each item, decided by the seed and the items' ids, not by their order."""
     if config.split == "official":
-        splits = [item.columns.get("partition", "") for item in items]
+        splits = list(known.get("partition", [""] * len(items)))
         without = splits.count("")
         if without:
             raise BadInput(
