@@ -232,9 +232,13 @@ def _scalar(hint: Any, value: Any, where: str, defaults: bool) -> Any:
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _Mismatch
-        if not math.isfinite(value):
+        try:
+            number = float(value)
+        except OverflowError:
+            raise _Mismatch from None
+        if not math.isfinite(number):
             raise _Mismatch
-        return float(value)
+        return number
     if hint is int and isinstance(value, bool):
         raise _Mismatch
     if isinstance(value, hint):

@@ -3,22 +3,34 @@
 See ``docs/store.md`` for the layout and the promises.
 """
 
+from dclip.store.draft import Draft
 from dclip.store.files import atomic, write_atomic
+from dclip.store.lineage import Lineage
 from dclip.store.manifest import FORMAT, Artifact, FileEntry, Manifest
-from dclip.store.refs import MAKERS, check_name, slug
-from dclip.store.store import Draft, Planned, Store
+from dclip.store.names import check_name, slug
+from dclip.store.refs import MAKERS
+from dclip.store.store import Planned, Store
+from dclip.store.upkeep import Collected, Garbage, Removed, export
+from dclip.store.verify import Problem, Verification
 
 __all__ = [
     "FORMAT",
     "MAKERS",
     "Artifact",
+    "Collected",
     "Draft",
     "FileEntry",
+    "Garbage",
+    "Lineage",
     "Manifest",
     "Planned",
+    "Problem",
+    "Removed",
     "Store",
+    "Verification",
     "atomic",
     "check_name",
+    "export",
     "slug",
     "write_atomic",
 ]

@@ -101,7 +101,7 @@ def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file below ``folder``, sorted: its path with ``/``, its stat. Links are not followed."""
+    """Every file below ``folder``, sorted: (path with ``/``, stat). Links are not followed."""
     found = []
     for top, folders, names in os.walk(folder):
         for name in names + [name for name in folders if Path(top, name).is_symlink()]:
@@ -124,18 +124,27 @@ def size_of(path: Path) -> int:
     return 0
 
 
-def discard(path: Path, trash: Path) -> None:
-    """Make ``path`` vanish in one step (a rename into ``trash``), then free its space."""
-    if not path.exists() and not path.is_symlink():
-        return
+def retire(path: Path, trash: Path) -> Path:
+    """Make ``path`` vanish in one step, a rename into ``trash``; returns where it is now."""
     trash.mkdir(parents=True, exist_ok=True)
     gone = trash / f"{secrets.token_hex(8)}-{path.name}"
     path.rename(gone)
+    return gone
+
+
+def free(gone: Path) -> None:
+    """Delete what :func:`retire` moved away; what cannot go now is gc's."""
     if gone.is_dir() and not gone.is_symlink():
-        shutil.rmtree(gone, ignore_errors=True)  # what stays is gc's
+        shutil.rmtree(gone, ignore_errors=True)
     else:
         with suppress(OSError):
             gone.unlink()
+
+
+def discard(path: Path, trash: Path) -> None:
+    """:func:`retire` and :func:`free` where ``path`` exists."""
+    if path.exists() or path.is_symlink():
+        free(retire(path, trash))
 
 
 def disk_full(error: BaseException, root: Path) -> bool:
@@ -215,7 +224,7 @@ def lock(path: Path, *, wait: float, busy: Callable[[], StoreBusy]) -> Iterator[
         wait: seconds to wait for another holder; 0 fails at once.
         busy: makes the error for a lock that stayed held.
     """
-    from filelock import FileLock, Timeout  # its import alone would halve the speed of `--help`
+    from filelock import FileLock, Timeout  # slow to import, and only writers need it
 
     held = FileLock(path, timeout=wait)
     try:

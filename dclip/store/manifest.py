@@ -173,9 +173,21 @@ def damage(artifact: Artifact) -> list[str]:
 
 
 def canonical(value: Any) -> bytes:
-    """One spelling for equal values: sorted keys, no spaces, ASCII, finite numbers only."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """One spelling for equal values: sorted keys, no spaces, ASCII, finite numbers, 1.0 as 1."""
+    plain = _whole(jsonable(value))
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
+
+
+def _whole(value: Any) -> Any:
+    """Whole floats as ints: ``strength=1`` and ``strength=1.0`` are one setting."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
 
 
 def digest(value: Any) -> str:

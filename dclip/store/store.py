@@ -14,40 +14,34 @@ disk. The steps, and what a kill between them leaves:
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dclip.config import jsonable, to_dict
-from dclip.context import Context
-from dclip.errors import BadInput, DclipError, StoreBusy
+from dclip.context import Context, Reporter
+from dclip.errors import BadInput, DclipError, MissingArtifact, StoreBusy, StoreError
 from dclip.store import files as disk
-from dclip.store import refs
+from dclip.store import lineage, refs, tags, upkeep, verify
+from dclip.store.draft import Draft, Request, Workspace
 from dclip.store.manifest import (
     FORMAT,
     MANIFEST,
     Artifact,
-    FileEntry,
     Manifest,
     artifact_id,
     cache_key,
     damage,
-    describe,
     dump,
     now,
     software,
 )
+from dclip.store.names import LATEST, check_name
+from dclip.store.places import Place, age, open_place, places, readable, versions
 
-FINISHED = "finished.json"
-OWNER = "owner.json"
 _STORE_LOCK_WAIT = 60.0  # seconds; the lock is held for renames and small writes only
-_SHOW_HASHING = 256 << 20  # bytes from which hashing takes long enough to show
 
 
 class Planned(Exception):
@@ -64,45 +58,26 @@ class Planned(Exception):
         self.plan = plan
 
 
-@dataclass(frozen=True)
-class Draft:
-    """Where ``make`` works; both folders survive a kill and come back to the next attempt.
-
-    Attributes:
-        path: the payload to be.
-        scratch: checkpoints and the like; dropped at commit.
-        resumed: whether an earlier attempt left something in either.
-    """
-
-    path: Path
-    scratch: Path
-    resumed: bool
-
-
-@dataclass(frozen=True)
-class _Request:
-    stage: str
-    kind: str
-    name: str
-    config: dict[str, Any]
-    inputs: dict[str, dict[str, str]]
-    seed: int
-    key: str
-
-    @property
-    def input_ids(self) -> dict[str, str]:
-        return {role: ref["id"] for role, ref in self.inputs.items()}
-
-
 class Store:
     """A folder of artifacts.
 
     Args:
         root: the folder. Nothing is created before the first write.
+
+    Raises:
+        StoreError: ``root`` is a file.
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 (keeps links)
+        self.root = Path(root).expanduser().absolute()
+        self.drafts = self.root / ".drafts"
+        self.trash = self.root / ".trash"
+        self.store_lock = self.drafts / "store.lock"
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(
+                f"the store {self.root} is not a folder",
+                "choose another with --store DIR or DCLIP_STORE",
+            )
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -143,6 +118,17 @@ class Store:
         """
         return refs.find(self.root, ref, check=check)
 
+    def list(self, kind: str | None = None, report: refs.Notes | None = None) -> Sequence[Artifact]:
+        """Every artifact, by kind, name and version; ``report`` is warned of unreadable ones."""
+        found = []
+        for place in places(self.root, kind):
+            try:
+                found.append(open_place(place, check=False))
+            except DclipError as error:
+                if report is not None:
+                    report.warn(error.message)
+        return found
+
     # --- making
 
     def build(
@@ -177,10 +163,10 @@ class Store:
         Raises:
             Planned: ``context.dry_run``.
             StoreBusy: another process does this very work.
-            StoreError: full disk, read-only store.
+            StoreError: full disk, read-only store. What was done is kept for the next run.
             BadInput: a bad name, or a config with NaN.
         """
-        request = self._request(stage, kind, name, config, inputs, seed)
+        request = _request(stage, kind, name, config, inputs, seed)
         found = None if context.force else self._done(request, context)
         if context.dry_run:
             raise Planned(self._plan(request, found, estimate))
@@ -191,37 +177,15 @@ class Store:
                 found = self._done(request, context)
                 if found is not None and found.name == name:
                     return self._up_to_date(found, context)
-            if found is not None:
-                self._copy_payload(found, request)
-            else:
-                self._work(request, context, make)
-            return self._commit(request)
+            workspace = Workspace(self.root, request.key)
+            if found is None or not workspace.copy(found, request):
+                workspace.work(request, context, make)
+            return self._commit(request, workspace)
 
-    def _request(
-        self,
-        stage: str,
-        kind: str,
-        name: str,
-        config: Mapping[str, Any],
-        inputs: Mapping[str, Artifact],
-        seed: int,
-    ) -> _Request:
-        refs.check_name(kind, "kind")
-        refs.check_name(name)
-        plain = to_dict(config)
-        seed = int(seed)
-        used = {
-            role: {"id": artifact.id, "kind": artifact.kind, "ref": artifact.ref}
-            for role, artifact in sorted(inputs.items())
-        }
-        ids = {role: ref["id"] for role, ref in used.items()}
-        key = cache_key(stage, kind, plain, ids, seed)
-        return _Request(stage, kind, name, plain, used, seed, key)
-
-    def _done(self, request: _Request, context: Context) -> Artifact | None:
+    def _done(self, request: Request, context: Context) -> Artifact | None:
         """The newest sound artifact of this work, one of the right name before others."""
-        same = [a for a in refs.readable(self.root, request.kind) if a.manifest.key == request.key]
-        same.sort(key=lambda a: (a.name == request.name, refs.age(a)), reverse=True)
+        same = [a for a in readable(self.root, request.kind) if a.manifest.key == request.key]
+        same.sort(key=lambda a: (a.name == request.name, age(a)), reverse=True)
         for artifact in same:
             wrong = damage(artifact)
             if not wrong:
@@ -230,7 +194,7 @@ class Store:
         return None
 
     def _up_to_date(self, found: Artifact, context: Context) -> Artifact:
-        newest = refs.versions(self.root, found.kind, found.name)[-1]
+        newest = versions(self.root, found.kind, found.name)[-1]
         if newest.version > found.version:
             context.report.note(
                 f"{found.ref} holds this work already; {newest.ref} is newer, so name "
@@ -239,7 +203,7 @@ class Store:
         return found
 
     def _plan(
-        self, request: _Request, found: Artifact | None, estimate: Mapping[str, Any] | None
+        self, request: Request, found: Artifact | None, estimate: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         return {
             "stage": request.stage,
@@ -251,22 +215,61 @@ class Store:
             "key": request.key,
             "cached": found is not None,
             "ref": None if found is None else found.ref,
-            "resumes": found is None and (self._draft_folder(request.key) / "payload").exists(),
+            "resumes": found is None and Workspace(self.root, request.key).payload.exists(),
             "estimate": None if estimate is None else jsonable(estimate, nonfinite=True),
         }
 
+    def _commit(self, request: Request, workspace: Workspace) -> Artifact:
+        """Make the sealed payload visible as the next version."""
+        sealed = workspace.sealed()
+        if sealed is None:
+            raise StoreError(
+                f"the files of {request.kind}/{request.name} changed while they were committed",
+                "see that nothing else writes there, then run the same command again",
+            )
+        with self.exclusive(), disk.writing(self.root):
+            folder = self.root / request.kind / request.name
+            disk.make_folder(folder)
+            have = [place.version for place in versions(self.root, request.kind, request.name)]
+            last = tags.load_tags(self.root, request.kind, request.name).last
+            manifest = Manifest(
+                format=FORMAT,
+                id=artifact_id(
+                    request.stage,
+                    request.kind,
+                    request.config,
+                    request.input_ids,
+                    request.seed,
+                    sealed.files,
+                ),
+                key=request.key,
+                stage=request.stage,
+                kind=request.kind,
+                name=request.name,
+                version=1 + max([last, *have]),
+                config=request.config,
+                inputs=request.inputs,
+                seed=request.seed,
+                versions=software(),
+                created=now(),
+                metrics=sealed.metrics,
+                files=sealed.files,
+            )
+            disk.write_atomic(workspace.payload / MANIFEST, dump(manifest))
+            place = Place(
+                request.kind, request.name, manifest.version, folder / f"v{manifest.version}"
+            )
+            workspace.payload.rename(place.path)
+            disk.sync(folder)
+            disk.sync(workspace.folder)
+            tags.refresh_links(self.root, request.kind, request.name)
+        with suppress(OSError, DclipError):  # the artifact is there; what stays is gc's
+            workspace.discard()
+            with self.exclusive():
+                self.lock_path(request.key).unlink(missing_ok=True)
+        return replace(open_place(place, check=False), fresh=True)
+
     # --- locks
-
-    @property
-    def drafts(self) -> Path:
-        return self.root / ".drafts"
-
-    @property
-    def trash(self) -> Path:
-        return self.root / ".trash"
-
-    def _draft_folder(self, key: str) -> Path:
-        return self.drafts / key
 
     def lock_path(self, key: str) -> Path:
         """The file whose lock means that a process works on ``key``."""
@@ -278,6 +281,7 @@ class Store:
 
         Raises:
             StoreBusy: another process kept it for a minute.
+            StoreError: the store cannot be written.
         """
 
         def busy() -> StoreBusy:
@@ -285,20 +289,19 @@ class Store:
                 f"another process keeps the store {self.root} locked", "wait for it, then try again"
             )
 
+        stack = ExitStack()
         with disk.writing(self.root):
             disk.make_folder(self.drafts)
-            stack = ExitStack()
-            stack.enter_context(
-                disk.lock(self.drafts / "store.lock", wait=_STORE_LOCK_WAIT, busy=busy)
-            )
+            stack.enter_context(disk.lock(self.store_lock, wait=_STORE_LOCK_WAIT, busy=busy))
         with stack:
             yield
 
     @contextmanager
-    def _sole_writer(self, request: _Request) -> Iterator[None]:
+    def _sole_writer(self, request: Request) -> Iterator[None]:
         def busy() -> StoreBusy:
+            owner = Workspace(self.root, request.key).owner()
             return StoreBusy(
-                f"{self._owner(request)} is making {request.kind}/{request.name} already",
+                f"{owner} is making {request.kind}/{request.name} already",
                 "wait for it to finish, then run the same command: it will be up to date",
             )
 
@@ -310,170 +313,100 @@ class Store:
         with stack:
             yield
 
-    def _owner(self, request: _Request) -> str:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            owner = json.loads((self._draft_folder(request.key) / OWNER).read_bytes())
-            return f"process {owner['pid']} on {owner['host']} (since {owner['since']})"
-        return "another process"
+    # --- tags
 
-    # --- the draft
+    def tag(self, ref: str, tag: str) -> Artifact:
+        """Point ``tag`` at the artifact ``ref``; a tag that its name had elsewhere moves.
 
-    def _draft(self, request: _Request) -> Draft:
-        """Open the draft of ``request``, as an earlier attempt left it or new."""
-        folder = self._draft_folder(request.key)
-        payload, scratch = folder / "payload", folder / "scratch"
-        with disk.writing(self.root):
-            if folder.exists() and not payload.exists():
-                disk.discard(folder, self.trash)  # committed, or never begun
-            disk.make_folder(scratch)
-            self._sign(folder, request)
-            payload.mkdir(exist_ok=True)
-            (payload / MANIFEST).unlink(missing_ok=True)
-            disk.drop_parts(folder)
-            resumed = any(payload.iterdir()) or any(scratch.iterdir())
-        return Draft(payload, scratch, resumed)
+        Raises:
+            BadInput: no valid tag, or ``ref`` is not in the store. Else as :meth:`find`.
+        """
+        check_name(tag, "tag")
+        with self._changing(ref) as place:
+            old = tags.load_tags(self.root, place.kind, place.name)
+            new = replace(old, tags={**old.tags, tag: place.version})
+            tags.save_tags(self.root, place.kind, place.name, new)
+        return open_place(place, check=False)
 
-    def _sign(self, folder: Path, request: _Request) -> None:
-        owner = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": now(),
-            "stage": request.stage,
-            "kind": request.kind,
-            "name": request.name,
-        }
-        disk.write_atomic(folder / OWNER, json.dumps(owner, indent=2).encode())
+    def untag(self, ref: str, tag: str) -> None:
+        """Take ``tag`` off the name that ``ref`` leads to.
 
-    def _work(
-        self,
-        request: _Request,
-        context: Context,
-        make: Callable[[Draft], Mapping[str, Any]],
-    ) -> None:
-        """Run ``make`` to its end and seal the payload, unless an earlier attempt did."""
-        draft = self._draft(request)
-        if self._sealed(request) is not None:
-            return
-        if draft.resumed:
-            context.report.note(f"going on with {request.kind}/{request.name} where it stopped")
-        try:
-            metrics = make(draft)
-        except Exception as error:
-            if disk.disk_full(error, self.root):
-                raise disk.full_disk_error(self.root) from error
-            if isinstance(error, DclipError) and not any(disk.walk(draft.scratch)):
-                with suppress(OSError):  # nothing to go on from, and the reason will not go away
-                    disk.discard(self._draft_folder(request.key), self.trash)
-            if isinstance(error, OSError) and str(error.filename).startswith(str(self.root)):
-                with disk.writing(self.root):
-                    raise
-            raise
-        plain = jsonable(dict(metrics or {}), nonfinite=True, where="metrics")
-        total = sum(info.st_size for _, info in disk.walk(draft.path))
-        with disk.writing(self.root), ExitStack() as stack:
-            advance = None
-            if total >= _SHOW_HASHING:
-                task = stack.enter_context(context.report.task("Checking in", total, unit="B"))
-                advance = task.advance
-            self._seal(request, plain, describe(draft.path, advance))
+        Raises:
+            MissingArtifact: there is no such tag. Else as :meth:`tag`.
+        """
+        with self._changing(ref) as place:
+            old = tags.load_tags(self.root, place.kind, place.name)
+            if tag not in old.tags:
+                has = ", ".join(sorted(old.tags)) or "none"
+                raise MissingArtifact(
+                    f"{place.kind}/{place.name} has no tag {tag!r}", f"its tags: {has}"
+                )
+            new = replace(old, tags={k: v for k, v in old.tags.items() if k != tag})
+            tags.save_tags(self.root, place.kind, place.name, new)
 
-    def _seal(
-        self, request: _Request, metrics: Mapping[str, Any], files: tuple[FileEntry, ...]
-    ) -> None:
-        """Put the payload on the disk for good and note that it is complete."""
-        folder = self._draft_folder(request.key)
-        disk.sync_tree(folder / "payload")
-        entries = [[f.path, f.size, f.sha256] for f in files]
-        data = {"metrics": metrics, "files": entries}
-        disk.write_atomic(folder / FINISHED, json.dumps(data, allow_nan=False).encode())
+    def tags(self, artifact: Artifact) -> Sequence[str]:
+        """The tags on an artifact of this store, ``latest`` first."""
+        place = (artifact.kind, artifact.name)
+        have = versions(self.root, *place)
+        if artifact.version not in {each.version for each in have}:
+            return []
+        found = tags.load_tags(self.root, *place).tags
+        on = sorted(tag for tag, version in found.items() if version == artifact.version)
+        return [LATEST, *on] if have[-1].version == artifact.version else on
 
-    def _sealed(self, request: _Request) -> tuple[dict[str, Any], tuple[FileEntry, ...]] | None:
-        """Metrics and files of a complete payload; None where ``make`` has yet to finish."""
-        folder = self._draft_folder(request.key)
-        marker = folder / FINISHED
-        with disk.writing(self.root):
-            try:
-                data = json.loads(marker.read_bytes())
-            except FileNotFoundError:
-                return None
-            files = tuple(FileEntry(*entry) for entry in data["files"])
-            there = [(p, i.st_size) for p, i in disk.walk(folder / "payload") if p != MANIFEST]
-            if there == [(f.path, f.size) for f in files]:
-                return data["metrics"], files
-            marker.unlink()  # someone changed the payload since
-            return None
-
-    def _copy_payload(self, source: Artifact, request: _Request) -> None:
-        """Seal a copy of equal work that goes by another name."""
-        folder = self._draft_folder(request.key)
-        with disk.writing(self.root):
-            if folder.exists():
-                disk.discard(folder, self.trash)
-            disk.make_folder(folder)
-            self._sign(folder, request)
-            copy = folder / "copy"
-            for entry in source.manifest.files:
-                target = copy / entry.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.path / entry.path, target)
-            copy.mkdir(exist_ok=True)
-            copy.rename(folder / "payload")
-            self._seal(request, source.manifest.metrics, source.manifest.files)
-
-    # --- the commit
-
-    def _commit(self, request: _Request) -> Artifact:
-        """Make the sealed payload visible as the next version."""
-        sealed = self._sealed(request)
-        if sealed is None:
-            raise BadInput(
-                f"the draft of {request.kind}/{request.name} changed while it was committed",
-                "run the same command again",
-            )
-        metrics, files = sealed
-        draft = self._draft_folder(request.key)
+    @contextmanager
+    def _changing(self, ref: str) -> Iterator[Place]:
+        refs.locate(self.root, ref)  # before the lock: a mistyped name needs no writable store
         with self.exclusive(), disk.writing(self.root):
-            folder = self.root / request.kind / request.name
-            disk.make_folder(folder)
-            have = refs.versions(self.root, request.kind, request.name)
-            last = refs.load_tags(self.root, request.kind, request.name).last
-            version = 1 + max([last, *(place.version for place in have)])
-            manifest = Manifest(
-                format=FORMAT,
-                id=artifact_id(
-                    request.stage,
-                    request.kind,
-                    request.config,
-                    request.input_ids,
-                    request.seed,
-                    files,
-                ),
-                key=request.key,
-                stage=request.stage,
-                kind=request.kind,
-                name=request.name,
-                version=version,
-                config=request.config,
-                inputs=request.inputs,
-                seed=request.seed,
-                versions=software(),
-                created=now(),
-                metrics=metrics,
-                files=files,
-            )
-            disk.write_atomic(draft / "payload" / MANIFEST, dump(manifest))
-            target = folder / f"v{version}"
-            (draft / "payload").rename(target)
-            disk.sync(folder)
-            disk.sync(draft)
-            refs.refresh_links(self.root, request.kind, request.name)
-        self._clear(request.key)
-        place = refs.Place(request.kind, request.name, version, target)
-        return replace(refs.open_place(place, check=False), fresh=True)
+            place = refs.locate(self.root, ref)
+            if not isinstance(place, Place):
+                raise BadInput(
+                    f"{place.ref} is not in the store {self.root}", "only its artifacts have tags"
+                )
+            yield place
+            tags.refresh_links(self.root, place.kind, place.name)
 
-    def _clear(self, key: str) -> None:
-        """Drop a draft that is done with; what cannot go now is gc's."""
-        with suppress(OSError, DclipError):
-            disk.discard(self._draft_folder(key), self.trash)
-            with self.exclusive():
-                self.lock_path(key).unlink(missing_ok=True)
+    # --- upkeep; each documented at the function it calls
+
+    def verify(
+        self, ref: str | None = None, *, full: bool = False, report: Reporter | None = None
+    ) -> verify.Verification:
+        """Compare artifacts with their manifests: :func:`dclip.store.verify.verify`."""
+        return verify.verify(self.root, ref, full=full, report=report)
+
+    def lineage(self, ref: str) -> lineage.Lineage:
+        """The tree of what ``ref`` was made from: :func:`dclip.store.lineage.lineage`."""
+        return lineage.lineage(self.root, ref)
+
+    def dependents(self, ref: str) -> Sequence[Artifact]:
+        """What was made directly from ``ref``: :func:`dclip.store.lineage.dependents`."""
+        return lineage.dependents(self.root, ref)
+
+    def remove(self, ref: str, *, force: bool = False) -> upkeep.Removed:
+        """Remove one version: :func:`dclip.store.upkeep.remove`."""
+        return upkeep.remove(self, ref, force=force)
+
+    def gc(self, *, dry_run: bool = False) -> upkeep.Collected:
+        """Drop dead drafts and rubbish: :func:`dclip.store.upkeep.gc`."""
+        return upkeep.gc(self, dry_run=dry_run)
+
+
+def _request(
+    stage: str,
+    kind: str,
+    name: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    seed: int,
+) -> Request:
+    check_name(kind, "kind")
+    check_name(name)
+    plain = to_dict(config)
+    used = {
+        role: {"id": artifact.id, "kind": artifact.kind, "ref": artifact.ref}
+        for role, artifact in sorted(inputs.items())
+    }
+    ids = {role: ref["id"] for role, ref in used.items()}
+    seed = int(seed)
+    key = cache_key(stage, kind, plain, ids, seed)
+    return Request(stage, kind, name, plain, used, seed, key)
