@@ -26,8 +26,7 @@ from dclip.data.rendered import Rendered
 from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import write_table
 from dclip.errors import BadInput
-from dclip.store import Artifact, Draft, Store
-from dclip.store.refs import slug
+from dclip.store import Artifact, Draft, Store, slug
 
 SOURCES = ("celeba", "folder", "faces")
 BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
