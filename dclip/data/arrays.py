@@ -325,8 +325,10 @@ class ShardReader:
         if self._per_shard is None:
             return self._read_through_zarr(numbers)
         out = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
+        if not len(numbers):
+            return out
         shards = numbers // self._per_shard
-        if len(numbers) and shards[0] == shards[-1] and (shards == shards[0]).all():
+        if (shards == shards[0]).all():
             self._map(int(shards[0])).take(numbers % self._per_shard, out, slice(None))
             return out
         order = np.argsort(shards, kind="stable")
@@ -471,10 +473,9 @@ class _Shard:
         self, numbers: NDArray[np.int64], out: NDArray[Any], where: slice | NDArray[np.int64]
     ) -> None:
         """Copy samples ``numbers`` to ``out[where]``."""
-        if self._plain is not None and (not len(numbers) or numbers.max() < len(self._plain)):
-            first, count = (int(numbers[0]), len(numbers)) if len(numbers) else (0, 0)
+        if self._plain is not None and numbers.max() < len(self._plain):
             if isinstance(where, slice) and (np.diff(numbers) == 1).all():
-                out[where] = self._plain[first : first + count]
+                out[where] = self._plain[numbers[0] : numbers[0] + len(numbers)]
             elif isinstance(where, slice):
                 np.take(self._plain, numbers, axis=0, out=out, mode="clip")
             else:
