@@ -199,7 +199,7 @@ def test_an_internal_error_shows_its_traceback_under_debug_alone(
 
 
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
-    code = "from dclip.cli.app import main; raise SystemExit(main(['doctor', '--json']))"
+    code = "from dclip.cli.app import main; raise SystemExit(main(['ls', '--json']))"
     reader, writer = os.pipe()
     os.close(reader)
     env = os.environ | {"PYTHONPATH": str(ROOT)}

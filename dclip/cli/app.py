@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dclip import __version__
-from dclip.cli import clip, doctor, prepare, train
+from dclip.cli import clip, doctor, prepare, storage, train
 from dclip.cli.common import State, add, group, with_shared_options
 from dclip.cli.failures import INTERRUPTED, explain
 from dclip.cli.output import Output
@@ -30,8 +30,11 @@ app.add_typer(prepare.prepare, name="prepare", rich_help_panel=PIPELINE)
 for function in (train.train,):
     add(app, function, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
-for function in (doctor.doctor,):
+for function in (storage.ls, storage.show, storage.lineage, storage.verify, storage.tag):
     add(app, function, STORE)
+for function in (storage.export, storage.rm, storage.gc):
+    add(app, function, STORE)
+add(app, doctor.doctor, "Help")
 
 
 def _show_version(wanted: bool) -> None:

@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Train a CLIP on pictures with captions, in open_clip's own format.
 
-    The attack's steps and schedule, and weight decay, are set in the config file: section clip.train.
+    The attack's schedule and weight decay are set in the config file: section clip.train.
     """
     from dclip.stages import clip_train as stage
 

@@ -34,7 +34,7 @@ PANEL = "Common options"
 
 def switch(*names: str, help: str, panel: str | None = None) -> Any:
     """An on/off option; Typer would show its type as ``<bool>``."""
-    return typer.Option(*names, help=help, metavar="", rich_help_panel=panel)
+    return typer.Option(*names, help=escape(help), metavar="", rich_help_panel=panel)
 
 
 def _option(*names: str, help: str, metavar: str, **more: Any) -> Any:
@@ -201,18 +201,22 @@ def command(*example_lines: str, config: str | None = None) -> Callable[[Functio
 
     def decorate(function: Function) -> Function:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        # A command may say for itself what one of the shared options means to it: rm's --force.
+        redefined = [parameter.name for parameter in own if parameter.name in ALL_SHARED]
+        known = [*(name for name in shared if name not in redefined), *redefined]
 
         @functools.wraps(function)
         def wrapper(ctx: typer.Context, **values: Any) -> None:
             state: State = ctx.obj
             try:
-                typed = Flags(**{name: values.pop(name) for name in shared})
+                typed = Flags(**{name: values.pop(name) for name in known})
                 state.command = ctx.command_path
                 before, state.flags = state.flags, state.flags.below(typed)
                 for name in before.given():
-                    if name not in shared:
+                    if name not in known:
                         flag = f"--{name.replace('_', '-')}"
                         raise BadInput(f"{ctx.command_path} has no {flag}", fix=f"leave {flag} out")
+                values |= {name: getattr(state.flags, name) for name in redefined}
                 _invoke(function, open_run(ctx), values)
                 sys.stdout.flush()  # a closed pipe shall be met here, not at exit
             except typer.Exit:
@@ -227,7 +231,7 @@ def command(*example_lines: str, config: str | None = None) -> Callable[[Functio
             [
                 context,
                 *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
-                *(shared_parameter(name, annotation) for name, annotation in shared.items()),
+                *(shared_parameter(name, shared[name]) for name in known if name not in redefined),
             ],
         )
         wrapper.__dict__ |= {"epilog": examples(*example_lines), "config_place": config}

@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from dclip.cli.common import State
+from dclip.cli.settings import Flags, load_config, store_path
 
 
 def option(*names: str, help: str, metavar: str | None = None, **more: Any) -> Any:
     """An option of a stage; not given is None, which means the stage's own default."""
-    return typer.Option(*names, help=help, metavar=metavar, **more)
+    return typer.Option(*names, help=escape(help), metavar=metavar, **more)
 
 
 def _refs(kind: str | None) -> Any:
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        from dclip.cli.settings import Flags, load_config, store_path
-
-        state = ctx.obj if isinstance(ctx.obj, State) else State()
-        typed = Flags(store=ctx.params.get("store"))
-        root = store_path(state.flags.below(typed), load_config(None, ()))
+        # While completing nothing is run: what stands before the subcommand is in its parents.
+        levels = [ctx, *(level for level in (ctx.parent, ctx.find_root()) if level is not None)]
+        store = next((level.params["store"] for level in levels if level.params.get("store")), None)
+        root = store_path(Flags(store=store), load_config(None, ()))
         return names_in(root, kind, incomplete)
 
     return complete

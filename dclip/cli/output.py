@@ -240,6 +240,10 @@ def _flat(plan: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in plan.items():
         if isinstance(value, Mapping):
             for inner, item in value.items():
-                yield f"{key}.{inner}", size(item) if inner == "bytes" else item
+                if key == "inputs":
+                    item = item["ref"]
+                elif inner == "bytes":
+                    item = size(item)
+                yield f"{key}.{inner}", item
         else:
             yield key, value

@@ -54,6 +54,22 @@ def stats_text(stats: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in stats.items())
 
 
+def amount(count: float, unit: str) -> str:
+    """Write how many units: bytes in kB and MB, anything else as it is."""
+    return size(count) if unit == "B" else f"{count:.0f} {unit}"
+
+
+def _of(done: float, total: float | None, unit: str) -> str:
+    if total is None:
+        return amount(done, unit)
+    return f"{size(done)}/{size(total)}" if unit == "B" else f"{done:.0f}/{total:.0f} {unit}"
+
+
+def rate(speed: float, unit: str) -> str:
+    """Write units a second."""
+    return f"{size(speed)}/s" if unit == "B" else f"{speed:.3g} {unit}/s"
+
+
 def clock(seconds: float) -> str:
     """Write a duration as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
@@ -76,11 +92,10 @@ class _Count(ProgressColumn):
 
     def render(self, task: RichTask) -> Text:
         unit = task.fields["unit"]
-        total = f"/{task.total:.0f}" if task.total is not None else ""
-        parts = [f"{task.completed:.0f}{total} {unit}"]
+        parts = [_of(task.completed, task.total, unit)]
         speed = task.finished_speed or task.speed
         if speed:
-            parts.append(f"{speed:.3g} {unit}/s")
+            parts.append(rate(speed, unit))
         if task.fields["stats"]:
             parts.append(stats_text(task.fields["stats"]))
         if held := memory():
@@ -168,13 +183,12 @@ class _PlainTask:
     def say(self) -> None:
         now = self._now()
         self._said, self._said_done = now, self._done
-        count = f"{self._done}" if self._total is None else f"{self._done}/{self._total}"
-        parts = [f"{self._description}: {count} {self._unit}"]
+        parts = [f"{self._description}: {_of(self._done, self._total, self._unit)}"]
         speed = (self._done - self._first) / max(now - self._start, 1e-9)
         if self._total:
             parts.append(f"{100 * self._done / self._total:.0f}%")
         if self._done > self._first:
-            parts.append(f"{speed:.3g} {self._unit}/s")
+            parts.append(rate(speed, self._unit))
             if self._total and self._done < self._total:
                 parts.append(f"ETA {clock((self._total - self._done) / speed)}")
         if self._stats:

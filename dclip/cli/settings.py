@@ -134,7 +134,7 @@ def check_names(given: Collection[str], known: Collection[str], where: str, what
     """Raise BadInput for the first of ``given`` that is not ``known``, with near names."""
     for name in given:
         if name not in known:
-            raise BadInput(f"unknown {what} {name!r} {where}", fix=near(name, known))
+            raise BadInput(f"unknown {what} {name!r} {where}".rstrip(), fix=near(name, known))
 
 
 def build_config(

@@ -1,0 +1,234 @@
+"""``ls``, ``show``, ``lineage``, ``verify``, ``tag``, ``export``, ``rm``, ``gc``: the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from dclip.cli.common import Run, command, switch
+from dclip.cli.options import ref_argument
+from dclip.cli.output import here, size
+from dclip.cli.settings import check_names
+from dclip.errors import CorruptArtifact
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact, Lineage
+
+Ref = Annotated[str, ref_argument("name, name/v2, name@tag, kind/name/v2, an id, or a folder.")]
+
+
+def _row(run: Run, artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    return {
+        "id": artifact.id,
+        "ref": artifact.ref,
+        "kind": artifact.kind,
+        "name": artifact.name,
+        "version": artifact.version,
+        "tags": list(run.store.tags(artifact)),
+        "stage": manifest.stage,
+        "created": manifest.created,
+        "bytes": manifest.size,
+        "path": str(artifact.path),
+    }
+
+
+@command("dclip ls", "dclip ls tuned", "dclip ls latents -q    # ids alone", "dclip ls --json")
+def ls(
+    run: Run,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[KIND]",
+            help="data, model, clip, samples, latents, tuned, edits or figure: else all.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """List the artifacts of the store."""
+    from dclip.store import MAKERS
+
+    if kind is not None:
+        check_names([kind], MAKERS, "", "kind of artifact")
+    rows = [_row(run, artifact) for artifact in run.store.list(kind, run.report)]
+    order = list(MAKERS)  # the pipeline's order
+    rows.sort(key=lambda row: order.index(row["kind"]) if row["kind"] in order else len(order))
+    if run.out.mode == "human":
+        for row in rows:
+            row |= {"id": row["id"][:12], "bytes": size(row["bytes"])}
+            row["created"] = row["created"][:16].replace("T", " ")
+    columns = {"ref": "artifact", "id": "id", "tags": "tags", "bytes": "size", "created": "made"}
+    made_by = MAKERS.get(kind or "data", "")
+    run.out.table(rows, columns, empty=f"nothing here yet: {run.store_path} (try {made_by})")
+
+
+@command("dclip show sketch", "dclip show tuned/sketch/v2", "dclip show model/faces --json")
+def show(run: Run, ref: Ref) -> None:
+    """Show an artifact's manifest: configuration, inputs, metrics and files."""
+    artifact = run.store.find(ref, check=False)
+    manifest = artifact.manifest
+    if run.out.mode != "human":
+        more = {"ref": artifact.ref, "path": str(artifact.path)}
+        document = manifest.to_json() | more | {"tags": list(run.store.tags(artifact))}
+        run.out.record(document, identity=artifact.id)
+        return
+    run.out.record(
+        {
+            "artifact": artifact.ref,
+            "id": artifact.id,
+            "path": here(artifact.path),
+            "tags": list(run.store.tags(artifact)),
+            "made by": manifest.stage,
+            "made on": manifest.created[:19].replace("T", " ") + " UTC",
+            "size": f"{size(manifest.size)} in {len(manifest.files)} files",
+            **{f"input {role}": used["ref"] for role, used in manifest.inputs.items()},
+            "seed": manifest.seed,
+            **{f"config.{name}": value for name, value in manifest.config.items()},
+            **{f"metric {name}": value for name, value in manifest.metrics.items()},
+            **{f"version of {name}": value for name, value in manifest.versions.items()},
+        }
+    )
+
+
+@command("dclip lineage sketch", "dclip lineage edits/photos/v1 --json")
+def lineage(run: Run, ref: Ref) -> None:
+    """Show what an artifact was made from, as a tree."""
+    top = run.store.lineage(ref)
+    nodes = list(_walk(top))
+    run.out.tree(_tree(top), asdict(top), list(dict.fromkeys(node.id for node in nodes)))
+
+
+def _walk(node: Lineage) -> Iterator[Lineage]:
+    yield node
+    for below in node.inputs:
+        yield from _walk(below)
+
+
+def _tree(node: Lineage, tree: Tree | None = None) -> Tree:
+    role = f"[dim]{escape(node.role)}:[/dim] " if node.role else ""
+    state = "" if node.state == "present" else f" [yellow]({escape(node.state)})[/yellow]"
+    label = f"{role}{escape(node.ref)}  [dim]{node.id[:12]}[/dim]{state}"
+    branch = Tree(label) if tree is None else tree.add(label)
+    for below in node.inputs:
+        _tree(below, branch)
+    return branch
+
+
+@command("dclip verify", "dclip verify --full", "dclip verify tuned/sketch/v1 --full --json")
+def verify(
+    run: Run,
+    ref: Annotated[str | None, ref_argument("An artifact: else all of the store.")] = None,
+    full: Annotated[
+        bool, switch("--full", help="Read every byte and compare SHA-256, not sizes alone.")
+    ] = False,
+) -> None:
+    """Check that artifacts are what their manifests say; exit code 4 if one is not."""
+    found = run.store.verify(ref, full=full, report=run.report)
+    if run.out.mode == "json":
+        run.out.data(asdict(found))
+    elif run.out.mode == "quiet":
+        for broken in dict.fromkeys(problem.ref for problem in found.problems):
+            run.out.line(broken)
+    else:
+        how = "every byte" if full else "presence and sizes"
+        run.out.line(
+            f"{found.artifacts} artifacts, {found.files} files, {size(found.bytes)}: {how}"
+        )
+        for problem in found.problems:
+            run.out.line(str(problem))
+    if found.problems:
+        broken_refs = list(dict.fromkeys(problem.ref for problem in found.problems))
+        noun = "problem" if len(found.problems) == 1 else "problems"
+        raise CorruptArtifact(
+            f"{len(found.problems)} {noun} in {', '.join(broken_refs[:3])}"
+            + (" and others" if len(broken_refs) > 3 else ""),
+            fix="the command that made it makes a sound version again; `dclip show` has its config",
+        )
+
+
+@command("dclip tag tuned/sketch/v2 best", "dclip tag sketch best --delete")
+def tag(
+    run: Run,
+    ref: Ref,
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="The tag, for sketch@TAG.")],
+    delete: Annotated[bool, switch("--delete", help="Take the tag off instead.")] = False,
+) -> None:
+    """Give a version a name of its own; a tag that another version of the name had moves."""
+    if delete:
+        artifact = run.store.find(ref, check=False)
+        run.store.untag(ref, tag)
+    else:
+        artifact = run.store.tag(ref, tag)
+    row = _row(run, artifact)
+    shown = row if run.out.mode == "json" else {"artifact": artifact.ref, "tags": row["tags"]}
+    run.out.record(shown, identity=artifact.id)
+
+
+@command("dclip export tuned/sketch/v2 sketch-model", "dclip export edits/photos results")
+def export(
+    run: Run,
+    ref: Ref,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+) -> None:
+    """Copy an artifact out of the store, manifest and all; the copy can be used like it."""
+    from dclip.store import export as copy
+
+    artifact = run.store.find(ref)
+    path = copy(artifact, directory)
+    document = {"artifact": artifact.ref, "path": str(path)}
+    run.out.record(document | {"id": artifact.id}, identity=artifact.id)
+
+
+@command(
+    "dclip rm tuned/sketch/v1", "dclip rm data/old/v1 data/old/v2", "dclip rm faces/v1 --force"
+)
+def rm(
+    run: Run,
+    refs: Annotated[
+        list[str], ref_argument("What to remove; a bare name means its latest version.")
+    ],
+    force: Annotated[
+        bool | None, switch("--force", help="Remove it although others were made from it.")
+    ] = None,
+) -> None:
+    """Remove versions; refused while other artifacts were made from them."""
+    removed = [run.store.remove(ref, force=bool(force)) for ref in refs]
+    _list_freed(run, [{"ref": one.ref, "bytes": one.bytes} for one in removed], "ref", "removed")
+
+
+@command("dclip gc --dry-run", "dclip gc")
+def gc(
+    run: Run,
+    dry_run: Annotated[
+        bool | None, switch("--dry-run", help="Show what would go, and remove nothing.")
+    ] = None,
+) -> None:
+    """Free what interrupted runs and removals left behind; artifacts stay.
+
+    An unfinished run that is collected begins anew instead of resuming.
+    """
+    found = run.store.gc(dry_run=bool(dry_run))
+    for busy in found.busy:
+        run.out.note(f"left alone, in work now: {busy}")
+    rows = [
+        {"path": str(item.path), "what": item.what, "bytes": item.bytes} for item in found.items
+    ]
+    _list_freed(run, rows, "path", "would free" if dry_run else "freed")
+
+
+def _list_freed(run: Run, rows: list[dict[str, Any]], identity: str, verb: str) -> None:
+    total = size(sum(row["bytes"] for row in rows))
+    if run.out.mode == "human":
+        for row in rows:
+            row["bytes"] = size(row["bytes"])
+    columns = {"ref": "artifact", "what": "what", "path": "path", "bytes": "size"}
+    shown = {key: heading for key, heading in columns.items() if rows and key in rows[0]}
+    run.out.table(rows, shown, identity=identity, empty="nothing to free")
+    if rows:
+        run.out.note(f"{verb} {total}")

@@ -1,0 +1,182 @@
+"""Each stage's subcommand, run for real on a small store: what it makes, shows and suggests."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from dclip.cli.app import app, main
+from dclip.cli.defaults import config_defaults
+
+TINY_DATA = ("prepare", "faces", "--count", "40", "--size", "16", "--workers", "1")
+TINY_MODEL = (
+    *("train", "--size", "micro", "-T", "20", "--images", "64", "--batch", "16"),
+    *("--device", "cpu"),
+)
+
+
+class Shop:
+    """A store in which the commands of this file follow one another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([*args, "--store", str(self.folder)])
+        return (code, *capsys.readouterr())
+
+    def json(self, capsys: pytest.CaptureFixture[str], *args: str) -> Any:
+        code, out, err = self(capsys, *args, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A store with tiny data and a tiny model, in a folder without a config file."""
+    folder = tmp_path_factory.mktemp("shop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("DCLIP_STORE", raising=False)
+        shop = Shop(folder / "store")
+        for words in (TINY_DATA, TINY_MODEL):
+            assert main([*words, "-q", "--store", str(shop.folder)]) == 0
+        yield shop
+
+
+def stage_commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    children = getattr(command, "commands", None)
+    if children is not None:
+        for name, child in children.items():
+            yield from stage_commands(child, (*words, name))
+    elif place := getattr(command.callback, "config_place", None):
+        yield (*words, place)
+
+
+PLACES = sorted(stage_commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", PLACES, ids=lambda words: " ".join(words[:-1]))
+def test_the_help_shows_the_stage_s_own_defaults(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    *command, place = words
+    module, name = place.split(":")
+    fields = dataclasses.fields(getattr(importlib.import_module(f"dclip.{module}"), name))
+    real = {f.name: f.default for f in fields}
+    for field, value in config_defaults(place).items():
+        assert real[field] == value
+    assert main([*command, "--help"]) == 0
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert f"[default: {real['seed']}]" in shown
+
+
+def test_a_stage_shows_its_artifact_and_what_comes_next(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = shop(capsys, *TINY_DATA, "--seed", "1", "--name", "other")
+    assert code == 0
+    assert out.startswith("made  data/other/v1  ")
+    assert "preview.png" in out and "images" in out
+    hint = next(line for line in err.splitlines() if line.startswith("next: "))
+    words = shlex.split(hint.removeprefix("next: "))
+    assert words == ["dclip", "train", "--data", "other", "--store", str(shop.folder)]
+    code, out, _ = shop(capsys, *TINY_DATA, "--seed", "1", "--name", "other")
+    assert (code, out.split("  ")[0]) == (0, "up to date")
+
+
+def test_json_and_quiet_keep_stdout_pure(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    made = shop.json(capsys, *TINY_MODEL, "--data", "faces")
+    assert made["fresh"] is False
+    assert made["ref"] == "model/faces/v1"
+    assert Path(made["path"]).is_dir()
+    assert all(Path(picture).is_file() for picture in made["pictures"])
+    code, out, err = shop(capsys, *TINY_MODEL, "--data", "faces", "-q")
+    assert (code, out, err) == (0, made["id"] + "\n", "")
+
+
+def test_the_newest_is_taken_and_said(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = shop(capsys, *TINY_MODEL, "--dry-run")
+    assert "data/" in err
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert main([*TINY_DATA, "--dry-run", "--json", "--store", str(store)]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert (plan["stage"], plan["kind"], plan["cached"]) == ("prepare", "data", False)
+    assert plan["config"]["count"] == 40
+    assert not store.exists()
+    assert main([*TINY_DATA, "--dry-run", "--store", str(store)]) == 0
+    assert "would be made" in capsys.readouterr().out
+
+
+def test_force_makes_a_new_version(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("prepare", "faces", "--count", "4", "--size", "16", "--name", "again")
+    first = shop.json(capsys, *args)
+    second = shop.json(capsys, *args, "--force")
+    assert (first["version"], second["version"]) == (1, 2)
+    assert first["id"] == second["id"]
+
+
+def test_the_config_file_reaches_the_stage(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("[prepare.faces]\ncount = 3\nsize = 16\n")
+    plan = shop.json(capsys, "prepare", "faces", "--size", "32", "--dry-run", "--config", str(file))
+    assert (plan["plan"]["config"]["count"], plan["plan"]["config"]["size"]) == (3, 32)
+    file.write_text("[prepare.faces]\ncuont = 3\n")
+    code, out, err = shop(capsys, "prepare", "faces", "--config", str(file))
+    assert (code, out) == (2, "")
+    assert "unknown key 'cuont' in [prepare.faces]" in err and "count" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (("prepare", "folder"), 2, "--root DIR"),
+        (("prepare", "folder", "--root", "nowhere"), 2, "nowhere"),
+        (("prepare", "faces", "--size", "5"), 2, "16..1024"),
+        (("prepare", "faces", "--name", "../x"), 2, "name"),
+        (("train", "--size", "huge"), 2, "laptop"),
+        (("train", "--data", "facse"), 3, "faces"),
+        (("train", "--data", "model/faces/v1"), 2, "data"),
+        (("train", "--lr", "fast"), 2, "--lr"),
+        (("train", "--device", "quantum"), 2, "--device cpu"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_line_with_its_code_and_leaves_the_store_alone(
+    shop: Shop,
+    capsys: pytest.CaptureFixture[str],
+    args: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    before = sorted(shop.folder.rglob("*"))
+    got, out, err = shop(capsys, *args)
+    assert (got, out) == (code, "")
+    assert err.count("error: ") == 1 and "Traceback" not in err
+    assert says in err
+    assert sorted(shop.folder.rglob("*")) == before
+
+
+def test_an_empty_store_says_what_to_run_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--store", str(tmp_path / "none")]) == 3
+    assert "dclip prepare" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
