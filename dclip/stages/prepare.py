@@ -404,18 +404,22 @@ def _split(
             )
         return splits
     shares = parse_split(config.split)
-    keys = [hashlib.blake2b(f"{config.seed}:{item.id}".encode()).digest() for item in items]
+    # Two drawings of one face stay together: a split that parts them tests what it trained on.
+    subjects = known.get("pair") or [item.id for item in items]
+    keys = [hashlib.blake2b(f"{config.seed}:{subject}".encode()).digest() for subject in subjects]
     order = sorted(range(len(items)), key=keys.__getitem__)
     splits = ["train"] * len(items)
     first = 0
     for name, share in zip(("val", "test"), shares[1:], strict=False):
         # At least one picture where there are enough: a val split that is empty helps nobody.
-        count = round(len(items) * share / 100)
-        if share and not count and len(items) > len(shares):
-            count = 1
-        for place in order[first : first + count]:
+        last = first + round(len(items) * share / 100)
+        if share and last == first and len(items) > len(shares):
+            last += 1
+        while first < last < len(order) and keys[order[last]] == keys[order[last - 1]]:
+            last += 1
+        for place in order[first:last]:
             splits[place] = name
-        first += count
+        first = last
     return splits
 
 
