@@ -445,3 +445,24 @@ def test_ctrl_c_ends_with_130_and_one_line(tmp_path: Path) -> None:
         _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert err == "error: interrupted; the same command resumes where it stopped\n"
+
+
+def test_ctrl_c_while_still_importing_shows_no_traceback(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from dclip.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    done = process("-c", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "error: interrupted\n"
+
+
+def test_the_module_runs_like_the_program(tmp_path: Path) -> None:
+    done = process("-m", "dclip.cli", "lss", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'ls'" in done.stderr

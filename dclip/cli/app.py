@@ -95,7 +95,3 @@ def _fail(error: BaseException, state: State) -> int:
     elif failure.message:
         Output().error(failure.message, failure.fix)
     return failure.code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

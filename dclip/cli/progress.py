@@ -12,11 +12,11 @@ from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
-    SpinnerColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Task as RichTask
+from rich.table import Column
 from rich.text import Text
 
 from dclip.cli.output import Output, size
@@ -127,11 +127,10 @@ class LiveReporter:
     ) -> Iterator[Task]:
         if self._progress is None:
             self._progress = Progress(
-                SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=16),
                 TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-                _Count(),
+                _Count(table_column=Column(no_wrap=True)),
                 console=self._output.err,
                 redirect_stdout=False,
             )

@@ -1,0 +1,7 @@
+"""``python -m dclip.cli``: the same as ``dclip``."""
+
+import sys
+
+from dclip.cli import main
+
+sys.exit(main())
