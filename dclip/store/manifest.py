@@ -103,6 +103,9 @@ class Artifact:
     ref: str
     fresh: bool = field(default=False, compare=False)
 
+    def __hash__(self) -> int:
+        return hash((self.id, self.ref))
+
     @property
     def id(self) -> str:
         """SHA-256 in hex of what the artifact is; equal wherever the same work was done."""
