@@ -1,0 +1,147 @@
+"""What fine-tuning changed: weight differences, as low-rank adapters or in full.
+
+A tuned model is its base plus a difference for each changed weight. Scaled, the difference is a
+strength; summed with others, a combination of edits (after LoRA, Hu et al. 2021, 2106.09685, and
+Concept Sliders, Gandikota et al. 2023, 2311.12092).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dclip.errors import BadInput, CorruptArtifact
+from dclip.models.checkpoint import load_weights, read_weights
+
+Deltas = dict[str, Tensor]
+"""Weight differences by parameter name, each shaped like its parameter."""
+
+
+class Adapter(nn.Module):
+    """Trainable low-rank differences for every convolution and linear weight of a network.
+
+    A weight (out, in, k, k) gets ``up @ down`` with ``down`` (rank, in * k * k), random at first,
+    and ``up`` (out, rank), zero at first, so that training starts at the base.
+
+    Args:
+        base: the network to adapt.
+        rank: rank of each difference; weights too small to gain from it are left alone.
+        seed: seed of the random starts.
+    """
+
+    def __init__(self, base: nn.Module, rank: int, seed: int = 0) -> None:
+        super().__init__()
+        if rank < 1:
+            raise BadInput(f"rank must be at least 1, not {rank}")
+        self.rank = rank
+        generator = torch.Generator().manual_seed(seed)
+        self.names: list[str] = []
+        self.shapes: list[torch.Size] = []
+        self.down = nn.ParameterList()
+        self.up = nn.ParameterList()
+        for name, weight in base.named_parameters():
+            if weight.ndim < 2:
+                continue
+            out, width = weight.shape[0], weight[0].numel()
+            self.names.append(name)
+            self.shapes.append(weight.shape)
+            start = torch.randn(rank, width, generator=generator) / width**0.5
+            self.down.append(nn.Parameter(start.to(weight.device)))
+            self.up.append(nn.Parameter(torch.zeros(out, rank, device=weight.device)))
+
+    def deltas(self) -> Deltas:
+        """The differences, with gradients to the adapter's weights."""
+        return {
+            name: (up @ down).view(shape)
+            for name, shape, up, down in zip(
+                self.names, self.shapes, self.up, self.down, strict=True
+            )
+        }
+
+    def save(self, path: Path) -> None:
+        """Write ``adapter.safetensors`` (float16) and ``adapter.json`` into ``path``."""
+        tensors = {}
+        for name, up, down in zip(self.names, self.up, self.down, strict=True):
+            tensors[f"{name}/up"] = up.detach().half().cpu().contiguous()
+            tensors[f"{name}/down"] = down.detach().half().cpu().contiguous()
+        save_file(tensors, path / "adapter.safetensors")
+        (path / "adapter.json").write_text(json.dumps({"rank": self.rank}) + "\n")
+
+
+class Full(nn.Module):
+    """Trainable differences of full size for every parameter of a network."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.names = [name for name, _ in base.named_parameters()]
+        self.values = nn.ParameterList(
+            nn.Parameter(torch.zeros_like(p)) for _, p in base.named_parameters()
+        )
+
+    def deltas(self) -> Deltas:
+        """The differences themselves."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write ``delta.safetensors`` (float32) into ``path``."""
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.deltas().items()},
+            path / "delta.safetensors",
+        )
+
+
+def read_deltas(path: Path, base: nn.Module) -> Deltas:
+    """The weight differences of a tuned artifact's directory, checked against its base.
+
+    Raises:
+        CorruptArtifact: files missing, unreadable, or with NaN.
+        BadInput: differences of another network.
+    """
+    if (path / "adapter.safetensors").is_file():
+        stored = read_weights(path / "adapter.safetensors")
+        names = {k.rsplit("/", 1)[0] for k in stored}
+        shapes = {k: v.shape for k, v in base.state_dict().items()}
+        deltas = {}
+        for name in sorted(names):
+            up, down = stored.get(f"{name}/up"), stored.get(f"{name}/down")
+            if up is None or down is None:
+                raise CorruptArtifact(f"{path / 'adapter.safetensors'} lacks one half of {name}")
+            value = up @ down
+            if name not in shapes or value.numel() != shapes[name].numel():
+                raise BadInput(
+                    f"{path} adapts another network ({name} does not fit)",
+                    "use it with the base model that it was tuned from",
+                )
+            deltas[name] = value.view(shapes[name])
+    elif (path / "delta.safetensors").is_file():
+        deltas = read_weights(path / "delta.safetensors")
+        parameters = {k: v for k, v in base.state_dict().items() if k in deltas}
+        # The strict load of the checkpoint names what does not fit.
+        zero = {k: torch.zeros_like(v) for k, v in base.state_dict().items() if k not in parameters}
+        load_weights(copy.deepcopy(base), {**zero, **deltas}, str(path / "delta.safetensors"))
+    else:
+        raise CorruptArtifact(f"{path} holds no tuned weights", "run dclip verify on it")
+    device = next(base.parameters()).device
+    return {k: v.to(device) for k, v in deltas.items()}
+
+
+def merged(base: nn.Module, parts: Iterable[tuple[Mapping[str, Tensor], float]]) -> nn.Module:
+    """A frozen copy of ``base`` with scaled differences added; no parts, or all at 0, give base.
+
+    Args:
+        parts: (differences, strength) of each edit; strengths may be negative or above 1.
+    """
+    model = copy.deepcopy(base)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for deltas, strength in parts:
+            if strength != 0:
+                for name, value in deltas.items():
+                    own[name].add_(value, alpha=strength)
+    return model.eval().requires_grad_(False)
