@@ -410,6 +410,13 @@ def test_a_name_twice_and_none_at_all(tmp_path: Path) -> None:
         open_celeba(tmp_path)
 
 
+def test_a_picture_as_jpg_and_as_png_is_refused(tmp_path: Path) -> None:
+    extracted(tmp_path)
+    Image.new("RGB", (178, 218)).save(tmp_path / "img_align_celeba/000002.png")
+    with pytest.raises(BadInput, match=r"as \.jpg and as \.png"):
+        open_celeba(tmp_path)
+
+
 def test_a_damaged_member_is_a_bad_picture_not_a_bad_zip(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "img_align_celeba.zip")
     with zipfile.ZipFile(path) as archive:

@@ -295,6 +295,16 @@ def test_odd_pictures_all_come_through(store: Store, tmp_path: Path) -> None:
     assert [line for line in report.said if "moving.gif" in line]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_unicode(store: Store, tmp_path: Path) -> None:
+    for name in (b"gr\xfcn.png", b"r\xf6t.png"):
+        picture(tmp_path / "p" / os.fsdecode(name), 3)
+    (tmp_path / "p" / os.fsdecode(b"r\xf6t.png")).write_bytes(b"nothing")
+    artifact = make(store, source="folder", root=str(tmp_path / "p"))
+    assert DataSet(artifact.path).ids == [os.fsdecode(b"gr\xfcn.png")]
+    assert b"r\xf6t.png" in (artifact.path / "skipped.csv").read_bytes()
+
+
 def test_dry_run_plans_and_writes_nothing(store: Store, photos: Path) -> None:
     with pytest.raises(Planned) as caught:
         run(PrepareConfig("folder", root=str(photos), size=16), store, Context(dry_run=True))
@@ -431,6 +441,7 @@ def test_interrupted_faces_end_the_same(tmp_path: Path) -> None:
         {"source": "faces", "crop": "center"},
         {"source": "faces", "limit": 3},
         {"source": "faces", "count": 0},
+        {"source": "faces", "seed": -1},
         {"source": "faces", "split": "official"},
         {"source": "folder", "root": "x", "split": "official"},
         {"source": "folder", "root": "x", "count": 3},

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dclip.context import Reporter, Silent
 from dclip.data.images import SUFFIXES
 from dclip.data.source import Item, mark_files, read_file
 from dclip.errors import BadInput
+
+_SILENT = Silent()
 
 CAPTION_FILES = ("captions.csv", "captions.txt")
 
@@ -30,12 +33,17 @@ class Folder:
         return read_file(self.place / item.file, item.file)
 
 
-def open_folder(root: Path | str, limit: int | None = None) -> Folder:
+def open_folder(root: Path | str, limit: int | None = None, report: Reporter = _SILENT) -> Folder:
     """List the pictures below ``root`` and find their captions.
 
     Captions come from ``captions.csv`` or ``captions.txt`` in ``root`` (a header, then
     ``file,caption``; Flickr8k's layout, of several captions of a picture the first), else from a
     ``.txt`` file beside each picture. Hidden files and folders are passed over.
+
+    Args:
+        root: the folder.
+        limit: only the first so many pictures by path.
+        report: shown the progress of looking through many files.
 
     Raises:
         BadInput: no such folder, no pictures in it, or a captions file that names none of them.
@@ -51,7 +59,7 @@ def open_folder(root: Path | str, limit: int | None = None) -> Folder:
         raise BadInput(f"no pictures in {root}", f"give a folder that holds some of: {kinds}")
     notes: list[str] = []
     captions = _captions(root, files, notes)
-    marks = mark_files([root / file for file in files])
+    marks = mark_files([root / file for file in files], report)
     items = tuple(Item(file, file, mark) for file, mark in zip(files, marks, strict=True))
     columns = {"caption": [captions.get(file, "") for file in files]} if captions else {}
     return Folder(root, items, columns, tuple(notes), root.resolve().name)

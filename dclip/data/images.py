@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +44,6 @@ FACE_FRACTION = 148 / 178
 
 # Nothing that runs a program (EPS starts Ghostscript) and no format that only looks like one.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF")
-
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
 
 # The limit above is ours and refuses with a clear line; Pillow's own warning, at a lower size,
 # would be a second voice. A filter set per call would race between decoding threads.
@@ -135,7 +122,9 @@ def decode(
         raise BadInput(f"{label} is a folder, not an image") from None
     except PermissionError:
         raise BadInput(f"{label} may not be read", "check its permissions") from None
-    except _DECODE_ERRORS as error:
+    except MemoryError:  # says nothing about the picture
+        raise
+    except Exception as error:  # on damaged bytes, decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(f"{label} is damaged: {reason}", "replace or remove the file") from None
 
@@ -177,7 +166,7 @@ def _decode(file: io.IOBase, size: int | None, crop: str, label: str) -> Decoded
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DECODE_ERRORS:  # damaged metadata is no reason to refuse sound pixels
+    except Exception:  # damaged metadata is no reason to refuse sound pixels
         return image
 
 

@@ -6,14 +6,18 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dclip.context import Reporter
 from dclip.errors import BadInput
 
 HEAD_BYTES = 64 * 1024
 """How much of a file its fingerprint reads: all of a CelebA photo, the start of a large one."""
+
+_SHOW_MARKING = 5000  # files from which a cold disk takes long enough to show
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def file_mark(size: int, crc: int) -> str:
     return f"{size}:{crc:08x}"
 
 
-def mark_files(paths: Sequence[Path], workers: int = 8) -> list[str]:
+def mark_files(paths: Sequence[Path], report: Reporter, workers: int = 8) -> list[str]:
     """Marks of files on disk.
 
     A photo of up to 64 KB, as all of CelebA's are, is thus identified by its whole content; of a
@@ -94,8 +98,17 @@ def mark_files(paths: Sequence[Path], workers: int = 8) -> list[str]:
         except OSError:
             return "unreadable"
 
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, paths, chunksize=64))
+    marks: list[str] = []
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+        task = None
+        if len(paths) > _SHOW_MARKING:
+            task = stack.enter_context(report.task("look through", len(paths), unit="file"))
+        for start in range(0, len(paths), 1024):
+            part = paths[start : start + 1024]
+            marks += pool.map(one, part, chunksize=64)
+            if task is not None:
+                task.advance(len(part))
+    return marks
 
 
 def read_file(path: Path, name: str) -> bytes:

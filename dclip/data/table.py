@@ -22,6 +22,8 @@ TEXT_COLUMNS = ("index", "id", "split", "file", "style", "caption", "pair", "ide
 NUMBER_COLUMNS = ("psnr", "mae")
 """Columns of measurements. Every other column is an attribute: 1, -1, or 0 where unknown."""
 
+_NAMES = "surrogateescape"  # a file's name need not be UTF-8, and must come through all the same
+
 SPLITS = ("train", "val", "test")
 
 
@@ -41,7 +43,7 @@ class SampleTable:
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self._attributes: dict[str, NDArray[np.int8]] = {}
         try:
-            with self.path.open(newline="", encoding="utf-8") as file:
+            with self.path.open(newline="", encoding="utf-8", errors=_NAMES) as file:
                 self._read(csv.reader(file))
         except FileNotFoundError:
             raise CorruptArtifact(f"{self.path} is missing", "make the artifact again") from None
@@ -210,7 +212,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     writer.writerows(zip(*(columns[name] for name in names), strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with temporary.open("w", newline="", encoding="utf-8", errors=_NAMES) as file:
         file.write(text.getvalue())
         file.flush()
         os.fsync(file.fileno())

@@ -91,6 +91,8 @@ class PrepareConfig:
             raise BadInput(f"size {self.size} is outside 16..1024", "use e.g. --size 128")
         if self.crop is not None:
             check_crop(self.crop)
+        if not 0 <= self.seed < 2**63:
+            raise BadInput(f"seed {self.seed} is out of range", "use a seed of 0 or more")
         for setting in ("limit", "count"):
             value = getattr(self, setting)
             if value is not None and value < 1:
@@ -197,7 +199,7 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     if config.source == "celeba":
         source = _celeba(config, context)
     else:
-        source = folder.open_folder(config.root, config.limit)
+        source = folder.open_folder(config.root, config.limit, context.report)
     for note in source.notes:
         context.report.note(note)
     crop = config.crop or ("face" if config.source == "celeba" else "center")
@@ -235,11 +237,11 @@ def _celeba(config: PrepareConfig, context: Context) -> celeba.CelebA:
     assert config.root is not None
     if config.download:
         try:
-            return celeba.open_celeba(config.root, config.limit)
+            return celeba.open_celeba(config.root, config.limit, context.report)
         except BadInput:
             context.report.note(f"fetching CelebA into {config.root}")
             celeba.download(config.root)
-    return celeba.open_celeba(config.root, config.limit)
+    return celeba.open_celeba(config.root, config.limit, context.report)
 
 
 def _faces(config: PrepareConfig) -> _Pictures:
@@ -428,4 +430,4 @@ def _write_skipped(path: Path, pictures: _Pictures, failures: Mapping[int, str])
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "reason"])
     writer.writerows([pictures.items[n].file, failures[n]] for n in sorted(failures))
-    path.write_text(text.getvalue(), encoding="utf-8")
+    path.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
