@@ -408,7 +408,10 @@ def _split(
     shares = parse_split(config.split)
     # Two drawings of one face stay together: a split that parts them tests what it trained on.
     subjects = known.get("pair") or [item.id for item in items]
-    keys = [hashlib.blake2b(f"{config.seed}:{subject}".encode()).digest() for subject in subjects]
+    keys = [
+        hashlib.blake2b(f"{config.seed}:{subject}".encode(errors="surrogateescape")).digest()
+        for subject in subjects
+    ]
     order = sorted(range(len(items)), key=keys.__getitem__)
     splits = ["train"] * len(items)
     first = 0
