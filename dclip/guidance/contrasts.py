@@ -151,7 +151,9 @@ def celeba() -> tuple[Contrast, ...]:
 
 
 def read(path: Path) -> tuple[Contrast, ...]:
-    """Contrasts from a JSON file: ``[{"name": ..., "sides": [{"where": [...], "prompts": [...]}]}]``.
+    """Contrasts from a JSON file.
+
+    ``[{"name": "smiling", "sides": [{"where": ["Smiling=1"], "prompts": [...]}, ...]}, ...]``
 
     Raises:
         BadInput: not such a file.

@@ -237,7 +237,7 @@ class _Training:
         )
 
     def _text(self, index: np.ndarray, choice: Tensor) -> ct.TextSide:
-        """Captions of the batch and one wording of every contrast, in one call of the text tower."""
+        """Captions of the batch and one wording of every contrast, in one text tower call."""
         parts = [self.tokens[index]]
         for prompts, u in zip(self.prompts, choice, strict=True):
             parts.append(prompts[int(u * len(prompts))])
@@ -325,7 +325,7 @@ class _Training:
 
 
 def _units(data: DataSet, index: np.ndarray) -> np.ndarray:
-    """Sample numbers that go through training together: (n, 2) where the data has pairs, else (n, 1).
+    """Sample numbers that go through training together: (n, 2) in data of pairs, else (n, 1).
 
     A pair is two pictures of one subject, before and after one change; the ``pair`` column gives
     both the same value.

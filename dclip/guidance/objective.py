@@ -1,0 +1,80 @@
+"""What fine-tuning minimises: the directional loss over augmented views, and identity losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dclip.guidance.clip import Guide
+from dclip.guidance.clip_training import augment
+from dclip.guidance.losses import directional, face_identity, identity_l1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each loss counts.
+
+    Attributes:
+        direction: L_dir.
+        identity: L1 to the reference.
+        face: face-identity loss, given a network.
+    """
+
+    direction: float = 1.0
+    identity: float = 0.3
+    face: float = 0.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """L = lambda_dir L_dir + lambda_id L_1 + lambda_face L_face; equation (8) of the report.
+
+    Attributes:
+        guides: frozen CLIPs; their directional losses are averaged.
+        d_texts: the unit text direction of each guide.
+        weights: the lambdas.
+        views: augmented views of each picture that the guides see; 0 shows the picture itself.
+            The picture and its reference get the same crops and colours (as in FuseDream's
+            AugCLIP), so that what differs between their embeddings is the edit.
+        face: a face recognition network, where there is one.
+    """
+
+    guides: Sequence[Guide]
+    d_texts: Sequence[Tensor]
+    weights: Weights
+    views: int = 0
+    face: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(
+        self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of pictures against their references, and its parts as numbers.
+
+        Args:
+            x, reference: (B, 3, H, W) in [-1, 1]; gradients flow to ``x`` alone.
+            draw: gives n numbers uniform in [0, 1) for the augmentation.
+        """
+        reference = reference.detach()
+        seen, shown = x, reference
+        if self.views:
+            n = len(x) * self.views
+            both = torch.cat([x.repeat(self.views, 1, 1, 1), reference.repeat(self.views, 1, 1, 1)])
+            both = augment(both, draw, torch.arange(n).repeat(2))
+            seen, shown = both[:n], both[n:]
+        losses = []
+        for guide, d_text in zip(self.guides, self.d_texts, strict=True):
+            with torch.no_grad():
+                wanted = guide.embed_image(shown)
+            losses.append(directional(guide.embed_image(seen), wanted, d_text).mean())
+        l_dir = torch.stack(losses).mean()
+        l_id = identity_l1(x, reference).mean()
+        loss = self.weights.direction * l_dir + self.weights.identity * l_id
+        parts = {"direction": float(l_dir.detach()), "identity": float(l_id.detach())}
+        if self.face is not None and self.weights.face:
+            l_face = face_identity(self.face, x, reference).mean()
+            loss = loss + self.weights.face * l_face
+            parts["face"] = float(l_face.detach())
+        return loss, parts

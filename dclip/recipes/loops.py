@@ -1,0 +1,60 @@
+"""The inner loops of fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from dclip.diffusion import ddim, ddpm
+from dclip.diffusion.network import predict
+from dclip.recipes.contract import Batch, Loss, Problem
+
+
+def per_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
+    """A loss and an update at every reverse step, on x0_hat against the photo.
+
+    Section 4.5 of the report. The state moves on with the noise predicted before the update and
+    carries no gradient, so memory does not grow with the steps.
+    """
+    x = batch.latents
+    for s, t in reversed(list(pairwise(problem.grid))):
+        eps = predict(problem.model, x, t)
+        x0 = ddim.x0_hat(problem.schedule, x, eps, t)
+        yield problem.objective(x0, batch.photos, batch.draw)
+        x = ddim.step(problem.schedule, x, eps.detach(), t, s)
+
+
+def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
+    """One loss on the final picture, through all decode steps; DiffusionCLIP's own loop.
+
+    Each step is recomputed in the backward pass (gradient checkpointing), so memory grows by one
+    state a step and not by one network.
+    """
+    x = batch.latents
+    for s, t in reversed(list(pairwise(problem.grid))):
+
+        def step(state: torch.Tensor, t: int = t, s: int = s) -> torch.Tensor:
+            return ddim.step(problem.schedule, state, predict(problem.model, state, t), t, s)
+
+        x = checkpoint(step, x, use_reentrant=False)
+    yield problem.objective(x, batch.photos, batch.draw)
+
+
+def one_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
+    """A loss on the one-step estimate of x0 at a random time, against the frozen model's own.
+
+    After "Towards Real-time Text-driven Image Manipulation with Unconditional Diffusion Models"
+    (2304.04344): noising in closed form, no inversion, no decode. What the frozen network makes of
+    the same noisy state is the reference, so that blur, which both have, is no part of the edit.
+    """
+    r = problem.grid[-1]
+    t = 1 + int(batch.draw(1) * r)
+    noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
+    x = ddpm.q_sample(problem.schedule, batch.photos, t, noise)
+    with torch.no_grad():
+        reference = ddim.x0_hat(problem.schedule, x, predict(problem.frozen, x, t), t)
+    x0 = ddim.x0_hat(problem.schedule, x, predict(problem.model, x, t), t)
+    yield problem.objective(x0.clamp(-1.2, 1.2), reference.clamp(-1, 1), batch.draw)

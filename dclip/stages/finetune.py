@@ -1,0 +1,386 @@
+"""finetune: move a base model's decode from a source text to a target text."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dclip.context import Context
+from dclip.data.dataset import LatentSet
+from dclip.device import pick
+from dclip.diffusion import ddim
+from dclip.errors import BadInput, DclipError
+from dclip.figures.curves import save_curves
+from dclip.figures.panel import panel
+from dclip.guidance.clip import Guide, load_guide
+from dclip.guidance.losses import directional
+from dclip.guidance.objective import Objective, Weights
+from dclip.guidance.prompts import PRESETS, Preset, preset
+from dclip.models.checkpoint import load_model
+from dclip.models.state import StatsLog, load_state, save_state
+from dclip.models.tuned import Adapter, Full, merged
+from dclip.random import key, permutation
+from dclip.recipes import RECIPES, Batch, Problem, recipe
+from dclip.store import Artifact, Draft, Store, slug
+
+CHECKPOINT_SECONDS = 30.0
+HELD_OUT = 8
+SNAPSHOTS = 4
+DEFAULT_SOURCE = "a photo of a person"
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What decides the tuned model.
+
+    Attributes:
+        target: prompt of what to see; the name of a preset stands for its pair of prompts.
+        source: prompt of what is there.
+        preset: a name in :data:`dclip.guidance.prompts.PRESETS`, instead of prompts.
+        latents: latents artifact, which also says the base model; None takes the newest.
+        clip: ``"embedded"``, a directory, ``NAME:TAG``, or a clip artifact. None takes the newest
+            clip artifact, or the embedded one for rendered faces, or ViT-B-32:openai.
+        name: name of the tuned model; None makes one from the target.
+        recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
+        lr, direction, identity, batch, updates, epochs, steps, views, rank: see
+            :class:`dclip.recipes.Recipe`.
+        face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
+        face_weight: lambda of the face-identity loss.
+    """
+
+    target: str | None = None
+    source: str | None = None
+    preset: str | None = None
+    latents: str | None = None
+    clip: str | None = None
+    name: str | None = None
+    recipe: str = next(iter(RECIPES))
+    lr: float | None = None
+    direction: float | None = None
+    identity: float | None = None
+    batch: int | None = None
+    updates: int | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    views: int | None = None
+    rank: int | None = None
+    face: str | None = None
+    face_weight: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        recipe(self.recipe)
+        if self.preset is not None:
+            preset(self.preset)
+            if self.target is not None or self.source is not None:
+                raise BadInput(
+                    "a preset brings its own prompts", "give --preset, or --target and --source"
+                )
+        elif self.target is None:
+            raise BadInput(
+                "what is the edit?", "give --target sketch, or --preset with one of its names"
+            )
+        elif not self.target.strip():
+            raise BadInput("the prompt is empty", "say what to see, e.g. --target sketch")
+        for field in ("batch", "updates", "epochs", "steps"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise BadInput(f"{field} must be at least 1, not {value}")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
+        if self.epochs is not None and self.updates is not None:
+            raise BadInput("epochs and updates both say how long to train", "give one of them")
+
+    def prompts(self) -> Preset:
+        """The pair of prompts that the config stands for."""
+        if self.preset is not None:
+            return preset(self.preset)
+        assert self.target is not None
+        if self.target in PRESETS and self.source is None:
+            return PRESETS[self.target]
+        return Preset(self.target, self.source or DEFAULT_SOURCE, "style")
+
+
+def find_clip(
+    spec: str | None, store: Store, base: Artifact, context: Context
+) -> tuple[str, Artifact | None]:
+    """Where the guide is: what :func:`load_guide` takes, and the artifact if it is one.
+
+    Args:
+        spec: as the user gave it; None chooses.
+        base: the base model's artifact; its lineage tells whether it knows rendered faces.
+    """
+    if spec is not None and (Path(spec).is_dir() or ":" in spec):
+        return spec, None
+    if spec is None and not store.list("clip") and not _knows_rendered_faces(store, base):
+        from dclip.guidance.clip import DEFAULT_PRETRAINED
+
+        context.report.note(f"using CLIP {DEFAULT_PRETRAINED}")
+        return DEFAULT_PRETRAINED, None
+    artifact = store.resolve(spec, "clip", context.report, default="embedded")
+    return str(artifact.path), artifact
+
+
+def _knows_rendered_faces(store: Store, base: Artifact) -> bool:
+    data = base.manifest.inputs.get("data")
+    if data is None:
+        return False
+    try:
+        return bool(store.resolve(data.id, "data").config.get("source") == "faces")
+    except DclipError:
+        # The embedded base's own data is not in the user's store.
+        return base.ref.startswith("embedded")
+
+
+def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Fine-tune on inverted latents and commit a ``tuned`` artifact.
+
+    Raises:
+        BadInput: prompts, recipe or CLIP that cannot be used.
+        MissingArtifact: no latents in the store.
+    """
+    latents = store.resolve(config.latents, "latents", context.report)
+    base = store.resolve(latents.manifest.inputs["model"].id, "model", default="embedded")
+    pair = config.prompts()
+    if pair.target == config.target is None:
+        context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
+    device = pick(context.device)
+    where, clip = find_clip(config.clip, store, base, context)
+    guide = load_guide(where, device)
+    for prompt in (pair.target, pair.source):
+        guide.check(prompt)
+        if warning := guide.warning(prompt):
+            context.report.warn(warning)
+    chosen = recipe(config.recipe)
+    own = {
+        name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
+        for name in ("lr", "direction", "identity", "batch", "steps", "views", "rank")
+    }
+    steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
+    own["steps"] = min(own["steps"] or steps_for, r)
+    data = LatentSet(latents.path)
+    train = data.split("train")
+    if not len(train):
+        raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
+    rounds = math.ceil(len(train) / own["batch"])
+    per_round = own["steps"] if chosen.loop.__name__ == "per_step" else 1
+    if config.epochs is None and (config.updates or chosen.updates):
+        updates = config.updates or chosen.updates or 1
+    else:
+        updates = (config.epochs or chosen.epochs) * rounds * per_round
+    settings = {
+        **own,
+        "updates": updates,
+        "target": pair.target,
+        "source": pair.source,
+        "local": pair.local,
+        "recipe": config.recipe,
+        "clip": clip.id if clip else _fingerprint(where),
+        "r": r,
+        "steps_for": steps_for,
+        "steps_gen": steps_for,
+        "face": _fingerprint(config.face) if config.face else None,
+        "face_weight": config.face_weight if config.face else 0.0,
+    }
+    inputs = {"latents": latents, "model": base} | ({"clip": clip} if clip else {})
+    return store.build(
+        stage="finetune",
+        kind="tuned",
+        name=config.name or slug(config.preset or config.target or "edit"),
+        config=settings,
+        inputs=inputs,
+        seed=config.seed,
+        context=context,
+        estimate={"updates": updates, "images": updates * own["batch"]},
+        make=lambda draft: _Tuning(
+            config, settings, data, base, guide, device, context, draft
+        ).run(),
+    )
+
+
+def _fingerprint(path: str) -> str:
+    """What identifies a CLIP or network outside the store: its name, or its files' content."""
+    import hashlib
+
+    place = Path(path)
+    if not place.exists():
+        return path
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.suffix in (".json", ".safetensors", ".pt", ".ts", ".txt"):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+class _Tuning:
+    """One fine-tuning: the state of the loop, and the loop."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        settings: dict[str, Any],
+        data: LatentSet,
+        base: Artifact,
+        guide: Guide,
+        device: torch.device,
+        context: Context,
+        draft: Draft,
+    ) -> None:
+        self.settings, self.data, self.device = settings, data, device
+        self.context, self.draft, self.seed = context, draft, config.seed
+        self.loop = recipe(config.recipe).loop
+        self.base, self.info = load_model(base.path, device)
+        self.train, self.val = data.split("train"), data.split("val")
+        rank = settings["rank"]
+        self.delta: Adapter | Full = (
+            Adapter(self.base, rank, key(config.seed, "adapter")) if rank else Full(self.base)
+        ).to(device)
+        self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=settings["lr"])
+        self.guide = guide
+        self.d_text = guide.direction(settings["target"], settings["source"])
+        self.objective = Objective(
+            [guide],
+            [self.d_text],
+            Weights(settings["direction"], settings["identity"], settings["face_weight"]),
+            views=settings["views"],
+            face=_face_network(config.face, device) if config.face else None,
+        )
+        self.grid = ddim.grid(settings["r"], settings["steps"])
+
+    def _model(self, x: Tensor, t: Tensor) -> Tensor:
+        own = dict(self.base.named_parameters())
+        changed = {k: own[k] + d for k, d in self.delta.deltas().items()}
+        out: Tensor = functional_call(self.base, changed, (x, t))
+        return out
+
+    def run(self) -> dict[str, Any]:
+        checkpoint = self.draft.scratch / "state.safetensors"
+        found = load_state(checkpoint, modules={"delta": self.delta}, optimizer=self.optimizer)
+        counters: dict[str, Any] = found[0] if found else {"step": 0, "round": 0, "scores": []}
+        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", counters["step"])
+        total, batch = self.settings["updates"], self.settings["batch"]
+        every = max(1, math.ceil(total / SNAPSHOTS))
+        problem = Problem(self._model, self.base, self.info.schedule, self.grid, self.objective)
+        saved = time.monotonic()
+        if not counters["scores"]:
+            self._snapshot(counters)
+        with self.context.report.task(
+            "fine-tuning", total * batch, done=counters["step"] * batch
+        ) as task:
+            while counters["step"] < total:
+                for loss, parts in self.loop(problem, self._batch(counters["round"])):
+                    value = float(loss.detach())
+                    if not math.isfinite(value):
+                        raise DclipError(
+                            f"the loss became {value} at update {counters['step'] + 1}",
+                            f"use a lower rate, e.g. --lr {self.settings['lr'] / 4:g}",
+                        )
+                    self.optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
+                    self.optimizer.step()
+                    counters["step"] += 1
+                    step = counters["step"]
+                    stats.add(step=step, images=step * batch, loss=value, **parts)
+                    task.advance(batch, loss=value, direction=parts["direction"])
+                    if step % every == 0 or step == total:
+                        self._snapshot(counters)
+                    if step == total:
+                        break
+                counters["round"] += 1
+                # A round's later updates depend on its earlier ones, so rounds are what resumes.
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or counters["step"] == total:
+                    save_state(
+                        checkpoint,
+                        counters,
+                        modules={"delta": self.delta},
+                        optimizer=self.optimizer,
+                    )
+                    saved = time.monotonic()
+        curves = {k: stats.curve(k) for k in ("direction", "identity")}
+        for k in ("s_dir", "l1"):
+            curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
+        save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])
+        self.delta.save(self.draft.path)
+        return {
+            "updates": counters["step"],
+            "parameters": sum(p.numel() for p in self.delta.parameters()),
+            "scores": counters["scores"],
+            **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
+        }
+
+    def _batch(self, number: int) -> Batch:
+        n = self.settings["batch"]
+        per_epoch = math.ceil(len(self.train) / n)
+        epoch, at = divmod(number, per_epoch)
+        order = self.train[permutation(len(self.train), self.seed, "finetune", epoch)]
+        index = np.resize(order, per_epoch * n)[at * n : (at + 1) * n]
+        return Batch(
+            photos=self._pixels(index),
+            latents=torch.from_numpy(self.data.latents(index)).to(self.device),
+            generator=torch.Generator().manual_seed(key(self.seed, "round", number)),
+        )
+
+    def _pixels(self, index: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.data.references(index)).to(self.device).float() / 127.5 - 1
+
+    @torch.no_grad()
+    def _snapshot(self, counters: dict[str, Any]) -> None:
+        """Decode held-out latents with the present weights; score them and keep a panel.
+
+        s_dir is the cosine of the picture's move to the text's, under the guide (it is what was
+        trained on: a judge that took no part says more); l1 the mean pixel change.
+        """
+        index = self.val[:HELD_OUT] if len(self.val) else self.train[:HELD_OUT]
+        photos = self._pixels(index)
+        latents = torch.from_numpy(self.data.latents(index)).to(self.device)
+        grid = ddim.grid(self.settings["r"], self.settings["steps_gen"])
+        model = merged(self.base, [({k: v.detach() for k, v in self.delta.deltas().items()}, 1.0)])
+        edits = ddim.decode(model, self.info.schedule, latents, grid).clamp(-1, 1)
+        loss = directional(
+            self.guide.embed_image(edits), self.guide.embed_image(photos), self.d_text
+        )
+        step = counters["step"]
+        counters["scores"].append(
+            {
+                "step": step,
+                "images": step * self.settings["batch"],
+                "s_dir": float((1 - loss).mean()),
+                "l1": float((edits - photos).abs().mean()),
+            }
+        )
+        folder = self.draft.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        rows = [[_u8(x) for x in photos], [_u8(x) for x in edits]]
+        sheet = panel(
+            rows,
+            labels=["original", "edit"],
+            title=f"{self.settings['target']}, update {step}",
+            cell=96,
+        )
+        sheet.save(folder / f"update_{step:05d}.png")
+        sheet.save(self.draft.path / "panel.png")
+
+
+def _u8(x: Tensor) -> np.ndarray:
+    pixels: np.ndarray = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    return pixels
+
+
+def _face_network(path: str, device: torch.device) -> Any:
+    try:
+        return torch.jit.load(path, map_location=device).eval().requires_grad_(False)
+    except (RuntimeError, ValueError, OSError) as e:
+        raise BadInput(
+            f"{path} is no TorchScript network ({str(e).splitlines()[0]})",
+            "save it with torch.jit.trace(network, example).save(path)",
+        ) from e
