@@ -1,0 +1,78 @@
+"""``dclip invert``: pictures to latents."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from dclip.cli.common import Run, command
+from dclip.cli.options import Batch, Data, Model, Name, Seed, option
+
+
+@command(
+    "dclip invert",
+    "dclip invert --r 100 --steps 50",
+    "dclip invert --split val --count 0          # every held-out picture",
+    "dclip invert --method ddim --name plain     # one network call a step, less exact",
+    config="stages.invert:InvertConfig",
+)
+def invert(
+    run: Run,
+    data: Data = None,
+    model: Model = None,
+    name: Name = None,
+    r: Annotated[
+        int | None, option("--r", metavar="N", help="Noise label to invert to, in 1..T.")
+    ] = None,
+    steps: Annotated[
+        int | None, option("--steps", metavar="N", help="Steps up to r: else 40, or r if less.")
+    ] = None,
+    method: Annotated[
+        str | None, option("--method", metavar="HOW", help="fixed-point, ddim or simplified.")
+    ] = None,
+    refinements: Annotated[
+        int | None,
+        option(
+            "--refinements",
+            metavar="N",
+            help="fixed-point: at most so many network calls a step after the first: else 3.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        option(
+            "--split", metavar="SPLIT", help="train+val (2/3 and 1/3), train, val, test or all."
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, option("--count", metavar="N", help="How many pictures; 0 takes them all.")
+    ] = None,
+    batch: Batch = None,
+    seed: Seed = None,
+) -> None:
+    """Invert pictures to the latents that a model decodes back to them.
+
+    Each picture's round trip is measured (PSNR, MAE). The same command resumes where it stopped.
+    """
+    from dclip.stages import invert as stage
+
+    config = run.config(
+        stage.InvertConfig,
+        data=data,
+        model=model,
+        name=name,
+        r=r,
+        steps=steps,
+        method=method,
+        refinements=refinements,
+        split=split,
+        count=count,
+        batch=batch,
+        seed=seed,
+    )
+    run.stage(
+        stage.run,
+        config,
+        next_commands=lambda made: [
+            run.hint("finetune", "--target", "sketch", "--latents", made.name)
+        ],
+    )

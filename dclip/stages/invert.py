@@ -1,0 +1,360 @@
+"""invert: pictures of a data artifact to the latents that a model decodes back to them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dclip.context import Context
+from dclip.data.arrays import ShardWriter
+from dclip.data.dataset import DataSet, LatentSet
+from dclip.data.images import save_png, to_float, to_uint8
+from dclip.data.table import write_table
+from dclip.device import pick
+from dclip.diffusion import ddim
+from dclip.diffusion.inversion import REFINEMENTS, Method, invert
+from dclip.diffusion.network import EpsModel
+from dclip.errors import BadInput, DclipError
+from dclip.figures.panel import panel
+from dclip.models.checkpoint import ModelInfo, load_model, read_info
+from dclip.random import permutation
+from dclip.store import Artifact, Draft, Store
+
+BOTH = "train+val"
+SPLITS = (BOTH, "train", "val", "test", "all")
+STEPS = 40
+PREVIEW_ROWS = 8
+PSNR_LIMIT = 200.0  # beyond what float32 can tell from a perfect round trip
+PSNR_POOR = 25.0  # below it a face is visibly another
+
+
+@dataclass(frozen=True)
+class InvertConfig:
+    """What to invert, and how.
+
+    Attributes:
+        data: data artifact; None takes the newest.
+        model: model artifact; None takes the newest, else the embedded one.
+        name: name of the latents; None takes the data's name.
+        r: the noise label to invert to, in 1..T.
+        steps: steps of the inversion, and of the decode that measures it; None takes 40, or r
+            where that is less.
+        method: ``"fixed-point"``, ``"ddim"``, or for comparison ``"simplified"``; see
+            :func:`dclip.diffusion.inversion.invert`.
+        refinements: fixed-point only: at most so many network calls a step after the first;
+            None takes 3.
+        split: ``"train+val"`` (two thirds train, one third val, so that fine-tuning can learn on
+            the one and score on the other), or ``"train"``, ``"val"``, ``"test"``, ``"all"``.
+        count: pictures in all; 0 takes every one of the split. Fine-tuning needs few.
+        batch: pictures a network call. Part of the result: rounding differs with it.
+        seed: decides which pictures are taken.
+
+    Raises:
+        BadInput: settings that do not go together or are out of range.
+    """
+
+    data: str | None = None
+    model: str | None = None
+    name: str | None = None
+    r: int = 50
+    steps: int | None = None
+    method: str = "fixed-point"
+    refinements: int | None = None
+    split: str = BOTH
+    count: int = 96
+    batch: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("method", get_args(Method)), ("split", SPLITS)):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
+        if self.refinements is not None:
+            if self.method != "fixed-point":
+                raise BadInput(
+                    f"the method {self.method} does not refine", "leave --refinements out"
+                )
+            if self.refinements < 0:
+                raise BadInput(
+                    f"refinements={self.refinements}", "choose --refinements of 0 or more"
+                )
+        if self.count < 0:
+            raise BadInput(f"count {self.count} is below 0", "use --count 0 for every picture")
+        if self.batch < 1:
+            raise BadInput(f"batch must be at least 1, not {self.batch}")
+        ddim.grid(self.r, min(self.r, STEPS) if self.steps is None else self.steps)
+
+
+def resolve(config: InvertConfig, available: int) -> InvertConfig:
+    """The config with every default filled in, ``count`` being what there is to take."""
+    refined = config.method == "fixed-point" and config.refinements is None
+    return replace(
+        config,
+        steps=min(config.r, STEPS) if config.steps is None else config.steps,
+        refinements=REFINEMENTS if refined else config.refinements,
+        count=min(config.count or available, available),
+    )
+
+
+def select(data: DataSet, split: str, count: int, seed: int) -> NDArray[np.int64]:
+    """The sample numbers to invert, increasing; a larger count takes these and more.
+
+    Args:
+        count: how many, at most as many as there are. Of ``"train+val"`` a third comes from val,
+            more where train has fewer than its two thirds, less where val has.
+    """
+
+    def first(name: str, n: int) -> NDArray[np.int64]:
+        numbers = data.split(name)
+        chosen: NDArray[np.int64] = permutation(len(numbers), seed, "invert", name)[:n]
+        return numbers[chosen]
+
+    if split != BOTH:
+        return np.sort(first(split, count))
+    train, val = len(data.split("train")), len(data.split("val"))
+    from_val = min(val, max(count // 3, count - train))
+    return np.sort(np.concatenate([first("train", count - from_val), first("val", from_val)]))
+
+
+def psnr(x: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal to noise in dB of each picture, (B,): both (B,3,H,W) in [-1, 1], so peak 2."""
+    mse = (x - reference).square().flatten(1).mean(1)
+    return (10 * torch.log10(4 / mse.clamp(min=1e-30))).clamp(max=PSNR_LIMIT)
+
+
+def mae(x: Tensor, reference: Tensor) -> Tensor:
+    """Mean absolute error of each picture, (B,), in units where black to white is 1."""
+    return (x - reference).abs().flatten(1).mean(1) / 2
+
+
+def run(config: InvertConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Invert pictures and commit them as a ``latents`` artifact.
+
+    Raises:
+        BadInput: r or steps that do not fit the model's schedule, pictures that do not fit its
+            network, or no pictures in the split.
+        MissingArtifact: no data in the store.
+        DclipError: the network does not give finite latents.
+    """
+    source = store.resolve(config.data, "data", context.report)
+    base = store.resolve(config.model, "model", context.report, default="embedded")
+    data, info = DataSet(source.path), read_info(base.path)
+    parts = ("train", "val") if config.split == BOTH else (config.split,)
+    available = sum(len(data.split(part)) for part in parts)
+    if not available:
+        raise BadInput(
+            f"{source.ref} has no pictures in {config.split}",
+            "choose another --split, or prepare the data with another one",
+        )
+    resolved = resolve(config, available)
+    assert resolved.steps is not None
+    grid = ddim.grid(resolved.r, resolved.steps, info.schedule.T)
+    _check_size(data.size, source, info, base, context)
+    device = pick(context.device)
+    calls = {"simplified": 1, "ddim": 1, "fixed-point": 1 + (resolved.refinements or 0)}
+    return store.build(
+        stage="invert",
+        kind="latents",
+        name=config.name or source.name,
+        config={
+            k: v for k, v in asdict(resolved).items() if k not in ("data", "model", "name", "seed")
+        },
+        inputs={"data": source, "model": base},
+        seed=config.seed,
+        context=context,
+        estimate={
+            "images": resolved.count,
+            "network_calls_per_image": resolved.steps * (calls[resolved.method] + 1),
+            "bytes": resolved.count * 3 * data.size**2 * 5,
+        },
+        make=lambda draft: _Inversion(
+            resolved, grid, data, base.path, device, context, draft
+        ).run(),
+    )
+
+
+def _check_size(
+    size: int, source: Artifact, info: ModelInfo, base: Artifact, context: Context
+) -> None:
+    if size == info.image_size:
+        return
+    how = f"dclip prepare ... --size {info.image_size}"
+    if size % info.config.stride:
+        raise BadInput(
+            f"{source.ref} has {size}-pixel images, but {base.ref} needs a multiple of"
+            f" {info.config.stride} and was trained on {info.image_size}",
+            how,
+        )
+    context.report.warn(
+        f"{base.ref} was trained on {info.image_size}-pixel images, and {source.ref} has"
+        f" {size}: results will be better after {how}"
+    )
+
+
+class _Journal:
+    """One line a batch, written after its samples are on disk: what a resumed run cannot know.
+
+    It may know fewer samples than are there; the writers go back to it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def read(self, at_most: int) -> int:
+        """Read the whole lines of at most so many samples, drop the rest; returns the samples."""
+        good = done = 0
+        if self._path.exists():
+            for line in self._path.read_bytes().splitlines(keepends=True):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n") or done + len(row["psnr"]) > at_most:
+                    break
+                self.rows.append(row)
+                done += len(row["psnr"])
+                good += len(line)
+            os.truncate(self._path, good)
+        return done
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        with self._path.open("ab") as file:
+            file.write(json.dumps(row).encode() + b"\n")
+
+    def column(self, name: str) -> list[float]:
+        return [value for row in self.rows for value in row[name]]
+
+
+class _Inversion:
+    """One inversion: batches from fixed borders, so that a resumed run computes the same."""
+
+    def __init__(
+        self,
+        config: InvertConfig,
+        grid: Sequence[int],
+        data: DataSet,
+        model: Path,
+        device: torch.device,
+        context: Context,
+        draft: Draft,
+    ) -> None:
+        self.config, self.grid, self.data, self.device = config, grid, data, device
+        self.context, self.draft = context, draft
+        network, self.info = load_model(model, device)
+        self.network: nn.Module = network
+        self.chosen = select(data, config.split, config.count, config.seed)
+
+    def run(self) -> dict[str, Any]:
+        journal = _Journal(self.draft.scratch / "batches.jsonl")
+        self._write_arrays(journal)
+        columns = self.data.table.take(self.chosen)
+        psnrs, maes = journal.column("psnr"), journal.column("mae")
+        write_table(self.draft.path / "samples.csv", columns | {"psnr": psnrs, "mae": maes})
+        self._preview()
+        mean, splits = float(np.mean(psnrs)), list(columns.get("split", ()))
+        if mean < PSNR_POOR and self.config.method != "simplified":
+            self.context.report.warn(
+                f"the latents decode to their pictures with {mean:.1f} dB only: invert with more"
+                " --steps, to a smaller --r, or train the model longer"
+            )
+        images = len(psnrs)
+        calls = sum(row["calls"] * len(row["psnr"]) for row in journal.rows)
+        return {
+            "images": images,
+            **{name: n for name in ("train", "val", "test") if (n := splits.count(name))},
+            "psnr": mean,
+            "psnr_min": float(np.min(psnrs)),
+            "mae": float(np.mean(maes)),
+            "network_calls_per_image": calls / images,
+        }
+
+    @torch.no_grad()
+    def _write_arrays(self, journal: _Journal) -> None:
+        """Fill ``latents.zarr`` and ``reference.zarr``, going on where the journal ends."""
+        total, shape = len(self.chosen), (3, self.data.size, self.data.size)
+        to = self.draft.path
+        with (
+            ShardWriter(to / "latents.zarr", shape, np.float32, total=total) as latents,
+            ShardWriter(to / "reference.zarr", shape, np.uint8, total=total) as references,
+        ):
+            done = journal.read(at_most=min(latents.done, references.done))
+            latents.rewind(done)
+            references.rewind(done)
+            with self.context.report.task("inverting", total, done=done) as task:
+                for start in range(done, total, self.config.batch):
+                    u8 = self.data.images(self.chosen[start : start + self.config.batch])
+                    x0 = to_float(torch.from_numpy(u8)).to(self.device)
+                    x_r, calls = self._invert(x0)
+                    decoded = self._decode(x_r)
+                    latents.append(x_r.cpu().numpy())
+                    references.append(u8)
+                    measured = psnr(decoded, x0).tolist()
+                    journal.add(psnr=measured, mae=mae(decoded, x0).tolist(), calls=calls)
+                    task.advance(len(u8), psnr=float(np.mean(measured)))
+            latents.finish()
+            references.finish()
+
+    def _invert(self, x0: Tensor) -> tuple[Tensor, int]:
+        counted = _Counted(self.network)
+        x_r = invert(
+            counted,
+            self.info.schedule,
+            x0,
+            self.grid,
+            method=self.config.method,  # type: ignore[arg-type]
+            refinements=self.config.refinements or 0,
+        )
+        if not bool(torch.isfinite(x_r).all()):
+            raise DclipError(
+                f"the inversion to r={self.config.r} gave values that are not finite",
+                "use more --steps, a smaller --r, or a model that was trained longer",
+            )
+        return x_r, counted.calls
+
+    def _decode(self, x_r: Tensor) -> Tensor:
+        return ddim.decode(self.network, self.info.schedule, x_r, self.grid)
+
+    @torch.no_grad()
+    def _preview(self) -> None:
+        """A few of the pictures, from end to end of the selection, on their way there and back."""
+        made = LatentSet(self.draft.path)
+        shown = np.unique(np.linspace(0, len(made) - 1, PREVIEW_ROWS).round().astype(np.int64))
+        latents = torch.from_numpy(made.latents(shown))
+        decoded = to_uint8(self._decode(latents.to(self.device))).cpu().numpy()
+        originals = made.references(shown)
+        difference = np.abs(originals.astype(np.int16) - decoded) * 10
+        size = self.data.size
+        amplified = difference.clip(0, 255).astype(np.uint8)
+        sheet = panel(
+            list(zip(originals, to_uint8(latents).numpy(), decoded, amplified, strict=True)),
+            columns=("original", f"latent r={self.config.r}", "reconstruction", "|difference| x10"),
+            labels=[
+                f"{made.ids[i]} {value:.1f} dB"
+                for i, value in zip(shown, made.measured("psnr")[shown], strict=True)
+            ],
+            cell=size * max(1, 128 // size),
+        )
+        save_png(self.draft.path / "preview.png", sheet)
+
+
+class _Counted:
+    """A network that counts its calls."""
+
+    def __init__(self, model: EpsModel) -> None:
+        self.model, self.calls = model, 0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return self.model(x, t)
