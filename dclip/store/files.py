@@ -13,28 +13,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dclip.errors import DclipError, StoreBusy, StoreError
+from dclip.errors import StoreBusy, StoreError
 
 PART = ".part-"  # begins the name of every file that is still being written
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOTHING_FREE = 1 << 20  # bytes
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; on success, sync it and put it in place.
+    """Yield a path beside ``path`` to write a file to; on success, sync it and put it in place.
 
     The name keeps ``path``'s suffix, which picture writers go by. A kill leaves a ``.part-`` file,
     which the store removes before it resumes a draft.
+
+    Raises:
+        OSError: the system refuses; for a full disk also where the writer said something else.
     """
     part = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
         yield part
         sync(part)
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
+        # Asked before the removal makes room.
+        full = isinstance(error, Exception) and disk_full(error, path.parent)
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            _remove(part)
+        if full and not isinstance(error, OSError):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
     sync(path.parent)
 
@@ -47,7 +55,14 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def drop_parts(folder: Path) -> None:
     """Remove what interrupted :func:`atomic` writes left below ``folder``."""
-    for path in folder.rglob(f"{PART}*"):
+    for path in list(folder.rglob(f"{PART}*")):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
         path.unlink(missing_ok=True)
 
 
@@ -116,7 +131,8 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     for top, folders, names in os.walk(folder):
         for name in names + [name for name in folders if Path(top, name).is_symlink()]:
             path = Path(top, name)
-            found.append((path.relative_to(folder).as_posix(), path.lstat()))
+            with suppress(FileNotFoundError):  # gone since it was listed
+                found.append((path.relative_to(folder).as_posix(), path.lstat()))
     return iter(sorted(found, key=lambda item: item[0]))
 
 
@@ -144,11 +160,8 @@ def retire(path: Path, trash: Path) -> Path:
 
 def free(gone: Path) -> None:
     """Delete what :func:`retire` moved away; what cannot go now is gc's."""
-    if gone.is_dir() and not gone.is_symlink():
-        shutil.rmtree(gone, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            gone.unlink()
+    with suppress(OSError):
+        _remove(gone)
 
 
 def discard(path: Path, trash: Path) -> None:
@@ -157,11 +170,11 @@ def discard(path: Path, trash: Path) -> None:
         free(retire(path, trash))
 
 
-def disk_full(error: BaseException, root: Path) -> bool:
+def disk_full(error: BaseException, folder: Path) -> bool:
     """Whether ``error``, or what it came from, is a disk without space.
 
-    Writers in C++ and Rust (torch, safetensors) hide the errno, hence the look at the text and, for
-    torch's "file write failed", at the disk.
+    Writers in C++ and Rust hide the errno: safetensors says it in words, torch says something else
+    ("unexpected pos 640 vs 534"), so for a RuntimeError the disk of ``folder`` itself is asked.
     """
     seen: set[int] = set()
     at: BaseException | None = error
@@ -171,58 +184,53 @@ def disk_full(error: BaseException, root: Path) -> bool:
             return True
         if re.search(r"no space left on device|disk quota exceeded|os error 28", str(at), re.I):
             return True
-        if re.search(r"write failed|failed writing", str(at), re.I):
+        if isinstance(at, RuntimeError):
             with suppress(OSError):
-                return shutil.disk_usage(root).free < 1 << 20
+                if shutil.disk_usage(folder).free < _NOTHING_FREE:
+                    return True
         at = at.__cause__ or at.__context__
     return False
 
 
-def full_disk_error(root: Path) -> StoreError:
+def full_disk_error(root: Path, what: str = "the store") -> StoreError:
     return StoreError(
-        f"no space left on the disk of the store {root}",
+        f"no space left on the disk of {what} {root}",
         "free some (`dclip gc` shows what the store can spare), then run the same command again: "
         "it goes on from what is kept",
     )
 
 
 @contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """Turn the system's refusals while the store is written into one-line errors.
+def writing(root: Path, what: str = "the store") -> Iterator[None]:
+    """Turn the system's refusals while ``root`` is written into one-line errors.
+
+    Args:
+        root: the folder that is written to.
+        what: how messages call it.
 
     Raises:
         StoreError: full disk, read-only store, or any other refusal of the system.
     """
+    option = " with --store DIR or DCLIP_STORE" if what == "the store" else ""
     try:
         yield
     except OSError as error:
         if disk_full(error, root):
-            raise full_disk_error(root) from error
+            raise full_disk_error(root, what) from error
         if error.errno in _READ_ONLY:
             raise StoreError(
-                f"the store {root} cannot be written (read-only, or not yours)",
-                "choose another with --store DIR or DCLIP_STORE, or change its permissions",
+                f"{what} {root} cannot be written (read-only, or not yours)",
+                f"choose another{option}, or change its permissions",
             ) from error
         if isinstance(error, NotADirectoryError | FileExistsError):
             raise StoreError(
-                f"the store {root} is not usable as a folder: {error.filename or error}",
-                "choose another with --store DIR or DCLIP_STORE",
+                f"{what} {root} is not usable as a folder: {error.filename or error}",
+                f"choose another{option}",
             ) from error
         raise StoreError(
-            f"the store {root} cannot be written: {error.strerror or error}"
+            f"{what} {root} cannot be written: {error.strerror or error}"
             + (f" ({error.filename})" if error.filename else "")
         ) from error
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn the system's refusals while ``path`` is read into :class:`StoreError`."""
-    try:
-        yield
-    except DclipError:
-        raise
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -168,6 +168,9 @@ def damage(artifact: Artifact) -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             wrong.append(f"{entry.path} is missing")
             continue
+        except OSError as error:
+            wrong.append(f"{entry.path} cannot be reached: {error.strerror}")
+            continue
         if not disk.regular(info):
             wrong.append(f"{entry.path} is not a plain file")
         elif info.st_size != entry.size:

@@ -42,7 +42,7 @@ class Notes(Protocol):
 
 
 def embedded(kind: str) -> Artifact:
-    """The artifact of ``kind`` that the package ships.
+    """The artifact of ``kind`` that the package ships; its payload is not looked at.
 
     Raises:
         BadInput: the package ships none of that kind.
@@ -56,7 +56,7 @@ def embedded(kind: str) -> Artifact:
             f"this installation of dclip has no embedded {kind}",
             f"reinstall it, or make your own: `{maker(kind)}`",
         )
-    found = Artifact.open(path, ref=f"{kind}/{EMBEDDED}")
+    found = Artifact.open(path, ref=f"{kind}/{EMBEDDED}", check=False)
     return replace(found, manifest=replace(found.manifest, name=EMBEDDED))
 
 
@@ -94,6 +94,8 @@ def find(root: Path, ref: str, kind: str | None = None, *, check: bool = True) -
     """
     place = locate(root, ref, kind)
     if isinstance(place, Artifact):
+        if check:
+            Artifact.open(place.path, ref=place.ref)
         return place
     return open_place(place, check=check)
 
@@ -206,7 +208,7 @@ def _by_path(root: Path, ref: str, kind: str | None) -> Place | Artifact | None:
         if len(inside) in (2, 3) and (parsed := parse("/".join(inside))):
             found = _by_name(root, parsed, parsed.kind)
     if found is None and (path / MANIFEST).exists():
-        found = Artifact.open(path)
+        found = Artifact.open(path, check=False)
     if found is not None and kind is not None and found.kind != kind:
         raise _wrong_kind(found.ref, found.kind, kind)
     return found

@@ -199,7 +199,8 @@ def export(artifact: Artifact, directory: Path | str) -> Path:
     if not directory.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {directory.parent}", "make it first")
     part = directory.with_name(f"{disk.PART}{secrets.token_hex(4)}-{directory.name}")
-    with disk.writing(directory):
+    Artifact.open(artifact.path, ref=artifact.ref)
+    with disk.writing(directory, "the folder"):
         try:
             for path in [MANIFEST, *(entry.path for entry in artifact.manifest.files)]:
                 target = part / path

@@ -69,10 +69,7 @@ def verify(
     artifacts: list[Artifact] = []
     for place in at:
         try:
-            if isinstance(place, Place):
-                artifacts.append(open_place(place, check=False))
-            else:
-                artifacts.append(Artifact.open(place.path, ref=place.ref, check=False))
+            artifacts.append(open_place(place, check=False) if isinstance(place, Place) else place)
         except StoreError as error:
             problems.append(Problem(place.ref, "newer", MANIFEST, error.message))
         except DclipError as error:
