@@ -9,8 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -95,6 +96,15 @@ def put(
         context=context or Context(),
         make=make,
     )
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where the system has one: these tests write thousands of small files."""
+    memory = Path("/dev/shm")
+    where = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=where) as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.fixture(autouse=True)
@@ -567,23 +577,24 @@ def test_a_read_only_store_can_be_read_but_not_written(
     def refuse(path: Any, *_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr(os, "open", read_only)
-    for name in ("mkdir", "rename", "replace", "unlink", "symlink"):
-        monkeypatch.setattr(os, name, refuse)
-    assert store.resolve("faces@good", "data") == data
-    assert put(store, make=never) == data
-    assert len(store.list()) == 2
-    assert store.verify(full=True).problems == ()
-    assert store.lineage("old").inputs[0].ref == "data/faces/v1"
-    assert store.gc(dry_run=True).items == ()
-    for write in (
-        lambda: put(store, config={"size": 1}),
-        lambda: store.tag("faces", "best"),
-        lambda: store.remove("old"),
-        lambda: store.gc(),
-    ):
-        with pytest.raises(StoreError, match="cannot be written"):
-            write()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", read_only)
+        for name in ("mkdir", "rename", "replace", "unlink", "symlink"):
+            patch.setattr(os, name, refuse)
+        assert store.resolve("faces@good", "data") == data
+        assert put(store, make=never) == data
+        assert len(store.list()) == 2
+        assert store.verify(full=True).problems == ()
+        assert store.lineage("old").inputs[0].ref == "data/faces/v1"
+        assert store.gc(dry_run=True).items == ()
+        for write in (
+            lambda: put(store, config={"size": 1}),
+            lambda: store.tag("faces", "best"),
+            lambda: store.remove("old"),
+            lambda: store.gc(),
+        ):
+            with pytest.raises(StoreError, match="cannot be written"):
+                write()
 
 
 @pytest.mark.skipif(
