@@ -1032,6 +1032,27 @@ def test_lineage_is_the_tree_of_inputs(
     assert [below.state for below in store.lineage("latents/x").inputs] == ["missing", "present"]
 
 
+def test_an_input_is_found_by_its_id_wherever_it_is(
+    store: Store, chain: dict[str, Artifact], shipped: Artifact, tmp_path: Path
+) -> None:
+    assert store.input(chain["latents"], "model") == chain["model"]
+    away = Artifact.open(export(chain["data"], tmp_path / "away"))
+    store.remove("data/faces", force=True)
+    with pytest.raises(MissingArtifact, match="made from data/faces/v1, which is gone"):
+        store.input(chain["model"], "data")
+    with pytest.raises(MissingArtifact, match="without a photo"):
+        store.input(chain["model"], "photo")
+    base = store.resolve("embedded", "model")
+    mixed = put(store, "y", kind="latents", config={"n": 9}, inputs={"data": away, "model": base})
+    assert store.input(mixed, "data").path == away.path
+    assert store.input(mixed, "model") == base
+    (away.path / "table.csv").unlink()
+    with pytest.raises(CorruptArtifact):
+        store.input(mixed, "data")
+    with pytest.raises(MissingArtifact, match=f"no data has the id {away.id[:12]}"):
+        store.resolve(away.id, "data")
+
+
 def test_dependents_are_what_was_made_from_it(store: Store, chain: dict[str, Artifact]) -> None:
     assert [a.ref for a in store.dependents("data/faces")] == ["latents/x/v1", "model/base/v1"]
     assert store.dependents("latents/x") == []

@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dclip.errors import DclipError
+from dclip.errors import DclipError, MissingArtifact
 from dclip.store.manifest import Artifact
 from dclip.store.names import EMBEDDED
 from dclip.store.places import Place, age, open_place, readable
-from dclip.store.refs import ASSETS, embedded, locate
+from dclip.store.refs import ASSETS, embedded, find, locate
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,29 @@ def _outside(ref: str, id: str) -> Artifact | None:
         if Path(ref).is_absolute() and (found := Artifact.open(ref, check=False)).id == id:
             return found
     return None
+
+
+def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
+    """The artifact that ``artifact`` was made from in ``role``, wherever it is now.
+
+    Raises:
+        MissingArtifact: it had no such input, or that is gone.
+        CorruptArtifact, StoreError: it is there but cannot be used.
+    """
+    used = artifact.manifest.inputs.get(role)
+    if used is None:
+        roles = ", ".join(artifact.manifest.inputs) or "nothing"
+        raise MissingArtifact(
+            f"{artifact.ref} was made without a {role}", f"it was made from: {roles}"
+        )
+    with suppress(MissingArtifact):
+        return find(root, used["id"], used["kind"])
+    if (away := _outside(used["ref"], used["id"])) is not None:
+        return Artifact.open(away.path)
+    raise MissingArtifact(
+        f"{artifact.ref} was made from {used['ref']}, which is gone (id {used['id'][:12]})",
+        f"make {artifact.ref} again from what there is",
+    )
 
 
 def dependents(root: Path, ref: str) -> list[Artifact]:

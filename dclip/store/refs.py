@@ -223,6 +223,10 @@ def _not_found(root: Path, ref: str, kind: str | None) -> DclipError:
             f"{ref} is not the folder of an artifact",
             f"`dclip ls` shows the store's; or make one: `{maker(kind)}`" if kind else "`dclip ls`",
         )
+    if re.fullmatch(r"[0-9a-f]{16,64}", ref):
+        return MissingArtifact(
+            f"no {what} has the id {ref[:12]}...", "`dclip ls` shows what there is"
+        )
     parsed = parse(ref)
     body = f"{parsed.kind}/{parsed.name}" if parsed and parsed.kind else ref.partition("@")[0]
     have = sorted({(place.kind, place.name) for place in places(root)})

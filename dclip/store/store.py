@@ -118,6 +118,10 @@ class Store:
         """
         return refs.find(self.root, ref, check=check)
 
+    def input(self, artifact: Artifact, role: str) -> Artifact:
+        """What ``artifact`` was made from: :func:`dclip.store.lineage.input_of`."""
+        return lineage.input_of(self.root, artifact, role)
+
     def list(self, kind: str | None = None, report: refs.Notes | None = None) -> Sequence[Artifact]:
         """Every artifact, by kind, name and version; ``report`` is warned of unreadable ones."""
         found = []
