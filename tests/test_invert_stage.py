@@ -1,0 +1,250 @@
+"""The invert stage through its own door: what it makes, measures, refuses, and how it resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dclip.context import Context, Silent, Task
+from dclip.data.dataset import DataSet, LatentSet
+from dclip.diffusion import ddim
+from dclip.diffusion.schedule import Schedule
+from dclip.errors import BadInput, DclipError, MissingArtifact
+from dclip.models.checkpoint import ModelInfo, load_model, save_model
+from dclip.models.unet import SIZES
+from dclip.stages import prepare
+from dclip.stages.invert import InvertConfig, run, select
+from dclip.store import Artifact, Draft, Planned, Store
+
+CPU = Context(device="cpu", workers=1)
+SIZE = 16
+SMALL = InvertConfig(r=12, steps=6, count=10, batch=4)
+
+
+def make_model(store: Store, name: str = "base", scale: float = 0.15) -> Artifact:
+    """A network with random weights everywhere: far from trained, and far from linear."""
+    info = ModelInfo("unet", SIZES["micro"], Schedule.make("linear-rescaled", 20), SIZE)
+    torch.manual_seed(0)
+    weights = {k: v + scale * torch.randn(v.shape) for k, v in info.build().state_dict().items()}
+
+    def make(draft: Draft) -> dict[str, float]:
+        save_model(draft.path, info, weights)
+        return {}
+
+    return store.build(
+        stage="train", kind="model", name=name, config={"scale": scale}, inputs={}, seed=0,
+        context=CPU, make=make,
+    )  # fmt: skip
+
+
+def make_store(path: Path) -> Store:
+    store = Store(path)
+    prepare.run(prepare.PrepareConfig("faces", count=60, size=SIZE), store, CPU)
+    make_model(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("invert") / "store")
+
+
+@pytest.fixture(scope="module")
+def small(store: Store) -> Artifact:
+    return run(SMALL, store, CPU)
+
+
+class Stop(Silent):
+    """Ends the work after so many batches, and knows where each attempt began."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after, self.began, self.messages = after, list[int](), list[str]()
+
+    @contextmanager
+    def task(
+        self, description: str, total: int | None, *, unit: str = "img", done: int = 0
+    ) -> Iterator[Task]:
+        self.began.append(done)
+        yield self
+        if self.after is not None:
+            raise KeyboardInterrupt
+
+    def advance(self, n: int = 1, **stats: float) -> None:
+        if self.after is not None:
+            self.after -= 1
+            if self.after == 0:
+                raise KeyboardInterrupt
+
+    def note(self, message: str) -> None:
+        self.messages.append(message)
+
+    warn = note
+
+
+def test_latents_open_beside_their_pictures_and_rows(store: Store, small: Artifact) -> None:
+    data, made = DataSet(store.resolve(None, "data").path), LatentSet(small.path)
+    assert (len(made), made.size) == (10, SIZE)
+    numbers = [data.ids.index(i) for i in made.ids]
+    assert numbers == sorted(set(numbers))
+    assert np.array_equal(made.references(range(10)), data.images(numbers))
+    assert made.captions == [data.captions[i] for i in numbers]
+    assert np.array_equal(made.attribute("smiling"), data.attribute("smiling")[numbers])
+    assert (len(made.split("train")), len(made.split("val"))) == (7, 3)
+    assert set(made.split("val")) == {k for k, i in enumerate(numbers) if i in data.split("val")}
+    assert (small.path / "preview.png").is_file()
+    assert dict(small.config) == {
+        "r": 12, "steps": 6, "method": "fixed-point", "refinements": 3,
+        "split": "train+val", "count": 10, "batch": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["fixed-point", "simplified"])
+def test_psnr_and_mae_are_those_of_a_decode(store: Store, method: str) -> None:
+    made = run(replace(SMALL, method=method), store, CPU)
+    latents = LatentSet(made.path)
+    model, info = load_model(store.resolve(None, "model").path)
+    x_r = torch.from_numpy(latents.latents(range(10)))
+    decoded = ddim.decode(model, info.schedule, x_r, ddim.grid(12, 6)).double().numpy()
+    original = latents.references(range(10)).astype(np.float64) / 127.5 - 1
+    miss = (decoded - original).reshape(10, -1)
+    expected = 20 * np.log10(2 / np.sqrt((miss**2).mean(1)))
+    assert np.allclose(latents.measured("psnr"), expected, atol=0.1)
+    assert np.allclose(latents.measured("mae"), np.abs(miss).mean(1) / 2, rtol=0.02)
+    assert made.metrics["psnr"] == pytest.approx(expected.mean(), abs=0.1)
+    assert made.metrics["psnr_min"] == pytest.approx(expected.min(), abs=0.1)
+
+
+def test_the_better_method_decodes_nearer(store: Store, small: Artifact) -> None:
+    plain = run(replace(SMALL, method="ddim"), store, CPU)
+    simplified = run(replace(SMALL, method="simplified"), store, CPU)
+    assert small.metrics["psnr"] > plain.metrics["psnr"] + 6
+    assert plain.metrics["psnr"] > simplified.metrics["psnr"] + 6
+    assert plain.metrics["network_calls_per_image"] == 6
+    assert 6 < small.metrics["network_calls_per_image"] <= 24
+
+
+def test_more_refinements_come_nearer(store: Store, small: Artifact) -> None:
+    once = run(replace(SMALL, refinements=1), store, CPU)
+    assert small.metrics["psnr"] > once.metrics["psnr"] + 1
+    assert small.metrics["network_calls_per_image"] > once.metrics["network_calls_per_image"]
+
+
+def test_interrupted_anywhere_it_ends_as_if_it_never_was(small: Artifact, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "other")
+    began = []
+    for after in (1, 1, 5):  # in the first batch, in the second, after the last
+        with pytest.raises(KeyboardInterrupt):
+            run(SMALL, store, replace(CPU, report=(stop := Stop(after))))
+        began += stop.began
+    made = run(SMALL, store, replace(CPU, report=(stop := Stop())))
+    assert [*began, *stop.began] == [0, 4, 8, 10]
+    assert made.fresh
+    assert made.id == small.id
+
+
+def test_a_batch_that_was_half_written_is_done_again(small: Artifact, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "other")
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, store, replace(CPU, report=Stop(2)))
+    journal = next(store.root.rglob("batches.jsonl"))
+    journal.write_bytes(journal.read_bytes()[:-5])
+    made = run(SMALL, store, replace(CPU, report=(stop := Stop())))
+    assert stop.began == [4]
+    assert made.id == small.id
+
+
+def test_what_is_unchanged_is_up_to_date(store: Store, small: Artifact) -> None:
+    said = replace(SMALL, refinements=3, data="faces", model="base")
+    again = run(said, store, CPU)
+    assert (again.fresh, again.ref) == (False, small.ref)
+    with pytest.raises(Planned) as planned:
+        run(replace(said, r=13), store, replace(CPU, dry_run=True))
+    assert planned.value.plan["estimate"]["network_calls_per_image"] == 6 * 5
+
+
+@pytest.mark.parametrize(
+    ("r", "steps"), [(3, 3), (20, 20)], ids=["no more steps than r", "as far as T"]
+)
+def test_the_default_steps_fit_any_r(store: Store, r: int, steps: int) -> None:
+    made = run(InvertConfig(r=r, count=2), store, CPU)
+    assert made.config["steps"] == steps
+
+
+def test_a_larger_selection_keeps_the_smaller_one(store: Store) -> None:
+    data = DataSet(store.resolve(None, "data").path)
+    train, val = set(data.split("train")), set(data.split("val"))
+    assert (len(train), len(val)) == (54, 6)
+    before: set[int] = set()
+    for count in (1, 2, 9, 18, 30, 60):
+        chosen = select(data, "train+val", count, 0)
+        assert len(chosen) == count and list(chosen) == sorted(set(chosen))
+        assert before <= set(chosen)
+        assert len(val & set(chosen)) == min(6, count // 3)
+        before = set(chosen)
+    assert set(select(data, "val", 4, 0)) <= val
+    assert list(select(data, "train", 20, 0)) != list(select(data, "train", 20, 1))
+
+
+def test_count_0_takes_all(store: Store) -> None:
+    made = run(InvertConfig(r=2, steps=1, split="val", count=0, method="ddim"), store, CPU)
+    assert (made.metrics["images"], made.metrics["val"], made.config["count"]) == (6, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"r": 21}, "1..20"),
+        ({"r": 0}, "r=0"),
+        ({"r": 10, "steps": 11}, "11 steps"),
+        ({"r": 10, "steps": 0}, "0 steps"),
+        ({"method": "exact"}, "fixed-point"),
+        ({"method": "ddim", "refinements": 2}, "--refinements"),
+        ({"refinements": -1}, "refinements"),
+        ({"split": "test"}, "no pictures in test"),
+        ({"split": "held-out"}, "train+val"),
+        ({"count": -1}, "--count 0"),
+        ({"batch": 0}, "batch"),
+        ({"name": "a/b"}, "a/b"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused_before_any_work(
+    store: Store, settings: dict[str, object], says: str
+) -> None:
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(BadInput) as caught:
+        run(InvertConfig(**{"r": 10, **settings}), store, CPU)  # type: ignore[arg-type]
+    assert says in f"{caught.value.message} {caught.value.fix}"
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_a_store_without_data_says_how_to_make_some(tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifact) as caught:
+        run(InvertConfig(), Store(tmp_path / "none"), CPU)
+    assert "dclip prepare" in caught.value.fix
+    assert not (tmp_path / "none").exists()
+
+
+def test_pictures_that_do_not_fit_the_network(store: Store) -> None:
+    for size in (20, 24):
+        config = prepare.PrepareConfig("faces", count=3, size=size, name=f"side-{size}")
+        prepare.run(config, store, CPU)
+    with pytest.raises(BadInput) as caught:
+        run(replace(SMALL, data="side-20"), store, CPU)
+    assert "multiple of 8" in caught.value.message and "--size 16" in caught.value.fix
+    run(replace(SMALL, data="side-24"), store, replace(CPU, report=(report := Stop())))
+    assert any("trained on 16-pixel images" in message for message in report.messages)
+
+
+def test_a_model_that_overflows_makes_no_latents(store: Store) -> None:
+    wild = make_model(store, "wild", scale=1e12)
+    with pytest.raises(DclipError, match="not finite"):
+        run(replace(SMALL, model="wild", name="wild"), store, CPU)
+    assert not (store.root / "latents" / "wild").exists()
+    assert wild.ref == "model/wild/v1"

@@ -1,0 +1,184 @@
+"""The sample stage through its own door: keyed noise, any number of steps, tuned models, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dclip.context import Context, Silent, Task
+from dclip.diffusion.schedule import Schedule
+from dclip.errors import BadInput, MissingArtifact
+from dclip.models.checkpoint import ModelInfo, load_model, save_model
+from dclip.models.tuned import Full
+from dclip.models.unet import SIZES
+from dclip.stages.sample import SampleConfig, run
+from dclip.store import Artifact, Draft, Store
+
+CPU = Context(device="cpu")
+T = 40
+SMALL = SampleConfig(count=5, steps=3, batch=2)
+
+
+def make_store(path: Path) -> Store:
+    """A store with a random base model, and a random tuning of it."""
+    store = Store(path)
+    info = ModelInfo("unet", SIZES["micro"], Schedule.make("linear-rescaled", T), 16)
+
+    def base(draft: Draft) -> dict[str, float]:
+        torch.manual_seed(0)
+        weights = {k: v + 0.1 * torch.randn(v.shape) for k, v in info.build().state_dict().items()}
+        save_model(draft.path, info, weights)
+        return {}
+
+    def tuning(draft: Draft) -> dict[str, float]:
+        torch.manual_seed(1)
+        full = Full(load_model(made.path)[0])
+        for value in full.values:
+            value.data += 0.05 * torch.randn(value.shape)
+        full.save(draft.path)
+        return {}
+
+    made = store.build(
+        stage="train", kind="model", name="base", config={}, inputs={}, seed=0,
+        context=CPU, make=base,
+    )  # fmt: skip
+    store.build(
+        stage="finetune", kind="tuned", name="other", config={}, inputs={"model": made}, seed=0,
+        context=CPU, make=tuning,
+    )  # fmt: skip
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("sample") / "store")
+
+
+@pytest.fixture(scope="module")
+def small(store: Store) -> Artifact:
+    return run(SMALL, store, CPU)
+
+
+def pictures(artifact: Artifact) -> np.ndarray:
+    files = sorted((artifact.path / "images").iterdir())
+    assert [f.name for f in files] == [f"{i:04d}.png" for i in range(len(files))]
+    return np.stack([np.asarray(Image.open(f)).astype(int) for f in files])
+
+
+class Stop(Silent):
+    """Ends the work after so many batches, and knows where it began."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after, self.began = after, -1
+
+    @contextmanager
+    def task(
+        self, description: str, total: int | None, *, unit: str = "img", done: int = 0
+    ) -> Iterator[Task]:
+        self.began = done
+        yield self
+
+    def advance(self, n: int = 1, **stats: float) -> None:
+        if self.after is not None:
+            self.after -= 1
+            if self.after == 0:
+                raise KeyboardInterrupt
+
+
+def test_it_draws_different_pictures_and_a_grid_of_them(small: Artifact) -> None:
+    drawn = pictures(small)
+    assert drawn.shape == (5, 16, 16, 3)
+    for i in range(4):
+        assert np.abs(drawn[i] - drawn[i + 1]).mean() > 5
+    with Image.open(small.path / "grid.png") as grid:
+        assert grid.width > 3 * 64 and grid.height > 2 * 64
+    assert small.metrics == {"images": 5, "network_calls_per_image": 3}
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_picture_depends_on_its_own_number_alone(store: Store, sampler: str) -> None:
+    few = pictures(run(replace(SMALL, sampler=sampler), store, CPU))
+    more = pictures(run(replace(SMALL, sampler=sampler, count=7, batch=3), store, CPU))
+    assert np.abs(few - more[:5]).max() <= 1  # rounding differs with the batch
+    other = pictures(run(replace(SMALL, sampler=sampler, seed=1), store, CPU))
+    assert np.abs(few - other).mean() > 5
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("steps", [1, 7, T])
+def test_any_number_of_steps(store: Store, sampler: str, steps: int) -> None:
+    made = run(SampleConfig(sampler=sampler, steps=steps, count=1), store, CPU)
+    assert made.metrics["network_calls_per_image"] == steps
+    assert pictures(made).std() > 5
+
+
+def test_the_samplers_leave_the_same_noise_on_ways_of_their_own(
+    store: Store, small: Artifact
+) -> None:
+    one = replace(SMALL, steps=1)
+    ddim, ddpm = (pictures(run(replace(one, sampler=s), store, CPU)) for s in ("ddim", "ddpm"))
+    assert np.abs(ddim - ddpm).max() <= 1  # one step to 0 adds no noise
+    ancestral = pictures(run(replace(SMALL, sampler="ddpm"), store, CPU))
+    assert np.abs(ancestral - pictures(small)).mean() > 5
+
+
+def test_interrupted_it_ends_as_if_it_never_was(small: Artifact, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "other")
+    for after, began in ((1, 0), (1, 2), (None, 4)):
+        stop = Stop(after)
+        if after:
+            with pytest.raises(KeyboardInterrupt):
+                run(SMALL, store, replace(CPU, report=stop))
+        else:
+            made = run(SMALL, store, replace(CPU, report=stop))
+        assert stop.began == began
+    assert made.id == small.id
+    assert not run(SMALL, store, CPU).fresh
+
+
+def test_strength_goes_from_the_base_to_the_tuning_and_beyond(
+    store: Store, small: Artifact
+) -> None:
+    base = pictures(small)
+    change = []
+    for strength in (0.0, 0.5, 1.0):
+        made = run(replace(SMALL, tuned="other", strength=strength), store, CPU)
+        assert made.name == "other"
+        assert {k: v["ref"] for k, v in made.manifest.inputs.items()} == {
+            "model": "model/base/v1", "tuned": "tuned/other/v1",
+        }  # fmt: skip
+        change.append(np.abs(pictures(made) - base).mean())
+    assert change[0] == 0
+    assert 0 < change[1] < change[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"steps": T + 1}, f"1..{T}"),
+        ({"steps": 0}, "steps"),
+        ({"count": 0}, "count"),
+        ({"batch": 0}, "batch"),
+        ({"sampler": "euler"}, "ddpm"),
+        ({"strength": 0.5}, "--tuned"),
+        ({"tuned": "other", "model": "base"}, "not both"),
+        ({"tuned": "other", "strength": float("nan")}, "strength"),
+        ({"tuned": "base"}, "base"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused_before_any_work(
+    store: Store, settings: dict[str, object], says: str
+) -> None:
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises((BadInput, MissingArtifact)) as caught:
+        run(SampleConfig(**{"steps": 3, **settings}), store, CPU)  # type: ignore[arg-type]
+    assert says in f"{caught.value.message} {caught.value.fix}"
+    assert sorted(store.root.rglob("*")) == before
