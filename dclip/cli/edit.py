@@ -1,0 +1,136 @@
+"""``dclip edit``: photos in, edited photos out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dclip.cli.common import Run, command, switch
+from dclip.cli.options import Name, Seed, option, ref
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact
+
+
+@command(
+    "dclip edit photo.jpg",
+    "dclip edit photos/ --strength 0.8 --out edited",
+    "dclip edit me.jpg you.jpg --strength 0,0.5,1,1.5 --side-by-side",
+    "dclip edit photo.png --with sketch:0.8 --with smiling:0.5   # two edits at once",
+    "dclip edit photo.png --with sketch@60-100 --with smiling    # sketch at high noise alone",
+    "dclip edit --data celeba --where Smiling=-1 --count 16 --with smiling",
+    config="stages.edit:EditConfig",
+)
+def edit(
+    run: Run,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PHOTO...", help="Image files, and folders of them."),
+    ] = None,
+    tuned: Annotated[
+        list[str] | None,
+        option(
+            "--with",
+            "--tuned",
+            metavar="REF[:X]",
+            help="Tuned model, with a strength after a colon; again for more: else the newest.",
+        ),
+    ] = None,
+    strength: Annotated[
+        str | None,
+        option(
+            "--strength", metavar="X[,X...]", help="How far: 0 is the photo; one or several, 0,0.5."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, ref("data", "--data", help="Data artifact to take photos from, instead.")
+    ] = None,
+    split: Annotated[
+        str | None, option("--split", metavar="SPLIT", help="--data: train, val, test or all.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        option("--where", metavar="NAME=X", help="--data: only such samples, as Smiling=-1."),
+    ] = None,
+    count: Annotated[
+        int | None, option("--count", metavar="N", help="--data: how many samples.")
+    ] = None,
+    crop: Annotated[
+        str | None,
+        option(
+            "--crop",
+            metavar="HOW",
+            help="center, face, or pixels: else as the model's data was; square ones are whole.",
+        ),
+    ] = None,
+    r: Annotated[
+        int | None,
+        option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
+    ] = None,
+    steps: Annotated[
+        int | None, option("--steps", metavar="N", help="Steps each way: else those of the tuning.")
+    ] = None,
+    mix: Annotated[
+        str | None,
+        option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
+    ] = None,
+    direct: Annotated[
+        bool | None,
+        switch("--direct/--no-direct", help="Take the base's own errors back at every step."),
+    ] = None,
+    side_by_side: Annotated[
+        bool | None,
+        switch("--side-by-side", help="Also write original, reconstruction and edit in one."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        option("--out", metavar="DIR", help="Copy the pictures here too (--force overwrites)."),
+    ] = None,
+    strict: Annotated[
+        bool | None, switch("--strict", help="Fail at an unreadable photo instead of skipping it.")
+    ] = None,
+    name: Name = None,
+    seed: Seed = None,
+) -> None:
+    """Edit photos with tuned models, at any strength, one or several together."""
+    from dclip.stages import edit as stage
+
+    config = run.config(
+        stage.EditConfig,
+        photos=photos or None,
+        tuned=tuned or None,
+        strength=strength,
+        data=data,
+        split=split,
+        where=where or None,
+        count=count,
+        crop=crop,
+        r=r,
+        steps=steps,
+        mix=mix,
+        direct=direct,
+        side_by_side=side_by_side,
+        strict=strict,
+        name=name,
+        seed=seed,
+    )
+
+    def copies(made: Artifact) -> Mapping[str, str]:
+        if out is None:
+            return {}
+        stage.copy_pictures(made, out, overwrite=bool(run.flags.force))
+        return {"out": str(out)}
+
+    run.stage(
+        stage.run,
+        config,
+        show=copies,
+        next_commands=lambda made: [run.hint("grid", *_with(tuned), *map(str, photos or ()))],
+    )
+
+
+def _with(tuned: list[str] | None) -> list[str]:
+    return ["--tuned", "+".join(tuned)] if tuned else []

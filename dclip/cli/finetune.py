@@ -1,0 +1,146 @@
+"""``dclip finetune`` and ``dclip presets``: a base model tuned toward a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dclip.cli.common import Run, command
+from dclip.cli.options import Batch, Clip, Latents, Name, Seed, option
+
+
+def _presets(incomplete: str) -> list[str]:
+    from dclip.guidance.prompts import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+@command(
+    "dclip finetune --target sketch",
+    "dclip finetune --target 'a person in the rain' --source 'a person' --updates 300",
+    "dclip finetune --preset smiling --identity 1.0 --name smile",
+    "dclip finetune --target sketch --recipe simplified    # the report's Table 1",
+    "dclip finetune --target sketch --clip ViT-B-32:openai",
+    config="stages.finetune:FinetuneConfig",
+)
+def finetune(
+    run: Run,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="TEXT",
+            help="What to see: a prompt, or a preset's name.",
+            autocompletion=_presets,
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        option("--source", metavar="TEXT", help="What is there: else a photo of a person."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="A pair of prompts from `dclip presets`, instead.",
+            autocompletion=_presets,
+        ),
+    ] = None,
+    latents: Latents = None,
+    clip: Clip = None,
+    name: Name = None,
+    recipe: Annotated[
+        str | None,
+        option(
+            "--recipe",
+            metavar="NAME",
+            help="one-step, unrolled, stepwise or simplified: else the first.",
+        ),
+    ] = None,
+    lr: Annotated[float | None, option("--lr", metavar="X", help="Adam's rate.")] = None,
+    direction: Annotated[
+        float | None, option("--direction", metavar="X", help="Weight of the directional loss.")
+    ] = None,
+    identity: Annotated[
+        float | None, option("--identity", metavar="X", help="Weight of the identity loss (L1).")
+    ] = None,
+    batch: Batch = None,
+    updates: Annotated[int | None, option("--updates", metavar="N", help="Updates in all.")] = None,
+    epochs: Annotated[
+        int | None, option("--epochs", metavar="N", help="Passes over the latents, instead.")
+    ] = None,
+    steps: Annotated[
+        int | None, option("--steps", metavar="N", help="Decode steps in training.")
+    ] = None,
+    views: Annotated[
+        int | None,
+        option("--views", metavar="N", help="Augmented views that the CLIP sees; 0 for none."),
+    ] = None,
+    rank: Annotated[
+        int | None, option("--rank", metavar="N", help="Rank of the adapter; 0 tunes every weight.")
+    ] = None,
+    face: Annotated[
+        Path | None,
+        option("--face", metavar="FILE", help="TorchScript face network, for the face's identity."),
+    ] = None,
+    face_weight: Annotated[
+        float | None, option("--face-weight", metavar="X", help="Weight of the face's identity.")
+    ] = None,
+    seed: Seed = None,
+) -> None:
+    """Tune a base model toward a text, on inverted latents.
+
+    What is not given comes from the recipe. Held-out pictures score it as it goes.
+    """
+    from dclip.stages import finetune as stage
+
+    config = run.config(
+        stage.FinetuneConfig,
+        target=target,
+        source=source,
+        preset=preset,
+        latents=latents,
+        clip=clip,
+        name=name,
+        recipe=recipe,
+        lr=lr,
+        direction=direction,
+        identity=identity,
+        batch=batch,
+        updates=updates,
+        epochs=epochs,
+        steps=steps,
+        views=views,
+        rank=rank,
+        face=face,
+        face_weight=face_weight,
+        seed=seed,
+    )
+    run.stage(
+        stage.run,
+        config,
+        next_commands=lambda made: [
+            run.hint("edit", "photo.jpg", "--tuned", made.name),
+            run.hint("grid", "--tuned", made.name),
+        ],
+    )
+
+
+@command(
+    "dclip presets",
+    "dclip presets --json",
+    'dclip finetune --preset "$(dclip presets -q | head -1)"',
+)
+def presets(run: Run) -> None:
+    """List the presets: names for pairs of prompts."""
+    from dclip.guidance.prompts import PRESETS
+
+    rows = [
+        {"name": name, "target": pair.target, "source": pair.source, "kind": pair.kind}
+        for name, pair in PRESETS.items()
+    ]
+    columns = {"name": "preset", "source": "from", "target": "to", "kind": "kind"}
+    run.out.table(rows, columns, identity="name")
