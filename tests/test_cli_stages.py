@@ -17,11 +17,13 @@ import typer
 from dclip.cli.app import app, main
 from dclip.cli.defaults import config_defaults
 
-TINY_DATA = ("prepare", "faces", "--count", "40", "--size", "16", "--workers", "1")
+TINY_DATA = ("prepare", "faces", "--count", "40", "--size", "32", "--workers", "1")
 TINY_MODEL = (
-    *("train", "--size", "micro", "-T", "20", "--images", "64", "--batch", "16"),
+    *("train", "--size", "micro", "-T", "20", "--images", "32", "--batch", "16"),
     *("--device", "cpu"),
 )
+TINY_CLIP = (*("clip", "train", "--images", "32", "--batch", "16"), *("--device", "cpu"))
+TINY_LATENTS = ("invert", "--r", "8", "--steps", "2", "--count", "6", "--device", "cpu")
 
 
 class Shop:
@@ -43,13 +45,13 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A store with tiny data and a tiny model, in a folder without a config file."""
+    """A store with tiny data, model, CLIP and latents, in a folder without a config file."""
     folder = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("DCLIP_STORE", raising=False)
         shop = Shop(folder / "store")
-        for words in (TINY_DATA, TINY_MODEL):
+        for words in (TINY_DATA, TINY_MODEL, TINY_CLIP, TINY_LATENTS):
             assert main([*words, "-q", "--store", str(shop.folder)]) == 0
         yield shop
 
@@ -156,8 +158,18 @@ def test_the_config_file_reaches_the_stage(
         (("train", "--data", "model/faces/v1"), 2, "data"),
         (("train", "--lr", "fast"), 2, "--lr"),
         (("train", "--device", "quantum"), 2, "--device cpu"),
+        (("sample", "--sampler", "ddpn"), 2, "ddpm"),
+        (("sample", "--model", "faces", "--steps", "21"), 2, "--steps"),
+        (("invert", "--model", "faces", "--r", "21"), 2, "1..20"),
+        (("invert", "--r", "5", "--steps", "6"), 2, "1..5"),
+        (("edit",), 2, "--data"),
+        (("grid", "--columns", "edti"), 2, "original"),
+        (("finetune",), 2, "--target"),
+        (("finetune", "--target", " "), 2, "--target sketch"),
+        (("finetune", "--target", "word " * 100), 2, "shorten"),
+        (("finetune", "--target", "sketch", "--clip", "no-such-clip"), 3, "no-such-clip"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
 def test_bad_input_is_one_line_with_its_code_and_leaves_the_store_alone(
     shop: Shop,
@@ -172,6 +184,43 @@ def test_bad_input_is_one_line_with_its_code_and_leaves_the_store_alone(
     assert err.count("error: ") == 1 and "Traceback" not in err
     assert says in err
     assert sorted(shop.folder.rglob("*")) == before
+
+
+def test_the_stages_follow_one_another_up_to_a_figure(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpu = ("--device", "cpu")
+    samples = shop.json(capsys, "sample", "--model", "faces", "--count", "2", "--steps", "2", *cpu)
+    assert samples["kind"] == "samples"
+    assert [Path(p).name for p in samples["pictures"]] == ["grid.png"]
+    latents = shop.json(capsys, *TINY_LATENTS, "--data", "faces/v1", "--model", "faces/v1")
+    assert (latents["kind"], latents["metrics"]["images"]) == ("latents", 6)
+    code, out, err = shop(
+        *(capsys, "finetune", "--target", "sketch", "--latents", "faces", "--clip", "faces"),
+        *("--updates", "1", "--batch", "2", "--views", "0", *cpu),
+    )
+    assert code == 0, err
+    assert out.startswith("made  tuned/sketch/v1  ")
+    hint = f"dclip edit photo.jpg --tuned sketch --store {shop.folder} --device cpu"
+    assert hint in err
+    photo = Path(latents["path"]) / "preview.png"
+    edits = shop.json(capsys, "edit", str(photo), "--out", str(tmp_path / "out"), *cpu)
+    assert edits["out"] == str(tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["preview.png"]
+    figure = shop.json(capsys, "grid", "--rows", "1", "--tuned", "sketch", *cpu)
+    assert [Path(p).name for p in figure["pictures"]] == ["panel.png", "panel.pdf"]
+    roots = shop(capsys, "lineage", edits["ref"])[1]
+    assert "tuned: tuned/sketch/v1" in roots and "data: data/faces/v1" in roots
+
+
+def test_presets_are_a_table_whose_names_finetune_takes(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = shop.json(capsys, "presets")
+    assert {"name", "target", "source", "kind"} == rows[0].keys()
+    assert [row["name"] for row in rows] == shop(capsys, "presets", "-q")[1].splitlines()
+    code, _, err = shop(capsys, "finetune", "--preset", "skecth")
+    assert code == 2 and "sketch" in err
 
 
 def test_an_empty_store_says_what_to_run_first(

@@ -34,8 +34,12 @@ def invert(
         option(
             "--refinements",
             metavar="N",
-            help="fixed-point: at most so many network calls a step after the first: else 3.",
+            help="fixed-point: at most so many network calls a step after the first.",
         ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        option("--tolerance", metavar="X", help="fixed-point: what a decoded step may miss by."),
     ] = None,
     split: Annotated[
         str | None,
@@ -64,6 +68,7 @@ def invert(
         steps=steps,
         method=method,
         refinements=refinements,
+        tolerance=tolerance,
         split=split,
         count=count,
         batch=batch,

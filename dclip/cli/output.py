@@ -62,7 +62,8 @@ def here(path: Path) -> str:
 
 def pictures(artifact: Artifact) -> list[Path]:
     """The pictures at the top of an artifact: what a person wants to open first."""
-    return sorted(p for p in artifact.path.iterdir() if p.suffix in PICTURES)
+    found = [p for p in artifact.path.iterdir() if p.suffix in PICTURES]
+    return sorted(found, key=lambda p: (PICTURES.index(p.suffix), p.name))
 
 
 def summary(artifact: Artifact) -> dict[str, Any]:
