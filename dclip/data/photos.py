@@ -46,6 +46,10 @@ class Photos:
     def __len__(self) -> int:
         return len(self.names)
 
+    def first(self, count: int) -> Photos:
+        """The first so many of them."""
+        return Photos(self.names[:count], self.files[:count], self.sha256[:count], self.load)
+
     def fingerprint(self) -> str:
         """A hash of what the photos are and are called, wherever they lie."""
         digest = hashlib.sha256()

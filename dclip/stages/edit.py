@@ -1,0 +1,451 @@
+"""edit: photos in, photos changed by tuned models out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dclip.context import Context
+from dclip.data.dataset import DataSet
+from dclip.data.images import check_crop, save_png, to_float, to_uint8
+from dclip.data.parallel import map_threads
+from dclip.data.photos import Photos, photo_files, photo_samples
+from dclip.device import pick
+from dclip.editing import (
+    MIXES,
+    Editor,
+    PartSpec,
+    Plan,
+    Step,
+    Weights,
+    data_crop,
+    find_base,
+    find_parts,
+    make_plan,
+    numbers,
+    parse_parts,
+    psnr,
+)
+from dclip.errors import BadInput
+from dclip.figures.panel import panel
+from dclip.random import permutation
+from dclip.store import Artifact, Draft, Store, slug
+
+BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
+PANEL_ROWS = 4  # up to so many photos stand below each other, more stand side by side
+PANEL_CELL = 128
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """What to edit, with what, and how far.
+
+    Attributes:
+        photos: image files, and folders of them. They enter the result by content, not by path.
+        data: instead, a data artifact to take samples from.
+        split: of the data: "train", "val", "test" or "all".
+        where: conditions on the data's samples, such as ``Smiling=-1``.
+        count: samples to take from the data.
+        tuned: tuned models as ``REF[:STRENGTH][@LOW-HIGH]``, combined; none takes the newest.
+        strength: factor on all of them, one or several: 0 is the photo, below 0 the other way.
+        mix: "weights" or "noise", see :class:`dclip.editing.Plan`; None takes "weights" unless a
+            tuned model shall act at some t only.
+        r: label to invert to; None takes the largest that the tuned models were made for.
+        steps: steps of inversion and decode; None takes those that the models were made with.
+        direct: take the base's errors back at each step, so that strength 0 is the photo.
+        crop: "center", "face" or a number of pixels; None crops as the training data was, see
+            :func:`dclip.data.photos.fitting_crop`.
+        side_by_side: also write original, reconstruction and edit of each photo in one picture.
+        strict: fail at an unreadable photo instead of leaving it out.
+        name: the artifact's name; None takes the tuned model's.
+        seed: decides which samples of the data are taken.
+
+    Raises:
+        BadInput: settings that do not go together or are out of range.
+    """
+
+    photos: tuple[str, ...] = ()
+    data: str | None = None
+    split: str = "val"
+    where: tuple[str, ...] = ()
+    count: int = 8
+    tuned: tuple[str, ...] = ()
+    strength: float | tuple[float, ...] | str = 1.0
+    mix: str | None = None
+    r: int | None = None
+    steps: int | None = None
+    direct: bool = True
+    crop: str | None = None
+    side_by_side: bool = False
+    strict: bool = False
+    name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.photos) == (self.data is not None):
+            both = "photos and data both say what to edit" if self.photos else "what is to edit?"
+            raise BadInput(both, "name photos or folders, or give --data REF")
+        if self.where and self.data is None:
+            raise BadInput("conditions are for samples of a data artifact", "leave --where out")
+        if self.crop is not None:
+            check_crop(self.crop)
+            if self.data is not None:
+                raise BadInput("the data is cropped already", "leave --crop out")
+        if self.count < 1:
+            raise BadInput(f"count {self.count} is below 1", "use --count 1 or more")
+        if self.mix is not None and self.mix not in MIXES:
+            raise BadInput(f"mix {self.mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+        _ = self.strengths, self.parts
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strengths, in the order given."""
+        return numbers(self.strength, "strength")
+
+    @property
+    def parts(self) -> tuple[PartSpec, ...]:
+        """The tuned models that are named, or the newest."""
+        return tuple(part for text in self.tuned for part in parse_parts(text)) or (PartSpec(),)
+
+
+def run(config: EditConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Edit photos and commit them as an ``edits`` artifact.
+
+    Raises:
+        BadInput: no photo that can be read (with ``strict``: one that cannot), tuned models of
+            different bases, settings that do not fit the model.
+        MissingArtifact: no such tuned model or data, or its base is gone.
+    """
+    parts = find_parts(store, config.parts, context.report)
+    plan = make_plan(find_base(store, parts), parts, r=config.r, steps=config.steps, mix=config.mix)
+    photos, inputs, settings = _photos(config, plan, store, context)
+    device = pick(context.device)
+    names = list(dict.fromkeys(part.artifact.name for part in parts))
+    artifact = store.build(
+        stage="edit",
+        kind="edits",
+        name=config.name or slug("-".join(names)),
+        config={
+            **settings,
+            **plan.settings(),
+            "strength": config.strengths,
+            "captions": [
+                plan.caption(s, always=len(config.strengths) > 1) for s in config.strengths
+            ],
+            "direct": config.direct,
+            "side_by_side": config.side_by_side,
+        },
+        inputs={**plan.inputs(), **inputs},
+        seed=config.seed,
+        context=context,
+        estimate={
+            "photos": len(photos),
+            "pictures": len(photos) * len(config.strengths),
+            "steps": len(photos) * _steps(plan, config),
+        },
+        make=lambda draft: _Editing(
+            config, photos, Editor(plan, Weights(plan.base, device)), context, draft
+        ).run(),
+    )
+    skipped = artifact.metrics["skipped"]
+    if skipped:
+        said = f"{skipped} of {len(photos)} photos could not be read"
+        where = artifact.path / "skipped.csv"
+        if config.strict:
+            raise BadInput(f"{said}: see {where}", "remove them, or leave --strict out")
+        context.report.warn(f"{said} and were left out: see {where}")
+    return artifact
+
+
+def _photos(
+    config: EditConfig, plan: Plan, store: Store, context: Context
+) -> tuple[Photos, dict[str, Artifact], dict[str, Any]]:
+    """The photos, the artifact that they are from, and what identifies them in the config."""
+    size = plan.info.image_size
+    if config.data is None:
+        like = None if config.crop else data_crop(store, plan.base)
+        photos = photo_files(
+            config.photos, size=size, crop=config.crop, like=like, workers=context.workers
+        )
+        if like == "face":
+            context.report.note("photos are cropped closely, as the model's data was: see --crop")
+        settings = {
+            "photos": len(photos),
+            "content": photos.fingerprint(),
+            "crop": config.crop or f"as {like or 'center'}",
+        }
+        return photos, {}, settings
+    source = store.resolve(config.data, "data", context.report)
+    data = DataSet(source.path)
+    chosen = data.split(config.split)
+    if config.where:
+        chosen = np.intersect1d(chosen, data.where(*config.where))
+    if not len(chosen):
+        which = " and ".join([f"split {config.split}", *config.where])
+        raise BadInput(f"{source.ref} has no samples with {which}", "choose another --split")
+    order = permutation(len(chosen), config.seed, "edit")[: config.count]
+    chosen = np.sort(chosen[order])
+    if len(chosen) < config.count:
+        context.report.note(f"{source.ref} has only {len(chosen)} such samples")
+    photos = photo_samples(data, chosen, size=size)
+    return photos, {"data": source}, {"samples": chosen.tolist()}
+
+
+def _steps(plan: Plan, config: EditConfig) -> int:
+    """Steps that one photo takes."""
+    decodes = 1 + len(config.strengths)
+    return len(plan.inversion_grid) - 1 + decodes * plan.steps
+
+
+@dataclass(frozen=True)
+class _Edited:
+    """A batch: photos, reconstructions and, for each strength, edits, all uint8 (B,3,H,W)."""
+
+    original: Pixels
+    reconstruction: Pixels
+    edits: tuple[Pixels, ...]
+    psnr: tuple[float, ...]
+
+
+class _Editing:
+    """One run over the photos, in batches of fixed borders, so that a resumed run is the same."""
+
+    def __init__(
+        self, config: EditConfig, photos: Photos, editor: Editor, context: Context, draft: Draft
+    ) -> None:
+        self.config, self.photos, self.editor = config, photos, editor
+        self.context, self.draft = context, draft
+        self.strengths = config.strengths
+        several = len(self.strengths) > 1
+        self.captions = [editor.plan.caption(s, always=several) for s in self.strengths]
+        self.endings = [f"_{s:g}" if several else "" for s in self.strengths]
+
+    def run(self) -> dict[str, Any]:
+        journal = _Journal(self.draft.scratch / "batches.jsonl")
+        total, each = len(self.photos), _steps(self.editor.plan, self.config)
+        done = journal.photos
+        with self.context.report.task(
+            "editing", total * each, unit="step", done=done * each
+        ) as task:
+            while done < total:
+                numbers = range(done, min(done + BATCH, total))
+                kept, pictures, failures = self._load(numbers, journal)
+                task.advance(len(failures) * each)
+                rows: list[dict[str, Any]] = []
+                if kept:
+                    edited = self._edit(pictures, partial(task.advance, len(kept)))
+                    rows = self._write(kept, edited)
+                journal.add(len(numbers), rows, failures)
+                done = journal.photos
+        rows, failures = journal.rows, journal.failures
+        if not rows:
+            journal.drop()
+            reason = failures[0]["reason"]
+            raise BadInput(f"none of the {total} photos can be read; the first: {reason}")
+        _write_csv(self.draft.path / "samples.csv", rows, list(rows[0]))
+        _write_csv(self.draft.path / "skipped.csv", failures, ["file", "reason"])
+        last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
+        decibels = [row["psnr"] for row in rows]
+        return {
+            "photos": len(last),
+            "skipped": len(failures),
+            "psnr": float(np.mean(decibels)),
+            "psnr_min": float(np.min(decibels)),
+            "change": float(np.mean(last)),
+        }
+
+    def _load(
+        self, numbers: range, journal: _Journal
+    ) -> tuple[list[int], list[Pixels], list[dict[str, Any]]]:
+        """Decode a batch of photos; with ``strict``, fail at what cannot be."""
+
+        def one(number: int) -> Pixels | str:
+            try:
+                return self.photos.load(number)
+            except BadInput as error:
+                return error.message
+
+        loaded = list(map_threads(one, numbers, self.context.workers))
+        failures = [
+            {"file": self.photos.files[number], "reason": result}
+            for number, result in zip(numbers, loaded, strict=True)
+            if isinstance(result, str)
+        ]
+        if failures and self.config.strict:
+            journal.drop()
+            raise BadInput(failures[0]["reason"], "remove it, or leave --strict out")
+        pairs = [
+            (number, result)
+            for number, result in zip(numbers, loaded, strict=True)
+            if not isinstance(result, str)
+        ]
+        return [number for number, _ in pairs], [pixels for _, pixels in pairs], failures
+
+    def _edit(self, pictures: Sequence[Pixels], on_step: Step) -> _Edited:
+        u8 = np.stack(pictures)
+        x0 = to_float(torch.from_numpy(u8)).to(self.editor.device)
+        x_r, replay = self.editor.invert(x0, on_step)
+        offsets = replay if self.config.direct else None
+        reconstruction = self.editor.decode(x_r, offsets, 0.0, on_step)
+        edits = [self.editor.decode(x_r, offsets, s, on_step) for s in self.strengths]
+        return _Edited(
+            u8,
+            _u8(reconstruction),
+            tuple(_u8(edit) for edit in edits),
+            tuple(psnr(reconstruction, x0).tolist()),
+        )
+
+    def _write(self, numbers: Sequence[int], edited: _Edited) -> list[dict[str, Any]]:
+        """Write the pictures of a batch; returns its rows of ``samples.csv``."""
+        rows = []
+        for k, number in enumerate(numbers):
+            name = self.photos.names[number]
+            save_png(self.draft.path / "originals" / f"{name}.png", _hwc(edited.original[k]))
+            for s, strength in enumerate(self.strengths):
+                picture = f"images/{name}{self.endings[s]}.png"
+                save_png(self.draft.path / picture, _hwc(edited.edits[s][k]))
+                change = np.abs(edited.edits[s][k] / 255.0 - edited.original[k] / 255.0)
+                rows.append(
+                    {
+                        "index": number,
+                        "name": name,
+                        "file": self.photos.files[number],
+                        "sha256": self.photos.sha256[number],
+                        "strength": strength,
+                        "psnr": round(edited.psnr[k], 2),
+                        "change": round(float(change.mean()), 5),
+                        "picture": picture,
+                    }
+                )
+            if self.config.side_by_side:
+                row = [edited.original[k], edited.reconstruction[k], *(e[k] for e in edited.edits)]
+                columns = ["original", "reconstruction", *self.captions]
+                picture = f"images/{name}_panel.png"
+                cell = panel_cell(self.editor.plan.info.image_size, 256)
+                save_png(self.draft.path / picture, panel([row], columns=columns, cell=cell))
+        if not (self.draft.path / "panel.png").exists():
+            self._panel(edited)
+        return rows
+
+    def _panel(self, edited: _Edited) -> None:
+        captions = ["original", "reconstruction", *self.captions]
+        kinds = [edited.original, edited.reconstruction, *edited.edits]
+        count = len(edited.original)
+        cell = panel_cell(self.editor.plan.info.image_size, PANEL_CELL)
+        if count <= PANEL_ROWS:
+            rows = [[pictures[k] for pictures in kinds] for k in range(count)]
+            sheet = panel(rows, columns=captions, cell=cell)
+        else:
+            width = min(count, BATCH // 2)
+            bands = [
+                list(pictures[at : at + width])
+                for at in range(0, count, width)
+                for pictures in kinds
+            ]
+            sheet = panel(bands, labels=captions * -(-count // width), cell=cell)
+        save_png(self.draft.path / "panel.png", sheet)
+
+
+def panel_cell(size: int, about: int) -> int:
+    """The multiple of a picture's side that is nearest to ``about`` pixels: no blur."""
+    return size * max(1, round(about / size))
+
+
+def copy_pictures(artifact: Artifact, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy an ``edits`` artifact's pictures into a folder; returns where each one is.
+
+    Args:
+        folder: made where it is not there.
+        overwrite: replace files of the same names; files that are the same already always pass.
+
+    Raises:
+        BadInput: a file of that name with another content, or ``folder`` is a file.
+    """
+    sources = sorted((artifact.path / "images").iterdir())
+    folder = folder.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file", "name a folder with --out")
+    targets = [folder / source.name for source in sources]
+    if not overwrite:
+        for source, target in zip(sources, targets, strict=True):
+            if target.exists() and (
+                not target.is_file() or target.read_bytes() != source.read_bytes()
+            ):
+                raise BadInput(
+                    f"{target} is there already",
+                    f"name another folder, or say --force (the edits are in {artifact.path})",
+                )
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in zip(sources, targets, strict=True):
+        if not (target.is_file() and target.read_bytes() == source.read_bytes()):
+            shutil.copyfile(source, target)
+    return targets
+
+
+class _Journal:
+    """One line a batch, written after the batch's pictures are on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.photos = 0
+        self.rows: list[dict[str, Any]] = []
+        self.failures: list[dict[str, Any]] = []
+        good = 0
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                self._take(entry)
+                good += len(line)
+            os.truncate(path, good)
+
+    def add(self, photos: int, rows: list[dict[str, Any]], failures: list[dict[str, Any]]) -> None:
+        entry = {"photos": photos, "rows": rows, "failures": failures}
+        with self._path.open("ab") as file:
+            file.write(json.dumps(entry).encode() + b"\n")
+        self._take(entry)
+
+    def drop(self) -> None:
+        """Forget everything, so that the store does not keep the draft to go on from."""
+        self._path.unlink(missing_ok=True)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        self.photos += entry["photos"]
+        self.rows += entry["rows"]
+        self.failures += entry["failures"]
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.write_bytes(text.getvalue().encode("utf-8", "replace"))
+
+
+def _u8(x: Tensor) -> Pixels:
+    pixels: Pixels = to_uint8(x).cpu().numpy()
+    return pixels
+
+
+def _hwc(pixels: Pixels) -> Pixels:
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))

@@ -1,0 +1,417 @@
+"""grid: figures of photos, latents, reconstructions and edits, side by side, for print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dclip.context import Context
+from dclip.data.dataset import LatentSet
+from dclip.data.images import check_crop, to_float, to_uint8
+from dclip.data.photos import Photos, photo_files, photo_samples
+from dclip.device import pick
+from dclip.editing import (
+    MIXES,
+    Editor,
+    Part,
+    PartSpec,
+    Plan,
+    Step,
+    Weights,
+    as_picture,
+    data_crop,
+    find_base,
+    find_parts,
+    make_plan,
+    numbers,
+    parse_parts,
+)
+from dclip.errors import BadInput, DclipError
+from dclip.figures.panel import layout
+from dclip.figures.pdf import save_pdf
+from dclip.random import permutation
+from dclip.store import Artifact, Draft, Store
+
+DPI = 300
+MM = 25.4  # an inch in millimetres
+CELL = 384  # pixels of a picture's side, about: 32 mm at 300 dpi
+BATCH = 16
+ROWS = 3  # held-out photos, as in the report's Figure 3
+MOST = 8  # photos that are named, where nobody says how many rows
+KINDS = ("original", "latent", "reconstruction", "edit")
+
+_COLUMN = re.compile(
+    r"(?P<kind>\w+)(?::(?P<spec>.+?))?(?:@(?P<strength>[-+]?(?:\d+\.?\d*|\.\d+)))?", re.DOTALL
+)
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """One column as the user names it.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        spec: of an edit: the tuned models, see :func:`dclip.editing.parse_parts`; "" is those of
+            the config.
+        strength: of an edit; None takes those of the config, one column each.
+    """
+
+    kind: str
+    spec: str = ""
+    strength: float | None = None
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """What to show.
+
+    Attributes:
+        tuned: tuned models; each entry is one edit, written as for ``dclip edit --with``:
+            ``sketch``, ``sketch:0.8+smiling``. None takes the newest.
+        latents: latents artifact whose held-out photos to show; None takes the one that the first
+            tuned model was made on, else the newest.
+        photos: image files and folders to show instead.
+        columns: what to show of each photo: ``original``, ``latent``, ``reconstruction``,
+            ``edit`` (every entry of ``tuned``), ``edit:NAME``, ``edit:NAME@STRENGTH``.
+        rows: how many photos; None takes 3, or those that ``photos`` names, up to 8.
+        strengths: of the edits whose column names none; each gets a column.
+        steps: of inversion and decode; None takes those that the models were made with. Of
+            several, each gets a column.
+        r, mix, direct, crop: as for ``dclip edit``.
+        captions: name the columns.
+        title: a heading.
+        transpose: photos beside each other instead of below.
+        cell: side of a picture in pixels at 300 dpi; None takes the multiple of the picture's
+            own side that is nearest to 32 mm.
+        name: the artifact's name; None takes the first tuned model's.
+        seed: decides which held-out photos are shown.
+
+    Raises:
+        BadInput: settings that do not go together or are out of range.
+    """
+
+    tuned: tuple[str, ...] = ()
+    latents: str | None = None
+    photos: tuple[str, ...] = ()
+    columns: str | tuple[str, ...] = "original,latent,edit"
+    rows: int | None = None
+    strengths: float | tuple[float, ...] | str = 1.0
+    steps: int | tuple[int, ...] | str | None = None
+    r: int | None = None
+    mix: str | None = None
+    direct: bool = True
+    crop: str | None = None
+    captions: bool = True
+    title: str = ""
+    transpose: bool = False
+    cell: int | None = None
+    name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.photos and self.latents:
+            raise BadInput("photos and latents both say what to show", "give one of them")
+        if self.crop is not None:
+            check_crop(self.crop)
+            if not self.photos:
+                raise BadInput("latents are cropped already", "leave --crop out")
+        if self.rows is not None and self.rows < 1:
+            raise BadInput(f"rows {self.rows} is below 1", "use --rows 1 or more")
+        if self.cell is not None and not 16 <= self.cell <= 2048:
+            raise BadInput(f"cell {self.cell} is outside 16..2048", "use e.g. --cell 384")
+        if self.mix is not None and self.mix not in MIXES:
+            raise BadInput(f"mix {self.mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+        for text in self.tuned:
+            parse_parts(text)
+        _ = self.column_specs, self.strength_values, self.step_counts
+
+    @property
+    def column_specs(self) -> tuple[ColumnSpec, ...]:
+        """The columns, read."""
+        texts = self.columns.split(",") if isinstance(self.columns, str) else self.columns
+        return tuple(parse_column(text.strip()) for text in texts)
+
+    @property
+    def strength_values(self) -> tuple[float, ...]:
+        """The strengths, in the order given."""
+        return numbers(self.strengths, "strengths")
+
+    @property
+    def step_counts(self) -> tuple[int | None, ...]:
+        """The steps, in the order given; (None,) for those of the models."""
+        if self.steps is None:
+            return (None,)
+        values = numbers(self.steps, "steps")
+        if any(value != int(value) or value < 1 for value in values):
+            raise BadInput(f"steps {self.steps!r} are not whole numbers of 1 or more")
+        return tuple(int(value) for value in values)
+
+
+def parse_column(text: str) -> ColumnSpec:
+    """Read ``original``, ``edit``, ``edit:NAME``, ``edit:NAME@0.5`` and the like.
+
+    Raises:
+        BadInput: not of that form.
+    """
+    match = _COLUMN.fullmatch(text)
+    how = f"columns are {', '.join(KINDS)}, edit:NAME and edit:NAME@STRENGTH"
+    if match is None or match["kind"] not in KINDS:
+        raise BadInput(f"cannot read the column {text!r}", how)
+    kind, spec, strength = match["kind"], match["spec"] or "", match["strength"]
+    if kind != "edit" and (spec or strength):
+        raise BadInput(f"the column {text!r} names a model or strength, which only edits have", how)
+    if spec:
+        parse_parts(spec)
+    return ColumnSpec(kind, spec, float(strength) if strength else None)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column to draw: what it shows, with which plan, how far."""
+
+    kind: str
+    plan: Plan
+    strength: float
+    caption: str
+
+    def settings(self) -> dict[str, Any]:
+        """As the artifact's config holds it."""
+        return {"kind": self.kind, "strength": self.strength, "caption": self.caption} | (
+            self.plan.settings() if self.kind != "original" else {}
+        )
+
+
+def run(config: GridConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Draw a figure and commit it as a ``figure`` artifact: ``panel.png`` and ``panel.pdf``.
+
+    Raises:
+        BadInput: columns that cannot be drawn, photos that cannot be read, models of different
+            bases.
+        MissingArtifact: no tuned model, or no latents.
+    """
+    edits = _edits(config, store, context)
+    latents = None if edits and config.photos else _latents(config, edits, store, context)
+    columns = _columns(config, edits, latents, store)
+    lead = columns[0].plan
+    photos, settings = _photos(config, lead, latents, store, context)
+    inputs = replace(lead, parts=tuple(p for parts in edits.values() for p in parts)).inputs()
+    if latents is not None:
+        inputs["latents"] = latents
+    size = lead.info.image_size
+    cell = config.cell or size * max(1, round(CELL / size))
+    device = pick(context.device)
+    first = inputs.get("tuned") or latents or lead.base
+    return store.build(
+        stage="grid",
+        kind="figure",
+        name=config.name or first.name,
+        config={
+            **settings,
+            "columns": [column.settings() for column in columns],
+            "direct": config.direct,
+            "captions": config.captions,
+            "title": config.title,
+            "transpose": config.transpose,
+            "cell": cell,
+        },
+        inputs=inputs,
+        seed=config.seed,
+        context=context,
+        estimate={"photos": len(photos), "columns": len(columns), "cell": cell, "dpi": DPI},
+        make=lambda draft: _Drawing(
+            config, columns, photos, Weights(lead.base, device), context
+        ).run(draft, cell),
+    )
+
+
+def _edits(config: GridConfig, store: Store, context: Context) -> dict[str, tuple[Part, ...]]:
+    """The tuned models of every edit that a column asks for, by how they are written there."""
+    return {
+        text: find_parts(store, parse_parts(text) if text else [PartSpec()], context.report)
+        for column in config.column_specs
+        for text in _texts(column, config)
+    }
+
+
+def _texts(column: ColumnSpec, config: GridConfig) -> Sequence[str]:
+    if column.kind != "edit":
+        return ()
+    return [column.spec] if column.spec else config.tuned or [""]
+
+
+def _latents(
+    config: GridConfig, edits: Mapping[str, tuple[Part, ...]], store: Store, context: Context
+) -> Artifact:
+    """The latents that are named, or that the first tuned model was made on, or the newest."""
+    if config.latents is None and edits:
+        tuned = next(iter(edits.values()))[0].artifact
+        source = tuned.manifest.inputs.get("latents")
+        if source is not None:
+            with suppress(DclipError):
+                found = store.resolve(source["id"], "latents")
+                context.report.note(f"using {found.ref}, which {tuned.ref} was tuned on")
+                return found
+    return store.resolve(config.latents, "latents", context.report)
+
+
+def _columns(
+    config: GridConfig,
+    edits: Mapping[str, tuple[Part, ...]],
+    latents: Artifact | None,
+    store: Store,
+) -> list[Column]:
+    """The columns to draw, those of several strengths or steps spread out."""
+    counts = config.step_counts
+    if edits:
+        base = find_base(store, [part for parts in edits.values() for part in parts])
+
+        def plan(parts: Sequence[Part], steps: int | None) -> Plan:
+            return make_plan(base, parts, r=config.r, steps=steps, mix=config.mix)
+
+        leads = [replace(plan(next(iter(edits.values())), n), parts=()) for n in counts]
+    else:
+        assert latents is not None
+        made = latents.config
+        base = store.resolve(latents.manifest.inputs["model"]["id"], "model")
+        leads = [
+            make_plan(base, (), r=config.r or int(made["r"]), steps=n or int(made["steps"]))
+            for n in counts
+        ]
+    columns: list[Column] = []
+    for spec in config.column_specs:
+        if spec.kind in ("original", "latent"):
+            columns.append(Column(spec.kind, leads[0], 0.0, spec.kind))
+        elif spec.kind == "reconstruction":
+            # With the base's errors taken back, every number of steps gives the photo.
+            shown = zip(leads, counts, strict=True) if not config.direct else [(leads[0], None)]
+            columns += [
+                Column(spec.kind, lead, 0.0, _caption(spec.kind, n, len(counts)))
+                for lead, n in shown
+            ]
+        else:
+            strengths = config.strength_values if spec.strength is None else (spec.strength,)
+            always = len(strengths) > 1 or spec.strength is not None
+            for text, n in product(_texts(spec, config), counts):
+                made_with = plan(edits[text], n)
+                for s in strengths:
+                    name = made_with.caption(s, always=always)
+                    caption = _caption(name, n, len(counts))
+                    columns.append(Column("edit", made_with, s, caption))
+    return columns
+
+
+def _caption(name: str, steps: int | None, of: int) -> str:
+    return name if steps is None or of == 1 else f"{name}, {steps} step{'s' * (steps > 1)}"
+
+
+def _photos(
+    config: GridConfig, lead: Plan, latents: Artifact | None, store: Store, context: Context
+) -> tuple[Photos, dict[str, Any]]:
+    """The photos to show, and what identifies them in the config."""
+    size = lead.info.image_size
+    if config.photos:
+        like = None if config.crop else data_crop(store, lead.base)
+        photos = photo_files(
+            config.photos, size=size, crop=config.crop, like=like, workers=context.workers
+        )
+        count = config.rows or min(len(photos), MOST)
+        if count < len(photos):
+            context.report.note(f"showing the first {count} of {len(photos)} photos: see --rows")
+        photos = photos.first(count)
+        crop = config.crop or f"as {like or 'center'}"
+        return photos, {"content": photos.fingerprint(), "crop": crop}
+    assert latents is not None
+    data = LatentSet(latents.path)
+    held_out = data.split("val")
+    if not len(held_out):
+        context.report.note(f"{latents.ref} holds no held-out photos; showing others")
+        held_out = data.split("all")
+    chosen = np.sort(held_out[permutation(len(held_out), config.seed, "grid")[: config.rows or ROWS]])
+    if len(chosen) < (config.rows or 1):
+        context.report.note(f"{latents.ref} has only {len(chosen)} such photos")
+    return photo_samples(data, chosen, size=size), {"samples": chosen.tolist()}
+
+
+class _Drawing:
+    """One figure: a column's pictures are computed for all photos, an inversion once a plan."""
+
+    def __init__(
+        self,
+        config: GridConfig,
+        columns: Sequence[Column],
+        photos: Photos,
+        weights: Weights,
+        context: Context,
+    ) -> None:
+        self.config, self.columns, self.context = config, columns, context
+        self.weights, self.photos = weights, photos
+
+    def run(self, draft: Draft, cell: int) -> dict[str, Any]:
+        originals = np.stack([self.photos.load(n) for n in range(len(self.photos))])
+        blocks = [originals[at : at + BATCH] for at in range(0, len(originals), BATCH)]
+        with self.context.report.task(
+            "drawing", self._steps() * len(originals), unit="step"
+        ) as task:
+            drawn = [self._block(block, partial(task.advance, len(block))) for block in blocks]
+        columns = [np.concatenate(parts) for parts in zip(*drawn, strict=True)]
+        names = [column.caption for column in self.columns] if self.config.captions else []
+        if self.config.transpose:
+            rows, labels, heads = [list(column) for column in columns], names, []
+        else:
+            rows = [list(row) for row in zip(*columns, strict=True)]
+            labels, heads = [], names
+        figure = layout(rows, columns=heads, labels=labels, title=self.config.title, cell=cell)
+        figure.draw().save(draft.path / "panel.png", dpi=(DPI, DPI))
+        save_pdf(draft.path / "panel.pdf", figure, DPI)
+        return {
+            "photos": len(originals),
+            "columns": len(columns),
+            "width_mm": round(figure.width / DPI * MM, 1),
+            "height_mm": round(figure.height / DPI * MM, 1),
+        }
+
+    def _block(self, pixels: Pixels, on_step: Step) -> list[Pixels]:
+        """Every column's pictures (B,3,H,W) of one batch of photos."""
+        x0 = to_float(torch.from_numpy(pixels)).to(self.weights.device)
+        inverted: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        out = []
+        for column in self.columns:
+            if column.kind == "original":
+                out.append(pixels)
+                continue
+            editor = Editor(column.plan, self.weights)
+            path = _path(column.plan)
+            if path not in inverted:
+                inverted[path] = editor.invert(x0, on_step)
+            x_r, offsets = inverted[path]
+            if column.kind == "latent":
+                out.append(as_picture(x_r).cpu().numpy())
+                continue
+            replay = offsets if self.config.direct else None
+            decoded = editor.decode(x_r, replay, column.strength, on_step)
+            out.append(to_uint8(decoded).cpu().numpy())
+        return out
+
+    def _steps(self) -> int:
+        """Steps that one photo takes."""
+        shown = [column for column in self.columns if column.kind != "original"]
+        paths = {_path(column.plan): column.plan for column in shown}
+        inversions = sum(len(plan.inversion_grid) - 1 for plan in paths.values())
+        return inversions + sum(c.plan.steps for c in shown if c.kind != "latent")
+
+
+def _path(plan: Plan) -> tuple[int, ...]:
+    """What an inversion depends on."""
+    return (plan.r, plan.steps, plan.steps_for)
