@@ -20,8 +20,14 @@ from dclip.errors import BadInput
 
 Method = Literal["ddim", "fixed-point", "simplified"]
 
-REFINEMENTS = 3
-TOLERANCE = 1e-5
+REFINEMENTS = 24
+"""Most network calls that a step may take after its first; few steps but the first come near."""
+
+TOLERANCE = 1e-3
+"""What a decode of one step may miss by, RMS; the state that is kept misses by about a tenth."""
+
+# Anderson mixing over three guesses. More gain nothing: the first step's slow directions are not
+# linear enough for an older guess to say something about them.
 _MEMORY = 2
 
 
@@ -41,7 +47,9 @@ def invert(
     - ``ddim``: eps at the state that the step comes from, with the label that it goes to, as
       diffusers' DDIMInverseScheduler is driven. One network call a step, error O(h^2) a step.
     - ``fixed-point``: refine until eps is taken at the state that the step arrives at, so that
-      :func:`dclip.diffusion.ddim.decode` on the same grid returns the photo.
+      :func:`dclip.diffusion.ddim.decode` on the same grid returns the photo. Nearly all that a
+      round trip loses is lost in the first step, whose decode must return what the network would
+      rather have denoised away; so calls are spent by need, many there and one or two later.
     - ``simplified``: equation (3) of "A Simplified Implementation of DiffusionCLIP":
       ``x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps(x_s, s)`` with the *original* x0. This is no
       inversion: each state is x0 noised afresh with the last prediction, and what the network
@@ -52,13 +60,15 @@ def invert(
     Args:
         x0: (B,C,H,W) in [-1, 1].
         grid: increasing labels from :func:`dclip.diffusion.ddim.grid`.
-        refinements: fixed-point only: network calls a step after the first, at most.
-        tolerance: fixed-point only: a sample is done with a step when a decode of that step
-            would miss by less than this (RMS over its values).
+        refinements: fixed-point only: network calls a step after its first, at most. 0 costs
+            what ``ddim`` costs and is closer, by the first guess that earlier steps give.
+        tolerance: fixed-point only: a sample is done with a step once a guess was tried that a
+            decode of the step would miss by less than this (RMS over its values). 0 always
+            makes all refinements.
         on_step: see :data:`dclip.diffusion.network.OnStep`; ``t`` is the label arrived at.
 
     Raises:
-        BadInput: an unknown method, refinements below 0, or a grid that does not fit.
+        BadInput: an unknown method, refinements or tolerance below 0, or a grid that does not fit.
     """
     check_grid(schedule, grid)
     if method not in get_args(Method):
@@ -67,6 +77,8 @@ def invert(
         )
     if refinements < 0:
         raise BadInput(f"refinements={refinements}", fix="choose --refinements of 0 or more")
+    if not tolerance >= 0:
+        raise BadInput(f"tolerance={tolerance}", fix="choose a tolerance of 0 or more")
     x = x0
     past: list[tuple[int, Tensor]] = []
     for index, (s, t) in enumerate(pairwise(grid)):
@@ -78,7 +90,9 @@ def invert(
             if method == "ddim":
                 eps = predict(model, x, t)
             else:
-                eps = _implicit_eps(model, schedule, x, s, t, past, refinements, tolerance)
+                guess = _extrapolate(past, t) if past else predict(model, x, t)
+                calls = refinements + (1 if past else 0)
+                eps = _implicit_eps(model, schedule, x, s, t, guess, calls, tolerance)
                 past = [*past[-1:], (t, eps)]
             x = step(schedule, x, eps, s, t)
         if on_step:
@@ -129,63 +143,67 @@ def _implicit_eps(
     x_s: Tensor,
     s: int,
     t: int,
-    past: Sequence[tuple[int, Tensor]],
-    refinements: int,
+    guess: Tensor,
+    calls: int,
     tolerance: float,
 ) -> Tensor:
     """Solve ``eps = model(step(x_s, eps), t)``: the noise that a decode will find at x_t.
 
     Because x_t is x_s moved along eps, the unknown is eps itself, and ``miss * (value - guess)``
     is exactly what a decode of this step would miss x_s by. Two things make the plain iteration
-    (AIDI, FPI, ReNoise) converge in fewer calls: a first guess from the earlier steps, and
-    Anderson mixing. Samples are solved apart from each other: a result does not depend on what
-    else is in the batch.
+    (AIDI, 2309.04907; ReNoise, 2403.14602) converge in fewer calls: a first guess from the earlier
+    steps, and Anderson mixing. A sample that is done is left alone, and samples are solved apart
+    from each other, so that no result depends on what else is in the batch.
     """
     a_s, b_s = schedule.coefficients(s)
     a_t, b_t = schedule.coefficients(t)
     miss = abs(b_s - b_t * a_s / a_t)
-    guess = _extrapolate(past, t) if past else predict(model, x_s, t)
     guesses: list[Tensor] = []
     values: list[Tensor] = []
-    done = torch.zeros(x_s.shape[0], dtype=torch.bool, device=x_s.device)
-    for _ in range(refinements + 1 if past else refinements):
+    done = torch.zeros_like(_dot(guess, guess), dtype=torch.bool)
+    for _ in range(calls):
         value = predict(model, step(schedule, x_s, guess, s, t), t)
         guesses = [*guesses[-_MEMORY:], guess]
         values = [*values[-_MEMORY:], value]
-        guess = torch.where(_per_sample(done, guess), guess, _anderson(guesses, values))
-        done = done | (miss * _rms(value - guesses[-1]) < tolerance)
+        guess = torch.where(done, guess, _anderson(guesses, values))
+        residual = values[-1] - guesses[-1]
+        done = done | (miss**2 * _dot(residual, residual) < tolerance**2 * residual[0].numel())
         if bool(done.all()):
             break
     return guess
 
 
 def _extrapolate(past: Sequence[tuple[int, Tensor]], t: int) -> Tensor:
+    """Where eps, known at one or two earlier labels, is likely to be at ``t``: on their line."""
     if len(past) == 1:
         return past[0][1]
-    (t0, e0), (t1, e1) = past
-    w = (t - t1) / (t1 - t0)
-    return e1 + w * (e1 - e0)
-
-
-def _rms(x: Tensor) -> Tensor:
-    return x.flatten(1).square().mean(1).sqrt()
-
-
-def _per_sample(v: Tensor, like: Tensor) -> Tensor:
-    return v.view(-1, *[1] * (like.dim() - 1))
+    (t_1, eps_1), (t_2, eps_2) = past
+    return eps_2 + (t - t_2) / (t_2 - t_1) * (eps_2 - eps_1)
 
 
 def _anderson(guesses: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    """Anderson mixing."""
-    if len(guesses) == 1:
-        return values[-1]
-    v = torch.stack([x.flatten(1) for x in values], 1)
-    r = v - torch.stack([x.flatten(1) for x in guesses], 1)
-    dr, dv = r[:, 1:] - r[:, :-1], v[:, 1:] - v[:, :-1]
-    gram = dr @ dr.transpose(1, 2)
-    m = gram.shape[-1]
-    ridge = gram.diagonal(dim1=1, dim2=2).mean(1) * 1e-6 + torch.finfo(v.dtype).tiny
-    gram = gram + ridge[:, None, None] * torch.eye(m, dtype=v.dtype, device=v.device)
-    gamma = torch.linalg.solve(gram, dr @ r[:, -1:].transpose(1, 2))
-    mixed: Tensor = v[:, -1] - (gamma.transpose(1, 2) @ dv)[:, 0]
-    return mixed.view_as(values[-1])
+    """Anderson mixing for ``guess = value``, per sample (Walker & Ni 2011, section 2).
+
+    The mixture of the values whose residuals ``value - guess`` cancel best in least squares, by
+    Gram-Schmidt on the residuals' differences, newest first.
+    """
+    residuals = [value - guess for guess, value in zip(guesses, values, strict=True)]
+    mixed, left = values[-1], residuals[-1]
+    basis: list[tuple[Tensor, Tensor, Tensor]] = []
+    for i in reversed(range(len(values) - 1)):
+        dr, dv = residuals[i + 1] - residuals[i], values[i + 1] - values[i]
+        # Of a difference that repeats the earlier ones only rounding is left: the floor mutes it.
+        floor = 1e-6 * _dot(dr, dr) + torch.finfo(dr.dtype).tiny
+        for br, bv, norm in basis:
+            weight = _dot(br, dr) / norm
+            dr, dv = dr - weight * br, dv - weight * bv
+        norm = _dot(dr, dr) + floor
+        weight = _dot(dr, left) / norm
+        mixed, left = mixed - weight * dv, left - weight * dr
+        basis.append((dr, dv, norm))
+    return mixed
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Inner product of each sample with its own: (B,C,H,W) twice -> (B,1,1,1)."""
+    return (x * y).flatten(1).sum(1).view(-1, *[1] * (x.dim() - 1))
