@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from dclip.data.images import save_png, to_float, to_uint8
 from dclip.data.table import write_table
 from dclip.device import pick
 from dclip.diffusion import ddim
-from dclip.diffusion.inversion import REFINEMENTS, Method, invert
+from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, Method, invert
 from dclip.diffusion.network import EpsModel
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
@@ -51,7 +52,9 @@ class InvertConfig:
         method: ``"fixed-point"``, ``"ddim"``, or for comparison ``"simplified"``; see
             :func:`dclip.diffusion.inversion.invert`.
         refinements: fixed-point only: at most so many network calls a step after the first;
-            None takes 3.
+            None takes :data:`dclip.diffusion.inversion.REFINEMENTS`.
+        tolerance: fixed-point only: what a decode of one step may miss by (RMS); None takes
+            :data:`dclip.diffusion.inversion.TOLERANCE`.
         split: ``"train+val"`` (two thirds train, one third val, so that fine-tuning can learn on
             the one and score on the other), or ``"train"``, ``"val"``, ``"test"``, ``"all"``.
         count: pictures in all; 0 takes every one of the split. Fine-tuning needs few.
@@ -69,6 +72,7 @@ class InvertConfig:
     steps: int | None = None
     method: str = "fixed-point"
     refinements: int | None = None
+    tolerance: float | None = None
     split: str = BOTH
     count: int = 96
     batch: int = 16
@@ -79,15 +83,12 @@ class InvertConfig:
             value = getattr(self, field)
             if value not in allowed:
                 raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
-        if self.refinements is not None:
-            if self.method != "fixed-point":
-                raise BadInput(
-                    f"the method {self.method} does not refine", "leave --refinements out"
-                )
-            if self.refinements < 0:
-                raise BadInput(
-                    f"refinements={self.refinements}", "choose --refinements of 0 or more"
-                )
+        for field in ("refinements", "tolerance"):
+            value = getattr(self, field)
+            if value is not None and self.method != "fixed-point":
+                raise BadInput(f"the method {self.method} has no {field}", f"leave --{field} out")
+            if value is not None and not 0 <= value < math.inf:
+                raise BadInput(f"{field}={value}", f"choose --{field} of 0 or more")
         if self.count < 0:
             raise BadInput(f"count {self.count} is below 0", "use --count 0 for every picture")
         if self.batch < 1:
@@ -97,12 +98,17 @@ class InvertConfig:
 
 def resolve(config: InvertConfig, available: int) -> InvertConfig:
     """The config with every default filled in, ``count`` being what there is to take."""
-    refined = config.method == "fixed-point" and config.refinements is None
-    return replace(
+    filled = replace(
         config,
         steps=min(config.r, STEPS) if config.steps is None else config.steps,
-        refinements=REFINEMENTS if refined else config.refinements,
         count=min(config.count or available, available),
+    )
+    if config.method != "fixed-point":
+        return filled
+    return replace(
+        filled,
+        refinements=REFINEMENTS if config.refinements is None else config.refinements,
+        tolerance=TOLERANCE if config.tolerance is None else float(config.tolerance),
     )
 
 
@@ -161,7 +167,6 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
     grid = ddim.grid(resolved.r, resolved.steps, info.schedule.T)
     _check_size(data.size, source, info, base, context)
     device = pick(context.device)
-    calls = {"simplified": 1, "ddim": 1, "fixed-point": 1 + (resolved.refinements or 0)}
     return store.build(
         stage="invert",
         kind="latents",
@@ -174,7 +179,7 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
         context=context,
         estimate={
             "images": resolved.count,
-            "network_calls_per_image": resolved.steps * (calls[resolved.method] + 1),
+            "network_calls_per_image_at_most": resolved.steps * (2 + (resolved.refinements or 0)),
             "bytes": resolved.count * 3 * data.size**2 * 5,
         },
         make=lambda draft: _Inversion(
@@ -315,6 +320,7 @@ class _Inversion:
             self.grid,
             method=self.config.method,  # type: ignore[arg-type]
             refinements=self.config.refinements or 0,
+            tolerance=self.config.tolerance or 0,
         )
         if not bool(torch.isfinite(x_r).all()):
             raise DclipError(
