@@ -159,10 +159,10 @@ class Plan:
         words = []
         for part in self.parts:
             scaled = strength * part.strength
-            number = f"{scaled:.3g}".replace("-", "−")
+            number = f"{scaled:.3g}".replace("-", "−")  # a minus sign, and no break before it
             plain = scaled == 1 and not always
-            where = f" t {part.window[0]}–{part.window[1]}" if part.window else ""
-            words.append(part.artifact.name + ("" if plain else f" {number}") + where)
+            where = f"\u00a0t\u00a0{part.window[0]}–{part.window[1]}" if part.window else ""
+            words.append(part.artifact.name + ("" if plain else f"\u00a0{number}") + where)
         return " + ".join(words)
 
     def inputs(self) -> dict[str, Artifact]:

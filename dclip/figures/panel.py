@@ -6,6 +6,7 @@ same panel with letters as letters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -102,12 +103,12 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def wrap(text: str, width: float, size: int, lines: int = MAX_LINES) -> list[str]:
     """Break ``text`` into at most ``lines`` lines of at most ``width`` pixels at font ``size``.
 
-    Breaks at spaces, else after ``_``, ``-`` and the like, else anywhere; what does not fit is cut
-    and ends in an ellipsis.
+    Breaks at plain spaces, else after ``_``, ``-`` and the like, else anywhere; what does not fit
+    is cut and ends in an ellipsis.
     """
     measure = font(size).getlength
     out = [""]
-    for word in text.split():
+    for word in re.split(r"[ \t\n]+", text.strip()):
         trial = f"{out[-1]} {word}".strip()
         if measure(trial) <= width:
             out[-1] = trial
@@ -138,6 +139,7 @@ def layout(
     title: str = "",
     cell: int = 128,
     gap: int | None = None,
+    group: int | None = None,
 ) -> Layout:
     """Place pictures in rows under column captions, with row labels at the left.
 
@@ -149,6 +151,7 @@ def layout(
         cell: side in pixels that each picture is scaled to (whole pixels repeated where it is a
             multiple of the picture's side, areas averaged where it is smaller).
         gap: pixels between cells; None takes a share of the cell.
+        group: rows that belong together: some more space follows each so many.
     """
     gap = max(2, cell // 24) if gap is None else gap
     size = max(11, cell // 10)
@@ -165,10 +168,13 @@ def layout(
     heading = wrap(title, max(right - margin, cell), size) if title else []
     heads = [wrap(text, cell, size) if text else [] for text in columns]
     deepest = max((len(lines) for lines in heads), default=0)
-    top = margin + line * len(heading) + (gap if heading else 0)
+    top = margin + line * len(heading) + (size // 2 if heading else 0)
     top += line * deepest + (size // 3 if deepest else 0)
     width = max(right, *(margin + round(measure(part)) for part in heading), 0) + margin
-    bottom = top + max(0, len(rows) * (cell + gap) - gap)
+    tops = [
+        top + i * (cell + gap) + (i // group if group else 0) * margin for i in range(len(rows))
+    ]
+    bottom = tops[-1] + cell if tops else top
 
     texts = [
         Text(part, margin, margin + k * line + size, "l", size) for k, part in enumerate(heading)
@@ -177,8 +183,8 @@ def layout(
         for k, part in enumerate(lines):
             base = top - size // 3 - (len(lines) - k) * line + size
             texts.append(Text(part, left + j * (cell + gap) + cell / 2, base, "m", size))
-    for i, lines in enumerate(names):
-        middle = top + i * (cell + gap) + cell / 2
+    for i, lines in enumerate(names[: len(tops)]):
+        middle = tops[i] + cell / 2
         for k, part in enumerate(lines):
             # The middle of an x-height is about 0.36 of the size above its baseline.
             y = middle + (k - (len(lines) - 1) / 2) * line + 0.36 * size
@@ -189,7 +195,7 @@ def layout(
             if values is not None:
                 image = fit(values, cell)
                 x = left + j * (cell + gap) + (cell - image.width) // 2
-                y = top + i * (cell + gap) + (cell - image.height) // 2
+                y = tops[i] + (cell - image.height) // 2
                 pictures.append(Picture(image, x, y))
     return Layout(width, bottom + margin, tuple(pictures), tuple(texts), max(1, cell // 256))
 
@@ -202,9 +208,13 @@ def panel(
     title: str = "",
     cell: int = 128,
     gap: int | None = None,
+    group: int | None = None,
 ) -> Image.Image:
     """Lay pictures out in rows and draw them; the arguments are those of :func:`layout`."""
-    return layout(rows, columns=columns, labels=labels, title=title, cell=cell, gap=gap).draw()
+    placed = layout(
+        rows, columns=columns, labels=labels, title=title, cell=cell, gap=gap, group=group
+    )
+    return placed.draw()
 
 
 def sheet(pictures: Sequence[NDArray[np.uint8]], columns: int = 8, cell: int = 64) -> Image.Image:

@@ -45,7 +45,8 @@ from dclip.random import permutation
 from dclip.store import Artifact, Draft, Store, slug
 
 BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
-PANEL_ROWS = 4  # up to so many photos stand below each other, more stand side by side
+PANEL_ROWS = 4  # up to so many photos stand below each other,
+PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
 
 Pixels = NDArray[np.uint8]
@@ -351,13 +352,11 @@ class _Editing:
             rows = [[pictures[k] for pictures in kinds] for k in range(count)]
             sheet = panel(rows, columns=captions, cell=cell)
         else:
-            width = min(count, BATCH // 2)
-            bands = [
-                list(pictures[at : at + width])
-                for at in range(0, count, width)
-                for pictures in kinds
-            ]
-            sheet = panel(bands, labels=captions * -(-count // width), cell=cell)
+            bands = -(-count // PANEL_COLUMNS)
+            width = -(-count // bands)
+            starts = range(0, count, width)
+            rows = [list(pictures[at : at + width]) for at in starts for pictures in kinds]
+            sheet = panel(rows, labels=captions * bands, cell=cell, group=len(kinds))
         save_png(self.draft.path / "panel.png", sheet)
 
 

@@ -313,7 +313,7 @@ def _columns(
 
 
 def _caption(name: str, steps: int | None, of: int) -> str:
-    return name if steps is None or of == 1 else f"{name}, {steps} step{'s' * (steps > 1)}"
+    return name if steps is None or of == 1 else f"{name}, {steps}\u00a0step{'s' * (steps > 1)}"
 
 
 def _photos(
@@ -338,7 +338,9 @@ def _photos(
     if not len(held_out):
         context.report.note(f"{latents.ref} holds no held-out photos; showing others")
         held_out = data.split("all")
-    chosen = np.sort(held_out[permutation(len(held_out), config.seed, "grid")[: config.rows or ROWS]])
+    chosen = np.sort(
+        held_out[permutation(len(held_out), config.seed, "grid")[: config.rows or ROWS]]
+    )
     if len(chosen) < (config.rows or 1):
         context.report.note(f"{latents.ref} has only {len(chosen)} such photos")
     return photo_samples(data, chosen, size=size), {"samples": chosen.tolist()}
