@@ -11,8 +11,8 @@ from dclip.cli.options import Batch, Data, Model, Name, Seed, option
 @command(
     "dclip invert",
     "dclip invert --r 100 --steps 50",
-    "dclip invert --split val --count 0          # every held-out picture",
-    "dclip invert --method ddim --name plain     # one network call a step, less exact",
+    "dclip invert --split val --count 0        # every held-out picture",
+    "dclip invert --method ddim --name plain     # one network call a step",
     config="stages.invert:InvertConfig",
 )
 def invert(
