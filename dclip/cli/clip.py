@@ -26,7 +26,7 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        option("--model", metavar="NAME", help="small, small-resnet, or any open_clip model."),
+        option("--model", metavar="NAME", help="small, small-convnext, or any open_clip model."),
     ] = None,
     contrasts: Annotated[
         Path | None,

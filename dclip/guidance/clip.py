@@ -218,23 +218,23 @@ def _guide(
 
 MODELS: dict[str, dict[str, Any]] = {
     "small": {
-        "timm_model_name": "convnext_atto",
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-    },
-    "small-resnet": {
         "timm_model_name": "resnet10t",
         "timm_model_pretrained": False,
         "timm_pool": "avg",
         "timm_proj": "linear",
     },
+    "small-convnext": {
+        "timm_model_name": "convnext_atto",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+    },
 }
-"""Image towers for a CLIP trained from nothing on a CPU; ``small-resnet`` shares no design with
+"""Image towers for a CLIP trained from nothing on a CPU; ``small-convnext`` shares no design with
 ``small``, so that one can judge what the other guided."""
 
 _SMALL_TEXT = {
-    "context_length": 32, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 3,
+    "context_length": 32, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 3,
 }  # fmt: skip
 
 

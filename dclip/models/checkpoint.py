@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact
+from dclip.models.prediction import FromVelocity
 from dclip.models.tiny import TinyConfig, TinyUNet
 from dclip.models.unet import UNet, UNetConfig
 
@@ -33,17 +34,23 @@ class ModelInfo:
         config: the architecture's own settings.
         schedule: the noise schedule that the network knows.
         image_size: side in pixels of the images that it was trained on.
+        prediction: what the bare network puts out, ``"eps"`` or ``"v"``; :meth:`build` adapts it.
     """
 
     architecture: str
     config: Any
     schedule: Schedule
     image_size: int
+    prediction: str = "eps"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in ("eps", "v"):
+            raise BadInput(f"unknown prediction {self.prediction!r}", "it is eps or v")
 
     def build(self) -> nn.Module:
-        """A network of this shape with fresh weights."""
+        """A network of this shape with fresh weights; ``eps = model(x, t)`` whatever it predicts."""
         model: nn.Module = ARCHITECTURES[self.architecture][1](self.config)
-        return model
+        return FromVelocity(model, self.schedule) if self.prediction == "v" else model
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as in ``model.json``."""
@@ -52,6 +59,7 @@ class ModelInfo:
             "config": json.loads(json.dumps(asdict(self.config))),
             "schedule": self.schedule.to_dict(),
             "image_size": self.image_size,
+            "prediction": self.prediction,
         }
 
     @classmethod
@@ -72,6 +80,7 @@ class ModelInfo:
             config=config_type(**data["config"]),
             schedule=Schedule.from_dict(data["schedule"]),
             image_size=int(data["image_size"]),
+            prediction=data["prediction"],
         )
 
 

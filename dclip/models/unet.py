@@ -28,6 +28,8 @@ class UNetConfig:
         attention: levels (0 = first) with self-attention after each block.
         heads: attention heads.
         patch: side of the pixel-unshuffle stem; level 0 works at ``side / patch``.
+        refine: channels at full resolution before the last convolution, which sees the input
+            too: without it a patched network's pixels show the grid of the patches.
     """
 
     channels: int = 64
@@ -36,6 +38,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (2,)
     heads: int = 4
     patch: int = 2
+    refine: int = 16
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mults", tuple(self.mults))
@@ -56,7 +59,7 @@ class UNetConfig:
     @property
     def stride(self) -> int:
         """The image side must be a multiple of this."""
-        return self.patch * 2 ** (len(self.mults) - 1)
+        return self.patch << (len(self.mults) - 1)
 
 
 SIZES: dict[str, UNetConfig] = {
@@ -121,7 +124,7 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """eps = model(x, t): x (B, 3, H, W), H and W multiples of ``config.stride``; t (B,)."""
+    """(x, t) -> (B, 3, H, W): x like it, H and W multiples of ``config.stride``; t (B,)."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -162,9 +165,10 @@ class UNet(nn.Module):
             if level != 0:
                 self.up.append(nn.Conv2d(width, width, 3, padding=1))
         self.norm = _norm(width)
-        self.head = nn.Conv2d(width, pixels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head = nn.Conv2d(width, config.refine * config.patch**2, 3, padding=1)
+        self.last = nn.Conv2d(config.refine + 3, 3, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         e = self.time(sinusoidal(t, self.config.channels).to(x.dtype))
@@ -185,4 +189,6 @@ class UNet(nn.Module):
                 h = attend(block(torch.cat([h, skips.pop()], dim=1), e))
             else:
                 h = stage(F.interpolate(h, scale_factor=2.0, mode="nearest"))
-        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
+        h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
+        out: Tensor = self.last(torch.cat([F.silu(h), x], dim=1))
+        return out

@@ -150,8 +150,8 @@ class _Training:
         self.per_update = max(1, config.batch // self.units.shape[1])
         self.per_epoch = max(1, len(self.units) // self.per_update)
         self.updates = max(1, config.images // (self.per_update * self.units.shape[1]))
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        decayed: list[Tensor] = [p for p in self.model.parameters() if p.ndim > 1]
+        plain: list[Tensor] = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
             lr=config.lr,
@@ -243,7 +243,7 @@ class _Training:
             parts.append(prompts[int(u * len(prompts))])
         tokens = torch.cat(parts).to(self.device)
         embedded = F.normalize(self.model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
-        captions, *sides = embedded.split([len(p) for p in parts])
+        captions, *sides = torch.split(embedded, [len(p) for p in parts])
         return ct.TextSide(captions, tuple(sides))
 
     def _update(self, step: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from dclip.models.state import StatsLog, load_state, save_state
 from dclip.models.tuned import Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import RECIPES, Batch, Problem, recipe
+from dclip.recipes.loops import per_step
 from dclip.store import Artifact, Draft, Store, slug
 
 CHECKPOINT_SECONDS = 30.0
@@ -134,7 +135,7 @@ def _knows_rendered_faces(store: Store, base: Artifact) -> bool:
     if data is None:
         return False
     try:
-        return bool(store.resolve(data.id, "data").config.get("source") == "faces")
+        return bool(store.resolve(data["id"], "data").config.get("source") == "faces")
     except DclipError:
         # The embedded base's own data is not in the user's store.
         return base.ref.startswith("embedded")
@@ -148,7 +149,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         MissingArtifact: no latents in the store.
     """
     latents = store.resolve(config.latents, "latents", context.report)
-    base = store.resolve(latents.manifest.inputs["model"].id, "model", default="embedded")
+    base = store.resolve(latents.manifest.inputs["model"]["id"], "model", default="embedded")
     pair = config.prompts()
     if pair.target == config.target is None:
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
@@ -171,7 +172,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     if not len(train):
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     rounds = math.ceil(len(train) / own["batch"])
-    per_round = own["steps"] if chosen.loop.__name__ == "per_step" else 1
+    per_round = own["steps"] if chosen.loop is per_step else 1
     if config.epochs is None and (config.updates or chosen.updates):
         updates = config.updates or chosen.updates or 1
     else:
@@ -378,7 +379,9 @@ def _u8(x: Tensor) -> np.ndarray:
 
 def _face_network(path: str, device: torch.device) -> Any:
     try:
-        return torch.jit.load(path, map_location=device).eval().requires_grad_(False)
+        return torch.jit.load(  # type: ignore[no-untyped-call]
+            path, map_location=device
+        ).eval().requires_grad_(False)
     except (RuntimeError, ValueError, OSError) as e:
         raise BadInput(
             f"{path} is no TorchScript network ({str(e).splitlines()[0]})",

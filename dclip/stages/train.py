@@ -140,6 +140,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             config=SIZES[config.size] if config.network == "unet" else TinyConfig(),
             schedule=Schedule.make(config.schedule, config.T),  # type: ignore[arg-type]
             image_size=data.size,
+            prediction="v" if config.network == "unet" else "eps",
         )
     if data.size % info.config.stride:
         raise BadInput(
@@ -230,7 +231,7 @@ class _Training:
                     )
                     saved = time.monotonic()
         curves = {"training": stats.curve("loss"), "validation (EMA)": stats.curve("val_loss")}
-        save_curves(self.draft.path / "loss.png", curves, title="noise prediction loss", log=True)
+        save_curves(self.draft.path / "loss.png", curves, title=f"loss of predicting {self.info.prediction}", log=True)
         dtype = torch.float16 if self.config.storage == "fp16" else None
         save_model(self.draft.path, self.info, self.ema.weights, dtype=dtype)
         recent = [value for _, value in curves["training"][-self.per_epoch :]]
@@ -274,13 +275,17 @@ class _Training:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
         ):
-            return ddpm.loss(
+            losses = ddpm.loss(
                 model,
                 self.info.schedule,
                 x0.to(self.device, memory_format=torch.channels_last),
                 t.to(self.device),
                 eps.to(self.device, memory_format=torch.channels_last),
             ).float()
+        if self.info.prediction == "v":
+            # The squared error of v: that of eps, over alpha_bar.
+            losses = losses / self.info.schedule.alpha_bar.to(losses)[t.to(self.device)]
+        return losses
 
     def _update(self, step: int) -> float:
         for group in self.optimizer.param_groups:

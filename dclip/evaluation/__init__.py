@@ -1,0 +1,1 @@
+"""Judging edits by what took no part in making them."""

@@ -1,0 +1,25 @@
+"""Networks that predict something other than eps, adapted once, here."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dclip.diffusion.schedule import Schedule
+
+
+class FromVelocity(nn.Module):
+    """``eps = model(x, t)`` from a network that predicts v (Salimans & Ho 2022, 2202.00512).
+
+    With ``x_t = a x0 + b eps`` and ``v = a eps - b x0``: ``eps = b x_t + a v``. Near pure noise
+    ``x0_hat`` divides eps's error by ``a``, which there is close to zero: a network that predicts
+    eps directly must be right to a few thousandths, one that predicts v need not.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        a, b = self.schedule.gather(t, x)
+        return b * x + a * self.network(x, t)
