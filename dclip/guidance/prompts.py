@@ -16,11 +16,13 @@ class Preset:
         target: prompt of what to see.
         source: prompt of what is there.
         kind: ``"style"`` repaints the whole picture, ``"attribute"`` changes a part of it.
+        r: the label to invert to for it, of T = 200: what is to change must drown in the noise.
     """
 
     target: str
     source: str
     kind: str
+    r: int = 100
 
     @property
     def local(self) -> bool:
@@ -28,13 +30,16 @@ class Preset:
         return self.kind == "attribute"
 
 
+# Named as the renderer names its targets, so that edits of rendered faces can be scored.
 PRESETS: dict[str, Preset] = {
     "sketch": Preset("a pencil sketch of a person", "a photo of a person", "style"),
     "cartoon": Preset("a cartoon of a person", "a photo of a person", "style"),
-    "oil": Preset("an oil painting of a person", "a photo of a person", "style"),
+    "oil painting": Preset("an oil painting of a person", "a photo of a person", "style"),
     "watercolor": Preset("a watercolor of a person", "a photo of a person", "style"),
     "neon": Preset("a neon picture of a person", "a photo of a person", "style"),
-    "bw": Preset("a black and white photo of a person", "a photo of a person", "style"),
+    "black and white": Preset(
+        "a black and white photo of a person", "a photo of a person", "style"
+    ),
     "sepia": Preset("a sepia photo of a person", "a photo of a person", "style"),
     "zombie": Preset("a photo of a zombie", "a photo of a person", "style"),
     "smiling": Preset("a smiling person", "a serious person", "attribute"),

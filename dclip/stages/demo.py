@@ -1,0 +1,185 @@
+"""demo: the whole pipeline on rendered faces nobody trained on, scored against the drawn truth."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dclip.context import Context
+from dclip.data import faces
+from dclip.data.dataset import LatentSet
+from dclip.data.images import to_float, to_uint8
+from dclip.device import pick
+from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan, psnr
+from dclip.errors import BadInput
+from dclip.evaluation.truth import against_truth
+from dclip.figures.panel import panel
+from dclip.guidance.prompts import PRESETS, preset
+from dclip.models.checkpoint import read_info
+from dclip.stages import finetune, invert, prepare
+from dclip.store import Artifact, Draft, Store, slug
+
+STEPS = 20
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+PANEL_ROWS = 8
+STRIP_ROWS = 4
+SEED = 20_260  # of faces that no shipped model was trained on
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What to show.
+
+    Attributes:
+        target: a preset whose truth the renderer can draw.
+        faces: how many to render; half of them are held out from fine-tuning.
+        model, clip: what to use instead of the embedded base and CLIP.
+    """
+
+    target: str = "sketch"
+    faces: int = 32
+    model: str = "embedded"
+    clip: str = "embedded"
+    seed: int = SEED
+
+    def __post_init__(self) -> None:
+        preset(self.target)
+        if self.target not in faces.TARGETS:
+            known = [name for name in PRESETS if name in faces.TARGETS]
+            raise BadInput(
+                f"the renderer cannot draw {self.target!r}, so the demo could not score it",
+                f"use one of {', '.join(known)}",
+            )
+        if self.faces < 4:
+            raise BadInput(f"{self.faces} faces are too few", "use --faces 4 or more")
+
+
+def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Render, invert, fine-tune, edit, score; commit a ``figure`` artifact.
+
+    Raises:
+        BadInput: a target that cannot be shown.
+    """
+    started = time.monotonic()
+    model = store.resolve(config.model, "model")
+    size = read_info(model.path).image_size
+    edit = preset(config.target)
+    data = prepare.run(
+        prepare.PrepareConfig(
+            "faces", count=config.faces, size=size, seed=config.seed, split="50/50", name="demo"
+        ),
+        store,
+        context,
+    )
+    latents = invert.run(
+        invert.InvertConfig(
+            data=data.id, model=model.id if config.model != "embedded" else "embedded",
+            name="demo", r=edit.r, steps=STEPS, split="all", count=0,
+        ),
+        store,
+        context,
+    )  # fmt: skip
+    tuned = finetune.run(
+        finetune.FinetuneConfig(
+            preset=config.target, latents=latents.id, clip=config.clip,
+            name=f"demo-{slug(config.target)}",
+        ),
+        store,
+        context,
+    )  # fmt: skip
+    plan = make_plan(model, [Part(tuned)])
+    figure = store.build(
+        stage="demo",
+        kind="figure",
+        name=f"demo-{slug(config.target)}",
+        config={"target": config.target, "strengths": list(STRENGTHS), **plan.settings()},
+        inputs={"latents": latents, **plan.inputs()},
+        seed=config.seed,
+        context=context,
+        make=lambda draft: _make(
+            config.target, latents, plan, pick(context.device), context, draft
+        ),
+    )
+    if figure.fresh:
+        context.report.note(f"the demo took {time.monotonic() - started:.0f} s")
+    return figure
+
+
+def _make(
+    target: str,
+    latents: Artifact,
+    plan: Plan,
+    device: torch.device,
+    context: Context,
+    draft: Draft,
+) -> dict[str, Any]:
+    data = LatentSet(latents.path)
+    index = data.split("val")
+    params = [_params(data.ids[i]) for i in index]
+    photos = to_float(torch.from_numpy(data.references(index)))
+    editor = Editor(plan, Weights(plan.base, device))
+    total = len(index) * plan.steps * (1 + len(STRENGTHS))
+    with context.report.task("editing", total, unit="step") as task:
+
+        def on_step() -> None:
+            task.advance(len(index))
+
+        x_r, offsets = editor.invert(photos, on_step)
+        plain = editor.decode(x_r)
+        edits = [editor.decode(x_r, offsets, s, on_step).clamp(-1, 1).cpu() for s in STRENGTHS]
+    full = edits[STRENGTHS.index(1.0)]
+    scores = [against_truth(params, photos.numpy(), e.numpy(), target) for e in edits]
+    by_strength = [
+        {"strength": s, **score.summary()} for s, score in zip(STRENGTHS, scores, strict=True)
+    ]
+    reconstruction = float(psnr(plain.cpu(), photos).mean())
+    table = {
+        "target": target,
+        "reconstruction_psnr": reconstruction,
+        "strengths": by_strength,
+    }
+    (draft.path / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    latent_pictures = as_picture(x_r.cpu()).numpy()
+    # Faces that the edit applies to come first: a smile cannot be added to a smile.
+    score = scores[STRENGTHS.index(1.0)]
+    order = [*np.flatnonzero(score.applies), *np.flatnonzero(~score.applies)]
+    rows = [
+        [
+            _u8(photos[i]),
+            latent_pictures[i],
+            _u8(plain[i].cpu()),
+            _u8(full[i]),
+            faces.truth(params[i], target, size=data.size),
+        ]
+        for i in order[:PANEL_ROWS]
+    ]
+    half = (len(rows) + 1) // 2
+    blank: list[NDArray[np.uint8] | None] = [None]
+    columns = ["original", f"latent r={plan.r}", "reconstruction", f"edit: {target}", "drawn truth"]
+    wide = [
+        [*left, *blank, *right]
+        for left, right in zip(rows[:half], [*rows[half:], [None] * 5][:half], strict=True)
+    ]
+    panel(wide, columns=[*columns, "", *columns], cell=128).save(draft.path / "panel.png")
+    strip = [[_u8(photos[i]), *(_u8(e[i]) for e in edits)] for i in order[:STRIP_ROWS]]
+    captions = ["original", *(f"strength {s:g}" for s in STRENGTHS)]
+    panel(strip, columns=captions, cell=128).save(draft.path / "strength.png")
+    return {"reconstruction_psnr": reconstruction, **by_strength[STRENGTHS.index(1.0)]}
+
+
+def _params(sample_id: str) -> faces.FaceParams:
+    """The face of an id such as ``face-20260-000003``."""
+    _, seed, number = sample_id.split("-")
+    return faces.sample(int(seed), int(number))
+
+
+def _u8(x: Tensor) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = to_uint8(x).numpy()
+    return pixels
