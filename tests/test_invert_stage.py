@@ -19,7 +19,7 @@ from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError, MissingArtifact
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
-from dclip.models.unet import SIZES
+from dclip.models.tiny import TinyConfig
 from dclip.stages import prepare
 from dclip.stages.invert import InvertConfig, run, select
 from dclip.store import Artifact, Draft, Planned, Store
@@ -30,8 +30,8 @@ SMALL = InvertConfig(r=20, steps=4, count=10, batch=4)
 
 
 def make_model(store: Store, name: str = "base", scale: float = 0.03) -> Artifact:
-    """A network with random weights: untrained, but not the zero that a fresh one is."""
-    info = ModelInfo("unet", SIZES["micro"], Schedule.make("linear-rescaled", T), SIZE)
+    """A network with random weights: its noise is no use, but has to be inverted all the same."""
+    info = ModelInfo("tiny", TinyConfig(16), Schedule.make("linear-rescaled", T), SIZE)
     torch.manual_seed(0)
     weights = {k: v + scale * torch.randn(v.shape) for k, v in info.build().state_dict().items()}
 
@@ -237,12 +237,12 @@ def test_a_store_without_data_says_how_to_make_some(tmp_path: Path) -> None:
 
 
 def test_pictures_that_do_not_fit_the_network(store: Store) -> None:
-    for size in (20, 24):
+    for size in (18, 24):
         config = prepare.PrepareConfig("faces", count=3, size=size, name=f"side-{size}")
         prepare.run(config, store, CPU)
     with pytest.raises(BadInput) as caught:
-        run(replace(SMALL, data="side-20"), store, CPU)
-    assert "multiple of 8" in caught.value.message and "--size 16" in caught.value.fix
+        run(replace(SMALL, data="side-18"), store, CPU)
+    assert "multiple of 4" in caught.value.message and "--size 16" in caught.value.fix
     run(replace(SMALL, data="side-24"), store, replace(CPU, report=(report := Stop())))
     assert any("trained on 16-pixel images" in message for message in report.messages)
 
