@@ -93,7 +93,9 @@ def against_truth(
                     rivals.append(np.square(edit - drawn).mean())
         success[i] = own < min(rivals)
         change = truth - original
-        gain[i] = float((edit - original).ravel() @ change.ravel() / max(np.square(change).sum(), 1e-9))
+        gain[i] = float(
+            (edit - original).ravel() @ change.ravel() / max(np.square(change).sum(), 1e-9)
+        )
         if not inside.all():
             error = np.square(edits[i][:, ~inside] - originals[i][:, ~inside]).mean()
             kept[i] = 10 * np.log10(4 / max(error, 1e-10))

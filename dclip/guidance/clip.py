@@ -88,11 +88,8 @@ class Guide:
         tokens = self.tokenizer(list(prompts)).to(self.mean.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
 
-    def direction(self, target: str, source: str) -> Tensor:
-        """d_text (D,): the unit vector from the source prompt to the target prompt.
-
-        Equation (4) of the report. Raises BadInput where the two prompts mean the same.
-        """
+    def difference(self, target: str, source: str) -> Tensor:
+        """Target's minus source's embedding (D,); raises BadInput where they mean the same."""
         to, come_from = self.embed_text([target, source])
         difference = to - come_from
         if float(difference.norm()) < 1e-4:
@@ -100,7 +97,14 @@ class Guide:
                 f"the prompts {target!r} and {source!r} are the same to {self.name}",
                 "choose a target that differs from the source",
             )
-        return F.normalize(difference, dim=0)
+        return difference
+
+    def direction(self, target: str, source: str) -> Tensor:
+        """d_text (D,): the unit vector from the source prompt to the target prompt.
+
+        Equation (4) of the report. Raises BadInput where the two prompts mean the same.
+        """
+        return F.normalize(self.difference(target, source), dim=0)
 
     def check(self, prompt: str) -> None:
         """Raise BadInput for an empty prompt or one that the context would cut."""

@@ -29,6 +29,23 @@ def directional(e_image: Tensor, e_reference: Tensor, d_text: Tensor) -> Tensor:
     return 1 - torch.where(moved[:, 0], cosine, torch.zeros_like(cosine))
 
 
+def goal(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
+    """How far an edit still is from where the text wants it, one value a sample (B,).
+
+    The goal is the reference's embedding moved by the *whole* text difference, back on the unit
+    sphere; the loss is the cosine distance to it over that of the reference: 1 before the edit, 0
+    at the goal. The directional loss says where to go and not how far: once the direction is right
+    nothing holds the picture. This one is lowest at an edit of the text's own size.
+
+    Args:
+        e_image, e_reference: unit-length embeddings (B, D).
+        difference: target's minus source's unit-length text embedding, not normalised, (D,).
+    """
+    wanted = F.normalize(e_reference + difference, dim=-1)
+    start = 1 - (e_reference * wanted).sum(-1)
+    return (1 - (e_image * wanted).sum(-1)) / start.clamp_min(1e-6)
+
+
 def identity_l1(x: Tensor, reference: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean absolute pixel difference, one value a sample (B,); equation (7) of the report.
 

@@ -1,4 +1,4 @@
-"""What fine-tuning minimises: the directional loss over augmented views, and identity losses."""
+"""What fine-tuning minimises: directional and goal losses over views, and identity losses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dclip.guidance.clip import Guide
 from dclip.guidance.clip_training import augment
-from dclip.guidance.losses import directional, face_identity, identity_l1
+from dclip.guidance.losses import directional, face_identity, goal, identity_l1
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Weights:
 
     Attributes:
         direction: L_dir.
+        goal: distance to the reference moved by the whole text difference.
         identity: L1 to the reference.
         face: face-identity loss, given a network.
     """
 
     direction: float = 1.0
+    goal: float = 0.0
     identity: float = 0.3
     face: float = 0.0
 
@@ -34,7 +37,7 @@ class Objective:
 
     Attributes:
         guides: frozen CLIPs; their directional losses are averaged.
-        d_texts: the unit text direction of each guide.
+        differences: target's minus source's text embedding of each guide, not normalised.
         weights: the lambdas.
         views: augmented views of each picture that the guides see; 0 shows the picture itself.
             The picture and its reference get the same crops and colours (as in FuseDream's
@@ -43,7 +46,7 @@ class Objective:
     """
 
     guides: Sequence[Guide]
-    d_texts: Sequence[Tensor]
+    differences: Sequence[Tensor]
     weights: Weights
     views: int = 0
     face: Callable[[Tensor], Tensor] | None = None
@@ -64,15 +67,22 @@ class Objective:
             both = torch.cat([x.repeat(self.views, 1, 1, 1), reference.repeat(self.views, 1, 1, 1)])
             both = augment(both, draw, torch.arange(n).repeat(2))
             seen, shown = both[:n], both[n:]
-        losses = []
-        for guide, d_text in zip(self.guides, self.d_texts, strict=True):
+        directions, goals = [], []
+        for guide, difference in zip(self.guides, self.differences, strict=True):
             with torch.no_grad():
-                wanted = guide.embed_image(shown)
-            losses.append(directional(guide.embed_image(seen), wanted, d_text).mean())
-        l_dir = torch.stack(losses).mean()
+                before = guide.embed_image(shown)
+            after = guide.embed_image(seen)
+            directions.append(directional(after, before, F.normalize(difference, dim=0)).mean())
+            goals.append(goal(after, before, difference).mean())
+        l_dir, l_goal = torch.stack(directions).mean(), torch.stack(goals).mean()
         l_id = identity_l1(x, reference).mean()
-        loss = self.weights.direction * l_dir + self.weights.identity * l_id
-        parts = {"direction": float(l_dir.detach()), "identity": float(l_id.detach())}
+        weights = self.weights
+        loss = weights.direction * l_dir + weights.goal * l_goal + weights.identity * l_id
+        parts = {
+            "direction": float(l_dir.detach()),
+            "goal": float(l_goal.detach()),
+            "identity": float(l_id.detach()),
+        }
         if self.face is not None and self.weights.face:
             l_face = face_identity(self.face, x, reference).mean()
             loss = loss + self.weights.face * l_face

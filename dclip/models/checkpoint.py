@@ -48,7 +48,7 @@ class ModelInfo:
             raise BadInput(f"unknown prediction {self.prediction!r}", "it is eps or v")
 
     def build(self) -> nn.Module:
-        """A network of this shape with fresh weights; ``eps = model(x, t)`` whatever it predicts."""
+        """A network with fresh weights; ``eps = model(x, t)`` whatever it predicts inside."""
         model: nn.Module = ARCHITECTURES[self.architecture][1](self.config)
         return FromVelocity(model, self.schedule) if self.prediction == "v" else model
 

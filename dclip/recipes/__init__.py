@@ -20,7 +20,7 @@ class Recipe:
         loop: yields losses; an update follows each.
         summary: one line for people who choose.
         lr: Adam's rate.
-        direction, identity: the lambdas of the losses.
+        direction, goal, identity: the lambdas of the losses.
         batch: pictures a round.
         updates: updates in all, if the recipe counts those; else ``epochs`` over the latents.
         epochs: passes over the training latents.
@@ -33,6 +33,7 @@ class Recipe:
     summary: str
     lr: float
     direction: float
+    goal: float
     identity: float
     batch: int
     updates: int | None = None
@@ -48,6 +49,7 @@ RECIPES: dict[str, Recipe] = {
         "loss on the one-step estimate of x0 at a random time, against the frozen model's",
         lr=1e-3,
         direction=1.0,
+        goal=0.0,
         identity=0.3,
         batch=8,
         updates=150,
@@ -59,6 +61,7 @@ RECIPES: dict[str, Recipe] = {
         "DiffusionCLIP's: loss on the final picture through six decode steps",
         lr=1e-3,
         direction=1.0,
+        goal=0.0,
         identity=0.3,
         batch=8,
         updates=60,
@@ -71,6 +74,7 @@ RECIPES: dict[str, Recipe] = {
         "the report's loop at rates that keep the picture",
         lr=1e-4,
         direction=1.0,
+        goal=0.0,
         identity=0.3,
         batch=8,
         epochs=1,
@@ -81,6 +85,7 @@ RECIPES: dict[str, Recipe] = {
         "the report's Table 1 exactly; kept to show what fails",
         lr=2e-3,
         direction=1.0,
+        goal=0.0,
         identity=0.3,
         batch=30,
         epochs=5,

@@ -20,11 +20,39 @@ def per_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
     carries no gradient, so memory does not grow with the steps.
     """
     x = batch.latents
-    for s, t in reversed(list(pairwise(problem.grid))):
+    for s, t in _down(problem):
         eps = predict(problem.model, x, t)
         x0 = ddim.x0_hat(problem.schedule, x, eps, t)
         yield problem.objective(x0, batch.photos, batch.draw)
         x = ddim.step(problem.schedule, x, eps.detach(), t, s)
+
+
+def on_policy(problem: Problem, batch: Batch) -> Iterator[Loss]:
+    """Like :func:`per_step`, from fresh noise, against the frozen model's x0_hat at the same t.
+
+    Both networks walk the same grid from the same noised photo, so what differs between their
+    estimates is the edit, and blur, which both have, is no part of it (StyleGAN-NADA compares
+    frozen and tuned outputs in the same way). The tuned network sees the states that its own edits
+    lead to, and learns not to edit twice: on states of unedited photos alone (:func:`one_step`)
+    every decode step adds the whole edit again.
+    """
+    noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
+    x = still = ddpm.q_sample(problem.schedule, batch.photos, problem.grid[-1], noise)
+    for s, t in _down(problem):
+        with torch.no_grad():
+            eps_still = predict(problem.frozen, still, t)
+            reference = ddim.x0_hat(problem.schedule, still, eps_still, t).clamp(-1, 1)
+            still = ddim.step(problem.schedule, still, eps_still, t, s)
+        eps = predict(problem.model, x, t)
+        # A little room beyond the range of pixels, where the gradient still pulls back.
+        x0 = ddim.x0_hat(problem.schedule, x, eps, t).clamp(-1.1, 1.1)
+        yield problem.objective(x0, reference, batch.draw)
+        x = ddim.step(problem.schedule, x, eps.detach(), t, s)
+
+
+def _down(problem: Problem) -> list[tuple[int, int]]:
+    """The grid's (s, t) pairs from r to 0."""
+    return list(reversed(list(pairwise(problem.grid))))
 
 
 def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
@@ -34,7 +62,7 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
     state a step and not by one network.
     """
     x = batch.latents
-    for s, t in reversed(list(pairwise(problem.grid))):
+    for s, t in _down(problem):
 
         def step(state: torch.Tensor, t: int = t, s: int = s) -> torch.Tensor:
             return ddim.step(problem.schedule, state, predict(problem.model, state, t), t, s)

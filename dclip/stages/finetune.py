@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -29,7 +30,7 @@ from dclip.models.state import StatsLog, load_state, save_state
 from dclip.models.tuned import Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import RECIPES, Batch, Problem, recipe
-from dclip.recipes.loops import per_step
+from dclip.recipes.loops import on_policy, per_step
 from dclip.store import Artifact, Draft, Store, slug
 
 CHECKPOINT_SECONDS = 30.0
@@ -51,7 +52,7 @@ class FinetuneConfig:
             clip artifact, or the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
-        lr, direction, identity, batch, updates, epochs, steps, views, rank: see
+        lr, direction, goal, identity, batch, updates, epochs, steps, views, rank: see
             :class:`dclip.recipes.Recipe`.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
         face_weight: lambda of the face-identity loss.
@@ -66,6 +67,7 @@ class FinetuneConfig:
     recipe: str = next(iter(RECIPES))
     lr: float | None = None
     direction: float | None = None
+    goal: float | None = None
     identity: float | None = None
     batch: int | None = None
     updates: int | None = None
@@ -163,7 +165,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     chosen = recipe(config.recipe)
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
-        for name in ("lr", "direction", "identity", "batch", "steps", "views", "rank")
+        for name in ("lr", "direction", "goal", "identity", "batch", "steps", "views", "rank")
     }
     steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
     own["steps"] = min(own["steps"] or steps_for, r)
@@ -172,7 +174,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     if not len(train):
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     rounds = math.ceil(len(train) / own["batch"])
-    per_round = own["steps"] if chosen.loop is per_step else 1
+    per_round = own["steps"] if chosen.loop in (per_step, on_policy) else 1
     if config.epochs is None and (config.updates or chosen.updates):
         updates = config.updates or chosen.updates or 1
     else:
@@ -247,11 +249,17 @@ class _Tuning:
         ).to(device)
         self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=settings["lr"])
         self.guide = guide
-        self.d_text = guide.direction(settings["target"], settings["source"])
+        difference = guide.difference(settings["target"], settings["source"])
+        self.d_text = F.normalize(difference, dim=0)
         self.objective = Objective(
             [guide],
-            [self.d_text],
-            Weights(settings["direction"], settings["identity"], settings["face_weight"]),
+            [difference],
+            Weights(
+                direction=settings["direction"],
+                goal=settings["goal"],
+                identity=settings["identity"],
+                face=settings["face_weight"],
+            ),
             views=settings["views"],
             face=_face_network(config.face, device) if config.face else None,
         )
@@ -307,7 +315,7 @@ class _Tuning:
                         optimizer=self.optimizer,
                     )
                     saved = time.monotonic()
-        curves = {k: stats.curve(k) for k in ("direction", "identity")}
+        curves = {k: stats.curve(k) for k in ("direction", "goal", "identity")}
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
         save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])

@@ -231,7 +231,8 @@ class _Training:
                     )
                     saved = time.monotonic()
         curves = {"training": stats.curve("loss"), "validation (EMA)": stats.curve("val_loss")}
-        save_curves(self.draft.path / "loss.png", curves, title=f"loss of predicting {self.info.prediction}", log=True)
+        title = f"loss of predicting {self.info.prediction}"
+        save_curves(self.draft.path / "loss.png", curves, title=title, log=True)
         dtype = torch.float16 if self.config.storage == "fp16" else None
         save_model(self.draft.path, self.info, self.ema.weights, dtype=dtype)
         recent = [value for _, value in curves["training"][-self.per_epoch :]]
