@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,7 @@ from dclip.context import Reporter, Silent
 from dclip.diffusion import ddim
 from dclip.diffusion.inversion import invert
 from dclip.diffusion.network import EpsModel, predict
-from dclip.errors import BadInput, DclipError, MissingArtifact
+from dclip.errors import BadInput, DclipError
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Deltas, merged, read_deltas
 from dclip.store import Artifact, Store
@@ -215,15 +214,7 @@ def find_base(store: Store, parts: Sequence[Part]) -> Artifact:
                 f" {other['ref']} ({base['id'][:8]} and {other['id'][:8]})",
                 "combine models that were tuned from the same base",
             )
-    for ref in (base["id"], base["ref"]):
-        with suppress(DclipError):
-            found = store.resolve(ref, "model")
-            if found.id == base["id"]:
-                return found
-    raise MissingArtifact(
-        f"{first.ref} was tuned from {base['ref']}, which is not in the store {store.root}",
-        "bring that model back, or tune another: `dclip finetune --target sketch`",
-    )
+    return store.input(first, "model")
 
 
 def make_plan(
@@ -445,11 +436,8 @@ def load_editor(
 
 def data_crop(store: Store, base: Artifact) -> str | None:
     """How the data that ``base`` was trained on was cropped; None where nobody can tell."""
-    source = base.manifest.inputs.get("data")
-    if source is None:
-        return None
     try:
-        crop = store.resolve(source["id"], "data").config.get("crop")
+        crop = store.input(base, "data").config.get("crop")
     except DclipError:
         return None
     return str(crop) if crop else None

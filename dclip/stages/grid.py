@@ -257,12 +257,10 @@ def _latents(
     """The latents that are named, or that the first tuned model was made on, or the newest."""
     if config.latents is None and edits:
         tuned = next(iter(edits.values()))[0].artifact
-        source = tuned.manifest.inputs.get("latents")
-        if source is not None:
-            with suppress(DclipError):
-                found = store.resolve(source["id"], "latents")
-                context.report.note(f"using {found.ref}, which {tuned.ref} was tuned on")
-                return found
+        with suppress(DclipError):  # removed since, or damaged: others will do
+            found = store.input(tuned, "latents")
+            context.report.note(f"using {found.ref}, which {tuned.ref} was tuned on")
+            return found
     return store.resolve(config.latents, "latents", context.report)
 
 
@@ -284,7 +282,7 @@ def _columns(
     else:
         assert latents is not None
         made = latents.config
-        base = store.resolve(latents.manifest.inputs["model"]["id"], "model")
+        base = store.input(latents, "model")
         leads = [
             make_plan(base, (), r=config.r or int(made["r"]), steps=n or int(made["steps"]))
             for n in counts
