@@ -64,5 +64,5 @@ def sample(
 
 def _next(run: Run, inputs: Mapping[str, Mapping[str, str]]) -> str:
     if "tuned" in inputs:
-        return run.hint("edit", "photo.jpg", "--tuned", inputs["tuned"]["ref"])
+        return run.hint("edit", "photo.jpg", "--with", inputs["tuned"]["ref"])
     return run.hint("invert", "--model", inputs["model"]["ref"])
