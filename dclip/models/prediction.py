@@ -22,4 +22,5 @@ class FromVelocity(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         a, b = self.schedule.gather(t, x)
-        return b * x + a * self.network(x, t)
+        eps: Tensor = b * x + a * self.network(x, t)
+        return eps
