@@ -16,6 +16,7 @@ import typer
 
 from dclip.cli.app import app, main
 from dclip.cli.defaults import config_defaults
+from dclip.store import Artifact, Draft, Store
 
 TINY_DATA = ("prepare", "faces", "--count", "40", "--size", "32", "--workers", "1")
 TINY_MODEL = (
@@ -163,6 +164,7 @@ def test_the_config_file_reaches_the_stage(
         (("invert", "--model", "faces", "--r", "21"), 2, "1..20"),
         (("invert", "--r", "5", "--steps", "6"), 2, "1..5"),
         (("edit",), 2, "--data"),
+        (("demo", "--target", "skecth"), 2, "sketch"),
         (("grid", "--columns", "edti"), 2, "original"),
         (("finetune",), 2, "--target"),
         (("finetune", "--target", " "), 2, "--target sketch"),
@@ -211,6 +213,41 @@ def test_the_stages_follow_one_another_up_to_a_figure(
     assert [Path(p).name for p in figure["pictures"]] == ["panel.png", "panel.pdf"]
     roots = shop(capsys, "lineage", edits["ref"])[1]
     assert "tuned: tuned/sketch/v1" in roots and "data: data/faces/v1" in roots
+
+
+def test_the_demo_shows_its_pictures_and_a_table(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dclip.context import Context
+    from dclip.stages import demo
+
+    # What the demo computes is tested with its stage; here, how its figure is shown.
+    rows = [{"strength": 0.5, "faces": 4, "success": 0.25, "gain": 1.5}]
+
+    def figure(config: demo.DemoConfig, store: Store, context: Context) -> Artifact:
+        def make(draft: Draft) -> dict[str, float]:
+            (draft.path / "panel.png").write_bytes(b"png")
+            (draft.path / "table.json").write_text(json.dumps({"strengths": rows}))
+            return {"success": 0.25}
+
+        return store.build(
+            stage="demo",
+            kind="figure",
+            name="demo",
+            config={"target": config.target},
+            inputs={},
+            seed=config.seed,
+            context=context,
+            make=make,
+        )
+
+    monkeypatch.setattr(demo, "run", figure)
+    code, out, err = shop(capsys, "demo", "--target", "smiling", "--seed", "5")
+    assert code == 0, err
+    assert "panel.png" in out and "table.json" in out
+    assert "0.5" in out.splitlines()[-1] and "0.25" in out.splitlines()[-1]
+    document = shop.json(capsys, "demo", "--target", "smiling", "--seed", "5")
+    assert Path(document["table.json"]).is_file()
 
 
 def test_presets_are_a_table_whose_names_finetune_takes(

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from dclip import __version__
-from dclip.cli import clip, doctor, edit, finetune, grid, invert, prepare, sample, storage, train
+from dclip.cli import (
+    clip,
+    demo,
+    doctor,
+    edit,
+    finetune,
+    grid,
+    invert,
+    prepare,
+    sample,
+    storage,
+    train,
+)
 from dclip.cli.common import State, add, group, with_shared_options
 from dclip.cli.failures import INTERRUPTED, explain
 from dclip.cli.output import Output
@@ -29,7 +41,7 @@ STORE = "The store"
 app.add_typer(prepare.prepare, name="prepare", rich_help_panel=PIPELINE)
 for function in (train.train, sample.sample, invert.invert, finetune.finetune):
     add(app, function, PIPELINE)
-for function in (edit.edit, grid.grid):
+for function in (edit.edit, grid.grid, demo.demo):
     add(app, function, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 add(app, finetune.presets, PIPELINE)

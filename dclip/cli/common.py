@@ -18,7 +18,6 @@ from rich.markup import escape
 
 from dclip.cli.defaults import StageCommand
 from dclip.cli.output import Mode, Output
-from dclip.cli.progress import reporter_for
 from dclip.cli.settings import ConfigFile, Flags, build_config, load_config, store_path
 from dclip.context import Context, Reporter
 from dclip.errors import BadInput
@@ -117,6 +116,8 @@ class Run:
     @cached_property
     def report(self) -> Reporter:
         """Where progress, notes and warnings go."""
+        from dclip.cli.progress import reporter_for  # rich's progress is slow to import
+
         return reporter_for(self.out)
 
     @property

@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,8 @@ def doctor(run: Run) -> None:
 
 def _report(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
     """Every check's finding, and those that failed."""
+    from importlib import metadata
+
     checks: dict[str, Callable[[], Any]] = {
         "dclip": lambda: f"{__version__} in {Path(__file__).parents[1]}",
         "python": lambda: f"{platform.python_version()} in {sys.prefix}",

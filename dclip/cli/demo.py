@@ -1,0 +1,69 @@
+"""``dclip demo``: the whole pipeline on drawn faces and the embedded models."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from dclip.cli.common import Run, command
+from dclip.cli.options import Seed, option, ref
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact
+
+TABLE = "table.json"
+COLUMNS = {
+    "strength": "strength",
+    "faces": "faces",
+    "success": "success",
+    "identity@1": "identity@1",
+    "gain": "gain",
+    "kept_psnr": "rest kept, dB",
+}
+
+
+@command(
+    "dclip demo",
+    "dclip demo --target smiling",
+    "dclip demo --target cartoon --faces 64 --json",
+    config="stages.demo:DemoConfig",
+)
+def demo(
+    run: Run,
+    target: Annotated[
+        str | None, option("--target", metavar="NAME", help="A preset that the renderer can draw.")
+    ] = None,
+    faces: Annotated[
+        int | None, option("--faces", metavar="N", help="Faces to draw; half are held out.")
+    ] = None,
+    model: Annotated[str | None, ref("model", "--model", help="Base model.")] = None,
+    clip: Annotated[str | None, ref("clip", "--clip", help="CLIP that guides.")] = None,
+    seed: Seed = None,
+) -> None:
+    """Draw faces, invert them, tune toward a target, edit, and score against the drawn truth.
+
+    It writes a panel, a strip of growing strength and a table. No download is needed; every part of
+    it is an ordinary artifact that `dclip ls` lists.
+    """
+    from dclip.stages import demo as stage
+
+    config = run.config(
+        stage.DemoConfig, target=target, faces=faces, model=model, clip=clip, seed=seed
+    )
+    made = run.stage(
+        stage.run,
+        config,
+        show=lambda made: {TABLE: str(made.path / TABLE)},
+        next_commands=lambda made: [
+            run.hint("edit", "photo.jpg", "--tuned", made.name),
+            run.hint("demo", "--target", "smiling"),
+        ],
+    )
+    if made is not None and run.out.mode == "human":
+        run.out.table(_strengths(made), COLUMNS, identity="strength")
+
+
+def _strengths(made: Artifact) -> list[dict[str, Any]]:
+    table = json.loads((made.path / TABLE).read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = table["strengths"]
+    return rows
