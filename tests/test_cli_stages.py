@@ -84,6 +84,31 @@ def test_the_help_shows_the_stage_s_own_defaults(
     assert f"[default: {real['seed']}]" in shown
 
 
+# Settings that are rarely touched: the config file's alone.
+FILE_ONLY = {"clip train": {"weight_decay", "attack_steps", "clean", "ramp", "clip"}}
+# Of the one config of three sources, each subcommand has the settings that mean something to it.
+PREPARE = {
+    "prepare celeba": {"source", "count", "style"},
+    "prepare folder": {"source", "count", "style", "download"},
+    "prepare faces": {"source", "root", "crop", "limit", "strict", "download"},
+}
+
+
+@pytest.mark.parametrize("words", PLACES, ids=lambda words: " ".join(words[:-1]))
+def test_every_setting_of_a_stage_is_an_option_or_known_to_be_none(
+    words: tuple[str, ...],
+) -> None:
+    *command, place = words
+    module, name = place.split(":")
+    cls = getattr(importlib.import_module(f"dclip.{module}"), name)
+    found: Any = typer.main.get_command(app)
+    for word in command:
+        found = found.commands[word]
+    without = {field.name for field in dataclasses.fields(cls)} - {p.name for p in found.params}
+    key = " ".join(command)
+    assert without == FILE_ONLY.get(key, set()) | PREPARE.get(key, set())
+
+
 def test_a_stage_shows_its_artifact_and_what_comes_next(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:

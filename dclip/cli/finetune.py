@@ -64,6 +64,10 @@ def finetune(
     direction: Annotated[
         float | None, option("--direction", metavar="X", help="Weight of the directional loss.")
     ] = None,
+    goal: Annotated[
+        float | None,
+        option("--goal", metavar="X", help="Weight of the loss that says how far an edit goes."),
+    ] = None,
     identity: Annotated[
         float | None, option("--identity", metavar="X", help="Weight of the identity loss (L1).")
     ] = None,
@@ -108,6 +112,7 @@ def finetune(
         recipe=recipe,
         lr=lr,
         direction=direction,
+        goal=goal,
         identity=identity,
         batch=batch,
         updates=updates,
