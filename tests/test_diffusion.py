@@ -325,4 +325,8 @@ def test_the_state_keeps_its_dtype_where_the_network_works_in_half():
     def half(x, t):
         return net(x.double(), t).to(torch.bfloat16)
 
-    assert ddim.decode(half, schedule, x_r, grid).dtype == torch.float32
+    with torch.no_grad():
+        got = ddim.decode(half, schedule, x_r, grid)
+        want = ddim.decode(lambda x, t: half(x, t).float(), schedule, x_r, grid)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, want)

@@ -52,7 +52,8 @@ def ancestral_step(
     """Draw ``x_s`` from the posterior q(x_s | x_t, x0_hat) for any s < t; equations (6) and (7).
 
     With s < t - 1 this is the same posterior of the chain that skips the states between, whose
-    one step has ``alpha = alpha_bar_t / alpha_bar_s``. ``s = 0`` returns x0_hat and no noise.
+    one step has ``alpha = alpha_bar_t / alpha_bar_s``. At ``s = 0`` its variance is 0: the result
+    is x0_hat, whatever the noise.
 
     Args:
         x_t: state (B,C,H,W) at ``t``.
@@ -77,7 +78,7 @@ def ancestral_step(
         + math.sqrt(alpha) * (1 - ab_s) / (1 - ab_t) * x_t
     )
     variance = (1 - alpha) * (1 - ab_s) / (1 - ab_t)
-    return mean + math.sqrt(variance) * noise if s > 0 else mean
+    return mean + math.sqrt(variance) * noise
 
 
 def sample_ddpm(
