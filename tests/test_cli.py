@@ -463,6 +463,6 @@ def test_ctrl_c_while_still_importing_shows_no_traceback(tmp_path: Path) -> None
 
 
 def test_the_module_runs_like_the_program(tmp_path: Path) -> None:
-    done = process("-m", "dclip.cli", "lss", cwd=tmp_path)
+    done = process("-m", "dclip", "lss", cwd=tmp_path)
     assert done.returncode == 2
     assert "'ls'" in done.stderr

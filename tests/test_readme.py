@@ -44,7 +44,7 @@ rows = 2
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     assert command[0] == "dclip"
     return subprocess.run(
-        [sys.executable, "-m", "dclip.cli", *command[1:]],
+        [sys.executable, "-m", "dclip", *command[1:]],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -7,6 +7,7 @@ own preprocessing (resize, mean, std) differentiably.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import logging
 import re
@@ -70,7 +71,8 @@ class Guide:
             )
             top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
             x = x[..., top : top + height, left : left + width]
-        return (x - self.mean) / self.std
+        out: Tensor = (x - self.mean) / self.std
+        return out
 
     def embed_image(self, x: Tensor) -> Tensor:
         """Unit-length image embeddings (B, D) of pixels (B, 3, H, W) in [-1, 1]."""
@@ -165,12 +167,13 @@ COMMON = frozenset(
 """Words too plain to list to a person who looks for ideas."""
 
 
-def load_guide(spec: str, device: str | torch.device = "cpu") -> Guide:
+def load_guide(spec: str, device: str | torch.device = "cpu", *, name: str | None = None) -> Guide:
     """Load a CLIP, frozen, in float32.
 
     Args:
         spec: a directory in open_clip's format, ``"NAME:PRETRAINED"`` (any open_clip model and
             tag, e.g. ``"ViT-B-32:laion2b_s34b_b79k"``), or ``"hf-hub:ORG/REPO"``.
+        name: what messages call it; None takes ``spec``, or a directory's last part.
 
     Raises:
         BadInput: an unknown model or tag, or weights that are not here and cannot be fetched.
@@ -184,12 +187,30 @@ def load_guide(spec: str, device: str | torch.device = "cpu") -> Guide:
         config = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]
     else:
         model, tokenizer = _load_pretrained(spec)
-        config = open_clip.get_model_config(spec.partition(":")[0])
+        name, _, tag = spec.partition(":")
+        config = open_clip.get_model_config(name)
+        if config is not None and _quick_gelu(name, tag):
+            config["quick_gelu"] = True
     words_file = path / "words.json"
     words = json.loads(words_file.read_text())["words"] if words_file.is_file() else None
-    guide = _guide(path.name if path.is_dir() else spec, model, tokenizer, device, words, config)
+    guide = _guide(
+        name or (path.name if path.is_dir() else spec), model, tokenizer, device, words, config
+    )
     guide.model.eval().requires_grad_(False)
     return guide
+
+
+def fingerprint(path: str) -> str:
+    """What identifies a CLIP or network outside the store: its name, or its files' content."""
+    place = Path(path)
+    if not place.exists():
+        return path
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.suffix in (".json", ".safetensors", ".pt", ".ts", ".txt"):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _guide(
@@ -351,7 +372,11 @@ def _load_pretrained(spec: str) -> tuple[nn.Module, Callable[..., Tensor]]:
     try:
         with _quiet(), _no_retries_offline():
             model = open_clip.create_model_from_pretrained(
-                name, pretrained=tag or None, return_transform=False
+                name,
+                pretrained=tag or None,
+                return_transform=False,
+                # open_clip warns, but computes another function, where the two disagree.
+                force_quick_gelu=_quick_gelu(name, tag),
             )
             return model, open_clip.get_tokenizer(name)
     except Exception as e:
@@ -361,6 +386,13 @@ def _load_pretrained(spec: str) -> tuple[nn.Module, Callable[..., Tensor]]:
             "run once with a connection (they stay in the Hugging Face cache), or give --clip a"
             " directory in open_clip's format, or use --clip embedded for rendered faces",
         ) from e
+
+
+def _quick_gelu(name: str, tag: str) -> bool:
+    """Whether the weights of that tag were trained with OpenAI's approximation of GELU."""
+    import open_clip
+
+    return bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")) if tag else False
 
 
 def _first_line(e: Exception) -> str:

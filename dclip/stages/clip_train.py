@@ -22,7 +22,7 @@ from dclip.errors import BadInput, DclipError
 from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts as contrast_tables
-from dclip.guidance.clip import load_guide, new_model, save_guide
+from dclip.guidance.clip import fingerprint, load_guide, new_model, save_guide
 from dclip.models.state import StatsLog, load_state, save_state
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
@@ -79,6 +79,8 @@ class ClipTrainConfig:
             )
         if self.radius < 0 or self.attack_steps < 1:
             raise BadInput("radius must be 0 or more and attack_steps at least 1")
+        if not 0 < self.lr < 1:
+            raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
 
 
 def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -99,7 +101,15 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         contrasts = contrast_tables.read(Path(config.contrasts))
     else:
         contrasts = contrast_tables.fitting(data)
+    if not len(data.split("train")):
+        raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
+    for contrast in contrasts:
+        contrast.labels(data)  # refuses attributes that the data does not have
     device = pick(context.device)
+    inputs, init = {"data": source}, config.init
+    if init is not None and not (Path(init).is_dir() or ":" in init):
+        inputs["init"] = store.resolve(init, "clip", context.report)
+        init = str(inputs["init"].path)
     if config.precision == "auto":
         config = replace(config, precision="bf16" if device.type == "cuda" else "fp32")
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
@@ -107,12 +117,16 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         stage="clip-train",
         kind="clip",
         name=config.name or source.name,
-        config={**settings, "contrasts": contrast_tables.to_json(contrasts)},
-        inputs={"data": source},
+        config={
+            **settings,
+            "init": fingerprint(init) if init else None,
+            "contrasts": contrast_tables.to_json(contrasts),
+        },
+        inputs=inputs,
         seed=config.seed,
         context=context,
         estimate={"images": config.images, "updates": config.images // config.batch},
-        make=lambda draft: _Training(config, data, contrasts, device, context, draft).run(),
+        make=lambda draft: _Training(config, init, data, contrasts, device, context, draft).run(),
     )
 
 
@@ -120,6 +134,7 @@ class _Training:
     def __init__(
         self,
         config: ClipTrainConfig,
+        init: str | None,
         data: DataSet,
         contrasts: tuple[contrast_tables.Contrast, ...],
         device: torch.device,
@@ -130,9 +145,7 @@ class _Training:
         self.device, self.context, self.draft = device, context, draft
         torch.manual_seed(key(config.seed, "clip"))
         self.guide = (
-            load_guide(config.init, device)
-            if config.init
-            else new_model(config.model, data.size, device)
+            load_guide(init, device) if init else new_model(config.model, data.size, device)
         )
         self.model = self.guide.model.train().requires_grad_(True)
         self.captions = np.array(data.captions)
@@ -147,13 +160,15 @@ class _Training:
         ]
         self.train, self.val = data.split("train"), data.split("val")
         self.units = _units(data, self.train)
-        self.per_update = max(1, config.batch // self.units.shape[1])
+        self.per_update: int = max(1, config.batch // self.units.shape[1])
         self.per_epoch = max(1, len(self.units) // self.per_update)
-        self.updates = max(1, config.images // (self.per_update * self.units.shape[1]))
-        decayed: list[Tensor] = [p for p in self.model.parameters() if p.ndim > 1]
-        plain: list[Tensor] = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.updates: int = max(1, config.images // (self.per_update * self.units.shape[1]))
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.model.parameters() if p.ndim > 1]},
+            {"params": [p for p in self.model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            groups,
             lr=config.lr,
             betas=(0.9, 0.98),
             weight_decay=config.weight_decay,
@@ -183,7 +198,7 @@ class _Training:
                         optimizer=self.optimizer,
                     )
                     saved = time.monotonic()
-        curves = {k: stats.curve(k) for k in ("loss", "contrastive", "contrast", "pair")}
+        curves = {k: stats.curve(k) for k in ("loss", "contrastive", "contrast", "pair", "mixture")}
         save_curves(self.draft.path / "loss.png", curves, title="CLIP training")
         save_guide(self.draft.path, self.guide)
         (self.draft.path / "words.json").write_text(
@@ -199,17 +214,13 @@ class _Training:
         progress = step / self.updates
         if self.config.ramp <= 0:
             return self.config.radius if progress >= self.config.clean else 0.0
-        return self.config.radius * min(
-            max((progress - self.config.clean) / self.config.ramp, 0), 1
-        )
+        grown = (progress - self.config.clean) / self.config.ramp
+        return self.config.radius * min(max(grown, 0.0), 1.0)
 
     def _rate(self, step: int) -> float:
         warmup = max(1, min(500, self.updates // 20))
-        return (
-            self.config.lr
-            * min(1, (step + 1) / warmup)
-            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.updates)))
-        )
+        fallen = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.updates))
+        return self.config.lr * min(1.0, (step + 1) / warmup) * fallen
 
     def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor]:
         epoch, at = divmod(step, self.per_epoch)
@@ -231,6 +242,7 @@ class _Training:
                 same_caption=torch.from_numpy(names[:, None] == names[None]).to(self.device),
                 labels=tuple(label[index].to(self.device) for label in self.labels),
                 pairs=pairs.to(self.device),
+                mixing=torch.rand(len(pairs), 18, generator=generator).to(self.device),
             ),
             index,
             torch.rand(len(self.prompts), generator=generator),
@@ -319,6 +331,7 @@ class _Training:
                 torch.eye(len(index), dtype=torch.bool),
                 tuple(label[index].to(self.device) for label in self.labels),
                 torch.arange(len(index), device=self.device).view(-1, 2),
+                torch.empty(0, 18),
             )
             scores["pair_cosine"] = 1 - float(ct.pair_loss(images, batch, text.sides))
         return scores

@@ -21,7 +21,7 @@ from dclip.diffusion import ddim
 from dclip.errors import BadInput, DclipError
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
-from dclip.guidance.clip import Guide, load_guide
+from dclip.guidance.clip import Guide, fingerprint, load_guide
 from dclip.guidance.losses import directional
 from dclip.guidance.objective import Objective, Weights
 from dclip.guidance.prompts import PRESETS, Preset, preset
@@ -97,6 +97,10 @@ class FinetuneConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise BadInput(f"{field} must be at least 1, not {value}")
+        for field in ("views", "rank"):
+            value = getattr(self, field)
+            if value is not None and value < 0:
+                raise BadInput(f"{field} must be 0 or more, not {value}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
         if self.epochs is not None and self.updates is not None:
@@ -157,7 +161,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
     device = pick(context.device)
     where, clip = find_clip(config.clip, store, base, context)
-    guide = load_guide(where, device)
+    guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
     for prompt in (pair.target, pair.source):
         guide.check(prompt)
         if warning := guide.warning(prompt):
@@ -186,11 +190,11 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "source": pair.source,
         "local": pair.local,
         "recipe": config.recipe,
-        "clip": clip.id if clip else _fingerprint(where),
+        "clip": clip.id if clip else fingerprint(where),
         "r": r,
         "steps_for": steps_for,
         "steps_gen": steps_for,
-        "face": _fingerprint(config.face) if config.face else None,
+        "face": fingerprint(config.face) if config.face else None,
         "face_weight": config.face_weight if config.face else 0.0,
     }
     inputs = {"latents": latents, "model": base} | ({"clip": clip} if clip else {})
@@ -207,21 +211,6 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             config, settings, data, base, guide, device, context, draft
         ).run(),
     )
-
-
-def _fingerprint(path: str) -> str:
-    """What identifies a CLIP or network outside the store: its name, or its files' content."""
-    import hashlib
-
-    place = Path(path)
-    if not place.exists():
-        return path
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-    digest = hashlib.sha256()
-    for file in files:
-        if file.suffix in (".json", ".safetensors", ".pt", ".ts", ".txt"):
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 class _Tuning:
@@ -387,9 +376,13 @@ def _u8(x: Tensor) -> np.ndarray:
 
 def _face_network(path: str, device: torch.device) -> Any:
     try:
-        return torch.jit.load(  # type: ignore[no-untyped-call]
-            path, map_location=device
-        ).eval().requires_grad_(False)
+        return (
+            torch.jit.load(  # type: ignore[no-untyped-call]
+                path, map_location=device
+            )
+            .eval()
+            .requires_grad_(False)
+        )
     except (RuntimeError, ValueError, OSError) as e:
         raise BadInput(
             f"{path} is no TorchScript network ({str(e).splitlines()[0]})",

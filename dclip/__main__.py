@@ -1,4 +1,4 @@
-"""``python -m dclip.cli``: the same as ``dclip``."""
+"""``python -m dclip``: the same as ``dclip``."""
 
 import sys
 
