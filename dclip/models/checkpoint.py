@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dclip.config import from_dict
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.prediction import FromVelocity
@@ -64,20 +65,20 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
-        """Strict inverse of :meth:`to_dict`; raises BadInput for an unknown architecture or key."""
-        name = data.get("architecture")
+        """Strict inverse of :meth:`to_dict`.
+
+        Raises:
+            BadInput: an unknown architecture, or settings that are unknown, missing or no such.
+        """
+        name = data["architecture"]
         if name not in ARCHITECTURES:
             raise BadInput(
                 f"unknown architecture {name!r} in model.json",
                 f"this dclip knows {', '.join(ARCHITECTURES)}; a newer dclip may know more",
             )
-        config_type = ARCHITECTURES[name][0]
-        unknown = set(data["config"]) - {f.name for f in fields(config_type)}
-        if unknown:
-            raise BadInput(f"unknown {name} settings in model.json: {', '.join(sorted(unknown))}")
         return cls(
             architecture=name,
-            config=config_type(**data["config"]),
+            config=from_dict(ARCHITECTURES[name][0], data["config"]),
             schedule=Schedule.from_dict(data["schedule"]),
             image_size=int(data["image_size"]),
             prediction=data["prediction"],
@@ -106,10 +107,17 @@ def save_model(
 
 
 def read_info(path: Path) -> ModelInfo:
-    """Read ``model.json`` of the artifact directory ``path``; raises CorruptArtifact."""
+    """Read ``model.json`` of the artifact directory ``path``.
+
+    Raises:
+        BadInput: a network or settings that this dclip does not know.
+        CorruptArtifact: not a readable description.
+    """
     file = path / "model.json"
     try:
         return ModelInfo.from_dict(json.loads(file.read_text()))
+    except BadInput as e:
+        raise BadInput(f"{file}: {e.message}", e.fix) from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise CorruptArtifact(
             f"{file} cannot be read as a model description ({e})", "train or fetch the model again"

@@ -110,8 +110,11 @@ def read_deltas(path: Path, base: nn.Module) -> Deltas:
         deltas = {}
         for name in sorted(names):
             up, down = stored.get(f"{name}/up"), stored.get(f"{name}/down")
-            if up is None or down is None:
-                raise CorruptArtifact(f"{path / 'adapter.safetensors'} lacks one half of {name}")
+            if up is None or down is None or up.ndim != 2 or down.shape[:1] != up.shape[1:]:
+                raise CorruptArtifact(
+                    f"{path / 'adapter.safetensors'} holds no two halves of {name}",
+                    "run dclip verify --full",
+                )
             value = up @ down
             if name not in shapes or value.numel() != shapes[name].numel():
                 raise BadInput(
