@@ -79,6 +79,7 @@ class Notes(Silent):
     def __init__(self, fail_after: int | None = None) -> None:
         self.said: list[str] = []
         self.left = fail_after
+        self.done = 0
 
     def note(self, message: str) -> None:
         self.said.append(message)
@@ -87,7 +88,8 @@ class Notes(Silent):
         self.said.append(f"warning: {message}")
 
     @contextmanager
-    def task(self, *args: Any, **more: Any) -> Iterator[Any]:
+    def task(self, *args: Any, done: int = 0, **more: Any) -> Iterator[Any]:
+        self.done = done
         yield self
 
     def advance(self, n: int = 1, **stats: float) -> None:
@@ -320,8 +322,10 @@ def test_equal_work_in_two_stores_has_one_id_also_after_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         run(given, other, replace(CPU, report=Notes(fail_after=14)))
     assert not other.list("edits")
-    one, two = run(given, store, CPU), run(given, other, CPU)
+    resumed = Notes()
+    one, two = run(given, store, CPU), run(given, other, replace(CPU, report=resumed))
     assert one.fresh and two.fresh and one.id == two.id
+    assert resumed.done == 16 * 3 * STEPS  # a whole batch, there, back unedited, and back edited
     assert len(rows(one)) == 20
 
 

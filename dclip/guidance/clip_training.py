@@ -25,7 +25,7 @@ class Batch:
         same_caption: (B, B) bool, captions i and j read the same, so that neither is a negative.
         labels: for each contrast, the side of each sample, int64 (B,), -1 for none.
         pairs: (P, 2) int64, rows that show the same subject before and after one change.
-        mixing: (P, 2 + 16) uniform in [0, 1), how :func:`mixtures` mixes each pair.
+        mixing: (P, MIXING) uniform in [0, 1), how :func:`mixtures` mixes each pair.
     """
 
     pixels: Tensor
@@ -96,30 +96,43 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
     return torch.cat(losses).mean() if losses else image.new_zeros(())
 
 
+MIXING = 2 + 16 + 1 + 48
+"""Random numbers that one mixture takes."""
+
+
 def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures part of the way through an edit, and the share of the way that they have gone.
 
     Brightness and colour go different ways, past both ends, and in every other picture each place
     goes at its own speed: these are the half-made edits that fine-tuning will try on the guide.
+    Over that lies a wash of colour that belongs to no edit, so that tinting a picture gets it
+    nowhere.
 
     Args:
         before, after: (P, 3, H, W) in [-1, 1].
-        mixing: (P, 18) uniform in [0, 1).
+        mixing: (P, MIXING) uniform in [0, 1).
 
     Returns:
         pictures like ``before``, and shares (P,): the projection of their change on the whole one.
     """
-    amounts = mixing[:, :2] * 1.6 - 0.4
-    local = F.interpolate(
-        mixing[:, 2:].view(-1, 1, 4, 4), before.shape[-2:], mode="bicubic", align_corners=False
-    ).clamp(0, 1)
-    place = torch.where((mixing[:, 2] < 0.5).view(-1, 1, 1, 1), torch.ones_like(local), local)
+    numbers, places, strength, tint = mixing.split([2, 16, 1, 48], dim=1)
+    amounts = numbers * 1.6 - 0.4
+    local = _spread(places.view(-1, 1, 4, 4), before).clamp(0, 1)
+    place = torch.where((places[:, 0] < 0.5).view(-1, 1, 1, 1), torch.ones_like(local), local)
     change = after - before
     grey = change.mean(1, keepdim=True)
     brightness, colour = amounts.view(-1, 2, 1, 1, 1).unbind(1)
     mixed = (before + place * (brightness * grey + colour * (change - grey))).clamp(-1, 1)
     size = change.square().flatten(1).sum(1).clamp_min(1e-6)
-    return mixed, ((mixed - before) * change).flatten(1).sum(1) / size
+    share = ((mixed - before) * change).flatten(1).sum(1) / size
+    corners = tint.view(-1, 3, 4, 4)
+    # The first corner's colour goes over the whole picture, the others make it uneven.
+    wash = (corners[:, :, :1, :1] - 0.5) + 0.5 * (_spread(corners, before) - 0.5)
+    return (mixed + 1.2 * strength.view(-1, 1, 1, 1) * wash).clamp(-1, 1), share
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(values, like.shape[-2:], mode="bicubic", align_corners=False)
 
 
 def mixture_loss(image: Tensor, mixed: Tensor, share: Tensor, pairs: Tensor) -> Tensor:

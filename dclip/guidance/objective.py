@@ -40,8 +40,8 @@ class Objective:
         differences: target's minus source's text embedding of each guide, not normalised.
         weights: the lambdas.
         views: augmented views of each picture that the guides see; 0 shows the picture itself.
-            The picture and its reference get the same crops and colours (as in FuseDream's
-            AugCLIP), so that what differs between their embeddings is the edit.
+            The picture and its reference get the same crops (as in FuseDream's AugCLIP), so
+            that what differs between their embeddings is the edit.
         face: a face recognition network, where there is one.
     """
 
@@ -65,7 +65,8 @@ class Objective:
         if self.views:
             n = len(x) * self.views
             both = torch.cat([x.repeat(self.views, 1, 1, 1), reference.repeat(self.views, 1, 1, 1)])
-            both = augment(both, draw, torch.arange(n).repeat(2))
+            # Crops alone: a guide that sees changed colours lets the picture's own drift.
+            both = augment(both, draw, torch.arange(n).repeat(2), colour=0.0)
             seen, shown = both[:n], both[n:]
         directions, goals = [], []
         for guide, difference in zip(self.guides, self.differences, strict=True):

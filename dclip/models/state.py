@@ -83,7 +83,10 @@ class StatsLog:
                     break
                 if row["step"] <= keep_steps:
                     self.rows.append(row)
-        path.write_text("".join(json.dumps(r) + "\n" for r in self.rows))
+        # Written beside: a kill in between must not lose rows that the checkpoint counts on.
+        beside = path.with_suffix(".tmp")
+        beside.write_text("".join(json.dumps(r) + "\n" for r in self.rows))
+        beside.replace(path)
         self._file = path.open("a", buffering=1)
 
     def add(self, **row: Any) -> None:

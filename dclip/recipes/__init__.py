@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dclip.errors import BadInput
 from dclip.recipes.contract import Batch, Loop, Loss, Problem
-from dclip.recipes.loops import one_step, per_step, unrolled
+from dclip.recipes.loops import on_policy, one_step, per_step, unrolled
 
 __all__ = ["RECIPES", "Batch", "Loop", "Loss", "Problem", "Recipe", "recipe"]
 
@@ -44,41 +44,44 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
+    "stepwise": Recipe(
+        on_policy,
+        "the report's idea at rates that keep the picture: each step against the frozen model's",
+        lr=1e-3,
+        direction=0.5,
+        goal=1.0,
+        identity=0.1,
+        batch=8,
+        updates=80,
+        steps=10,
+        views=1,
+        rank=8,
+    ),
     "one-step": Recipe(
         one_step,
-        "loss on the one-step estimate of x0 at a random time, against the frozen model's",
+        "the one-step estimate of x0 at a random time, against the frozen model's; overshoots",
         lr=1e-3,
-        direction=1.0,
-        goal=0.0,
-        identity=0.3,
+        direction=0.5,
+        goal=1.0,
+        identity=0.1,
         batch=8,
-        updates=150,
-        views=2,
+        updates=80,
+        steps=10,
+        views=1,
         rank=8,
     ),
     "unrolled": Recipe(
         unrolled,
-        "DiffusionCLIP's: loss on the final picture through six decode steps",
+        "DiffusionCLIP's: the final picture, through six decode steps",
         lr=1e-3,
-        direction=1.0,
-        goal=0.0,
-        identity=0.3,
+        direction=0.5,
+        goal=1.0,
+        identity=0.1,
         batch=8,
-        updates=60,
+        updates=40,
         steps=6,
-        views=2,
+        views=1,
         rank=8,
-    ),
-    "stepwise": Recipe(
-        per_step,
-        "the report's loop at rates that keep the picture",
-        lr=1e-4,
-        direction=1.0,
-        goal=0.0,
-        identity=0.3,
-        batch=8,
-        epochs=1,
-        steps=20,
     ),
     "simplified": Recipe(
         per_step,

@@ -242,7 +242,7 @@ class _Training:
                 same_caption=torch.from_numpy(names[:, None] == names[None]).to(self.device),
                 labels=tuple(label[index].to(self.device) for label in self.labels),
                 pairs=pairs.to(self.device),
-                mixing=torch.rand(len(pairs), 18, generator=generator).to(self.device),
+                mixing=torch.rand(len(pairs), ct.MIXING, generator=generator).to(self.device),
             ),
             index,
             torch.rand(len(self.prompts), generator=generator),
@@ -331,7 +331,7 @@ class _Training:
                 torch.eye(len(index), dtype=torch.bool),
                 tuple(label[index].to(self.device) for label in self.labels),
                 torch.arange(len(index), device=self.device).view(-1, 2),
-                torch.empty(0, 18),
+                torch.empty(0, ct.MIXING),
             )
             scores["pair_cosine"] = 1 - float(ct.pair_loss(images, batch, text.sides))
         return scores

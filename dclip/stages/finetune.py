@@ -193,7 +193,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "clip": clip.id if clip else fingerprint(where),
         "r": r,
         "steps_for": steps_for,
-        "steps_gen": steps_for,
+        # The tuned model knows the states of its own grid; on a finer one it would edit more often.
+        "steps_gen": own["steps"],
         "face": fingerprint(config.face) if config.face else None,
         "face_weight": config.face_weight if config.face else 0.0,
     }

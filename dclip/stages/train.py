@@ -132,7 +132,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     inputs = {"data": source}
     if config.init:
         inputs["init"] = store.resolve(config.init, "model", context.report)
-        info = load_model(inputs["init"].path)[1]
+        info = replace(load_model(inputs["init"].path)[1], image_size=data.size)
         context.report.note(f"network and schedule are those of {inputs['init'].ref}")
     else:
         info = ModelInfo(
@@ -254,23 +254,30 @@ class _Training:
 
     def _batches(self, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch."""
+        seed, n = self.config.seed, self.config.batch
         epoch, at = divmod(step, self.per_epoch)
-        order = self.train[permutation(len(self.train), self.config.seed, "order", epoch)]
-        n = self.config.batch
+        # An update of more images than there are goes over them again, with other noise.
+        passes = math.ceil(self.per_update / len(self.train))
+        shown = [
+            (int(i), turn)
+            for turn in range(epoch * passes, (epoch + 1) * passes)
+            for i in self.train[permutation(len(self.train), seed, "order", turn)]
+        ]
         for k in range(self.config.accumulate):
             start = at * self.per_update + k * n
-            index = order[start : start + n]
-            ids = [self.data.ids[i] for i in index]
-            x0 = torch.from_numpy(self.data.images(index)).float() / 127.5 - 1
+            part = shown[start : start + n]
+            keys = [(self.data.ids[i], turn) for i, turn in part]
+            x0 = torch.from_numpy(self.data.images([i for i, _ in part])).float() / 127.5 - 1
             if self.config.flip:
-                coin = uniform([key(self.config.seed, "flip", i, epoch) for i in ids]) < 0.5
+                coin = uniform([key(seed, "flip", *k) for k in keys]) < 0.5
                 x0[coin] = x0[coin].flip(-1)
-            yield (x0, *self._noise(ids, epoch, tuple(x0.shape[1:])))
+            yield (x0, *self._noise(keys, tuple(x0.shape[1:])))
 
-    def _noise(self, ids: list[str], epoch: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def _noise(self, keys: list[tuple[str, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """t and eps for each (sample, epoch)."""
         seed, T = self.config.seed, self.info.schedule.T
-        t = 1 + (uniform([key(seed, "t", i, epoch) for i in ids]) * T).astype(np.int64)
-        return torch.from_numpy(t), normal([key(seed, "eps", i, epoch) for i in ids], shape)
+        t = 1 + (uniform([key(seed, "t", *k) for k in keys]) * T).astype(np.int64)
+        return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], shape)
 
     def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         with torch.autocast(
@@ -322,7 +329,8 @@ class _Training:
         for start in range(0, len(index), self.config.batch):
             part = index[start : start + self.config.batch]
             x0 = torch.from_numpy(self.data.images(part)).float() / 127.5 - 1
-            t, eps = self._noise([f"val/{self.data.ids[i]}" for i in part], 0, tuple(x0.shape[1:]))
+            keys = [(f"val/{self.data.ids[i]}", 0) for i in part]
+            t, eps = self._noise(keys, tuple(x0.shape[1:]))
             losses.append(self._loss(model, x0, t, eps).cpu())
         return float(torch.cat(losses).mean())
 
