@@ -28,7 +28,7 @@ def edit(
     run: Run,
     photos: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PHOTO...", help="Image files, and folders of them."),
+        typer.Argument(metavar="PHOTO", help="Image files, and folders of them."),
     ] = None,
     tuned: Annotated[
         list[str] | None,

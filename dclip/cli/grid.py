@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dclip.cli.common import Run, command, switch
-from dclip.cli.options import Latents, Name, Seed, option
+from dclip.cli.options import Name, Seed, option, ref
 
 
 @command(
@@ -25,7 +25,7 @@ def grid(
     photos: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PHOTO...]", help="Image files and folders: else held-out photos of --latents."
+            metavar="PHOTO", help="Image files and folders: else held-out photos of --latents."
         ),
     ] = None,
     tuned: Annotated[
@@ -56,7 +56,10 @@ def grid(
         str | None,
         option("--steps", metavar="N[,N...]", help="A column each: else those of the tuning."),
     ] = None,
-    latents: Latents = None,
+    latents: Annotated[
+        str | None,
+        ref("latents", "--latents", help="Latents: else those that the model was tuned on."),
+    ] = None,
     r: Annotated[
         int | None,
         option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
