@@ -21,10 +21,16 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def write_clip(path: Path, *, size: int = 16, seed: int = 0, **preprocess: Any) -> Path:
+def write_clip(
+    path: Path, *, size: int = 16, context: int = 16, seed: int = 0, **preprocess: Any
+) -> Path:
     """A directory in open_clip's format, made without dclip's own saving."""
     path.mkdir(parents=True, exist_ok=True)
-    config = {**CONFIG, "vision_cfg": {**CONFIG["vision_cfg"], "image_size": size}}
+    config = {
+        **CONFIG,
+        "vision_cfg": {**CONFIG["vision_cfg"], "image_size": size},
+        "text_cfg": {**CONFIG["text_cfg"], "context_length": context},
+    }
     settings = {"size": size, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]} | preprocess
     write_config(path, config, settings)
     torch.manual_seed(seed)

@@ -93,7 +93,7 @@ class Guide:
     def difference(self, target: str, source: str) -> Tensor:
         """Target's minus source's embedding (D,); raises BadInput where they mean the same."""
         to, come_from = self.embed_text([target, source])
-        difference = to - come_from
+        difference: Tensor = to - come_from
         if float(difference.norm()) < 1e-4:
             raise BadInput(
                 f"the prompts {target!r} and {source!r} are the same to {self.name}",
@@ -187,17 +187,23 @@ def load_guide(spec: str, device: str | torch.device = "cpu", *, name: str | Non
         config = json.loads((path / "open_clip_config.json").read_text())["model_cfg"]
     else:
         model, tokenizer = _load_pretrained(spec)
-        name, _, tag = spec.partition(":")
-        config = open_clip.get_model_config(name)
-        if config is not None and _quick_gelu(name, tag):
+        architecture, _, tag = spec.partition(":")
+        config = open_clip.get_model_config(architecture)
+        if config is not None and _quick_gelu(architecture, tag):
             config["quick_gelu"] = True
-    words_file = path / "words.json"
-    words = json.loads(words_file.read_text())["words"] if words_file.is_file() else None
-    guide = _guide(
-        name or (path.name if path.is_dir() else spec), model, tokenizer, device, words, config
-    )
+    called = name or (path.name if path.is_dir() else spec)
+    guide = _guide(called, model, tokenizer, device, _words(path / "words.json"), config)
     guide.model.eval().requires_grad_(False)
     return guide
+
+
+def _words(file: Path) -> list[str] | None:
+    if not file.is_file():
+        return None
+    try:
+        return [str(word) for word in json.loads(file.read_text())["words"]]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise CorruptArtifact(f"{file} is no list of words ({e})", "remove or restore it") from e
 
 
 def fingerprint(path: str) -> str:

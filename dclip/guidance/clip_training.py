@@ -100,22 +100,22 @@ MIXING = 2 + 16 + 1 + 48
 """Random numbers that one mixture takes."""
 
 
-def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:
+def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures part of the way through an edit, and the share of the way that they have gone.
 
     Brightness and colour go different ways, past both ends, and in every other picture each place
     goes at its own speed: these are the half-made edits that fine-tuning will try on the guide.
-    Over that lies a wash of colour that belongs to no edit, so that tinting a picture gets it
-    nowhere.
+    Over half of them lies a wash of colour that belongs to no edit.
 
     Args:
         before, after: (P, 3, H, W) in [-1, 1].
         mixing: (P, MIXING) uniform in [0, 1).
 
     Returns:
-        pictures like ``before``, and shares (P,): the projection of their change on the whole one.
+        pictures like ``before``; shares (P,), the projection of their change (without the wash)
+        on the whole one; and which are washed, bool (P,).
     """
-    numbers, places, strength, tint = mixing.split([2, 16, 1, 48], dim=1)
+    numbers, places, strength, tint = torch.split(mixing, [2, 16, 1, 48], dim=1)
     amounts = numbers * 1.6 - 0.4
     local = _spread(places.view(-1, 1, 4, 4), before).clamp(0, 1)
     place = torch.where((places[:, 0] < 0.5).view(-1, 1, 1, 1), torch.ones_like(local), local)
@@ -128,28 +128,36 @@ def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Ten
     corners = tint.view(-1, 3, 4, 4)
     # The first corner's colour goes over the whole picture, the others make it uneven.
     wash = (corners[:, :, :1, :1] - 0.5) + 0.5 * (_spread(corners, before) - 0.5)
-    return (mixed + 1.2 * strength.view(-1, 1, 1, 1) * wash).clamp(-1, 1), share
+    washed = strength[:, 0] >= 0.5
+    amount = torch.where(washed, 2.4 * (strength[:, 0] - 0.5), 0).view(-1, 1, 1, 1)
+    return (mixed + amount * wash).clamp(-1, 1), share, washed
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(values, like.shape[-2:], mode="bicubic", align_corners=False)
 
 
-def mixture_loss(image: Tensor, mixed: Tensor, share: Tensor, pairs: Tensor) -> Tensor:
-    """How far mixtures' embeddings are from the same share of the way between their ends'.
+def mixture_loss(
+    image: Tensor, mixed: Tensor, share: Tensor, washed: Tensor, pairs: Tensor
+) -> Tensor:
+    """How wrongly a CLIP sees mixtures, relative to the way between their ends' embeddings.
 
-    Relative to that way, so that small changes count like large ones. A CLIP is asked about
-    half-made edits all through a fine-tuning and never saw one in training: without this a drawing
-    in wild colours passed for a pencil sketch.
+    A plain mixture is to lie at its share of the way. A washed one may fall short of its share, but
+    not pass it: colour from nowhere makes no edit better. A CLIP is asked about half-made edits
+    all through a fine-tuning and never saw one in training: without this a drawing in wild colours
+    passed for a pencil sketch.
 
     Args:
         image: (B, D) embeddings of the batch; ``mixed``: (P, D) of the mixtures.
-        share: (P,), from :func:`mixtures`.
+        share, washed: (P,), from :func:`mixtures`.
     """
     before, after = image[pairs[:, 0]].detach(), image[pairs[:, 1]].detach()
     way = after - before
+    size = way.square().sum(-1).clamp_min(0.02)
     wanted = F.normalize(before + share[:, None] * way, dim=-1)
-    return ((mixed - wanted).square().sum(-1) / way.square().sum(-1).clamp_min(0.02)).mean()
+    plain = (mixed - wanted).square().sum(-1) / size
+    passed = ((mixed - before) * way).sum(-1) / size - share
+    return torch.where(washed, passed.clamp_min(0).square(), plain).mean()
 
 
 @dataclass(frozen=True)
@@ -172,13 +180,14 @@ def image_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All losses of a batch whose pictures are ``pixels``; the total and its parts."""
     before, after = batch.pairs.unbind(1)
-    mixed, share = mixtures(pixels[before], pixels[after], batch.mixing)
-    image, halfway = encode(torch.cat([pixels, mixed])).split([len(pixels), len(mixed)])
+    mixed, share, washed = mixtures(pixels[before], pixels[after], batch.mixing)
+    both = encode(torch.cat([pixels, mixed]))
+    image, halfway = both[: len(pixels)], both[len(pixels) :]
     parts = {
         "contrastive": contrastive(image, text.captions, scale, batch.same_caption),
         "contrast": contrast_loss(image, text.sides, batch.labels),
         "pair": pair_loss(image, batch, text.sides),
-        "mixture": mixture_loss(image, halfway, share.detach(), batch.pairs)
+        "mixture": mixture_loss(image, halfway, share.detach(), washed, batch.pairs)
         if len(mixed)
         else image.new_zeros(()),
     }
