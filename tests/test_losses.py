@@ -1,0 +1,104 @@
+"""The losses of fine-tuning against closed forms, and where their gradients go."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dclip.guidance.losses import directional, face_identity, goal, identity_l1
+
+
+def units(n: int, d: int = 5, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(n, d, generator=generator, dtype=torch.float64), dim=-1)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, math.pi / 2, 2.0, math.pi])
+def test_directional_is_one_minus_the_cosine_of_the_angle(angle: float) -> None:
+    d_text = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    reference = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    for length in (1e-3, 0.1, 5.0):  # how far the edit went does not matter
+        move = length * torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
+        found = directional(reference + move, reference, d_text)
+        assert float(found) == pytest.approx(1 - math.cos(angle), abs=1e-9)
+
+
+def test_directional_matches_the_formula_sample_by_sample() -> None:
+    e, ref, d_text = units(4, seed=1), units(4, seed=2), units(4, seed=3)
+    d_img = (e - ref) / (e - ref).norm(dim=1, keepdim=True)
+    expected = 1 - (d_img * d_text).sum(1)
+    assert torch.allclose(directional(e, ref, d_text), expected, atol=1e-12)
+    assert torch.allclose(
+        directional(e, ref, d_text[0]), 1 - (d_img * d_text[0]).sum(1), atol=1e-12
+    )
+
+
+def test_directional_gradient_is_that_of_the_formula() -> None:
+    ref, d_text = units(3, seed=2), units(1, seed=3)[0]
+    e = units(3, seed=1).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: directional(x, ref, d_text), (e,))
+
+
+def test_an_edit_that_has_not_moved_is_worth_1_and_pulls_nowhere() -> None:
+    start = units(2)
+    e = start.clone()
+    e[1] = units(1, seed=5)[0]
+    e.requires_grad_(True)
+    loss = directional(e, start, units(1, seed=3)[0])
+    assert float(loss[0].detach()) == 1.0
+    loss.sum().backward()
+    assert e.grad is not None and torch.isfinite(e.grad).all()
+    assert not e.grad[0].any() and e.grad[1].abs().sum() > 0
+
+
+def test_goal_is_1_at_the_start_0_there_and_more_beyond() -> None:
+    start = units(3)
+    difference = 0.8 * units(1, seed=4)[0]
+    there = F.normalize(start + difference, dim=-1)
+    assert torch.allclose(goal(start, start, difference), torch.ones(3).double())
+    assert goal(there, start, difference).abs().max() < 1e-9
+    beyond = F.normalize(start + 3 * difference, dim=-1)
+    assert (goal(beyond, start, difference) > 0.1).all()
+
+
+def test_goal_expects_the_whole_difference_of_the_text() -> None:
+    start, difference = units(1), 0.5 * units(1, seed=4)[0]
+    e = start.clone().requires_grad_(True)
+    for _ in range(500):  # gradient descent on the sphere
+        (gradient,) = torch.autograd.grad(goal(F.normalize(e, dim=-1), start, difference).sum(), e)
+        e = (e - 0.05 * gradient).detach().requires_grad_(True)
+    found = F.normalize(e.detach(), dim=-1)
+    assert torch.allclose(found, F.normalize(start + difference, dim=-1), atol=1e-3)
+
+
+def test_identity_is_the_mean_absolute_difference_of_each_picture() -> None:
+    x = torch.zeros(2, 3, 4, 4)
+    x[1, 0] = 0.6
+    assert identity_l1(x, torch.zeros_like(x)).tolist() == pytest.approx([0.0, 0.2])
+    half = torch.ones(2, 1, 4, 4)
+    half[..., :2] = 0
+    assert identity_l1(x, torch.zeros_like(x), half).tolist() == pytest.approx([0.0, 0.1])
+
+
+def test_face_identity_pulls_the_picture_back_to_the_face() -> None:
+    """DiffusionCLIP's own code took this loss on a detached picture: its gradient was zero."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).requires_grad_(False)
+    reference = torch.randn(2, 3, 4, 4)
+    assert face_identity(network, reference, reference).abs().max() < 1e-6
+    x = (reference + 0.5 * torch.randn(2, 3, 4, 4)).requires_grad_(True)
+    loss = face_identity(network, x, reference)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    assert gradient.flatten(1).norm(dim=1).min() > 1e-3
+    assert (face_identity(network, x - 0.1 * gradient, reference) < loss).all()
+
+
+def test_the_reference_of_a_face_gets_no_gradient() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).requires_grad_(False)
+    reference = torch.randn(1, 3, 4, 4, requires_grad=True)
+    face_identity(network, torch.randn(1, 3, 4, 4, requires_grad=True), reference).backward()
+    assert reference.grad is None
