@@ -35,7 +35,7 @@ SPLITS = (BOTH, "train", "val", "test", "all")
 STEPS = 40
 PREVIEW_ROWS = 8
 PSNR_LIMIT = 200.0  # beyond what float32 can tell from a perfect round trip
-PSNR_POOR = 25.0  # below it a face is visibly another
+PSNR_POOR = 25.0  # below it colours and outlines are visibly others
 
 
 @dataclass(frozen=True)
