@@ -377,15 +377,12 @@ def _u8(x: Tensor) -> np.ndarray:
 
 def _face_network(path: str, device: torch.device) -> Any:
     try:
-        return (
-            torch.jit.load(  # type: ignore[no-untyped-call]
-                path, map_location=device
-            )
-            .eval()
-            .requires_grad_(False)
-        )
+        network = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as e:
         raise BadInput(
             f"{path} is no TorchScript network ({str(e).splitlines()[0]})",
             "save it with torch.jit.trace(network, example).save(path)",
         ) from e
+    for parameter in network.parameters():  # a script module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return network.eval()

@@ -1,0 +1,348 @@
+"""Fine-tuning: every recipe runs, resumes and leaves base and CLIP alone; presets; bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from small_guide import Stop, write_clip
+from small_store import CPU, STEPS, R, small_store
+from smooth_net import SmoothNet, normal, photos
+from torch import Tensor, nn
+
+from dclip.data import faces
+from dclip.diffusion import ddim
+from dclip.diffusion.schedule import Schedule
+from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
+from dclip.guidance.clip import load_guide
+from dclip.guidance.prompts import PRESETS
+from dclip.models.checkpoint import load_model
+from dclip.models.tuned import merged, read_deltas
+from dclip.recipes import RECIPES, Batch, Problem, recipe
+from dclip.recipes.loops import on_policy, one_step, per_step, unrolled
+from dclip.stages import finetune
+from dclip.stages.finetune import FinetuneConfig, run
+from dclip.store import Artifact, Store
+
+EMBEDDED = Path(finetune.__file__).parents[1] / "assets" / "clip"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return small_store(tmp_path_factory.mktemp("finetune") / "store")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def small(clip: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        target="sketch", clip=str(clip), latents="faces", updates=5, batch=4, steps=2, name="mine"
+    )
+
+
+@pytest.fixture(scope="module")
+def made(store: Store, small: FinetuneConfig) -> dict[str, Artifact]:
+    """One small fine-tuning of every recipe."""
+    return {name: run(replace(small, recipe=name, name=name), store, CPU) for name in RECIPES}
+
+
+def stats(artifact: Artifact) -> list[dict[str, Any]]:
+    text = (artifact.path / "logs" / "stats.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# --- the stage
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_leaves_what_a_tuned_artifact_holds(
+    store: Store, made: dict[str, Artifact], name: str
+) -> None:
+    artifact = made[name]
+    base, _ = load_model(store.resolve("faces", "model").path)
+    deltas = read_deltas(artifact.path, base)
+    assert max(float(d.abs().max()) for d in deltas.values()) > 1e-6
+    assert (artifact.path / "adapter.safetensors").is_file() == bool(RECIPES[name].rank)
+    snapshots = sorted(p.name for p in (artifact.path / "snapshots").iterdir())
+    assert snapshots[0] == "update_00000.png" and snapshots[-1] == "update_00005.png"
+    for picture in ("loss.png", "panel.png"):
+        assert min(Image.open(artifact.path / picture).size) > 50
+    assert [row["step"] for row in stats(artifact)] == [1, 2, 3, 4, 5]
+    scores = artifact.metrics["scores"]
+    assert (scores[0]["step"], scores[0]["s_dir"]) == (0, pytest.approx(scores[0]["s_dir"]))
+    assert scores[-1]["step"] == 5 and scores[-1]["l1"] != scores[0]["l1"]
+    assert (artifact.config["r"], artifact.config["steps_for"]) == (R, STEPS)
+    assert artifact.config["target"] == PRESETS["sketch"].target
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_killed_anywhere_every_recipe_ends_as_if_it_never_was(
+    store: Store,
+    small: FinetuneConfig,
+    made: dict[str, Artifact],
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = replace(small, recipe=name, name="again")
+    forced = replace(CPU, force=True)
+    for after, seconds in ((3, 0.0), (1, 0.0), (1, 1e9)):
+        monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", seconds)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, store, replace(forced, report=Stop(after)))
+    found = run(config, store, replace(forced, report=(last := Stop())))
+    assert last.began[0] > 0  # it did go on from a checkpoint
+    assert found.fresh and found.id == made[name].id
+    assert [row["step"] for row in stats(found)] == [1, 2, 3, 4, 5]
+
+
+def test_at_strength_0_it_is_the_base_and_at_1_it_is_not(
+    store: Store, made: dict[str, Artifact]
+) -> None:
+    base, _ = load_model(store.resolve("faces", "model").path)
+    deltas = read_deltas(made["simplified"].path, base)
+    x, t = torch.randn(1, 3, 16, 16), torch.tensor([R])
+    with torch.no_grad():
+        assert torch.equal(merged(base, [(deltas, 0.0)])(x, t), base(x, t))
+        assert not torch.allclose(merged(base, [(deltas, 1.0)])(x, t), base(x, t), atol=1e-5)
+
+
+def test_it_moves_pictures_where_the_text_points(store: Store, small: FinetuneConfig) -> None:
+    config = replace(small, recipe="unrolled", updates=40, lr=3e-3, views=0, name="longer")
+    artifact = run(config, store, CPU)
+    rows = stats(artifact)
+    assert rows[-1]["direction"] < rows[0]["direction"] - 0.2
+    scores = artifact.metrics["scores"]
+    assert scores[-1]["s_dir"] > scores[0]["s_dir"] + 0.2
+
+
+def test_only_the_differences_are_trained(
+    store: Store, small: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    real = finetune._Tuning.run
+
+    def spy(self: Any) -> Any:
+        before = {k: v.clone() for k, v in self.base.state_dict().items()}
+        clip = {k: v.clone() for k, v in self.guide.model.state_dict().items()}
+        metrics = real(self)
+        assert all(torch.equal(v, before[k]) for k, v in self.base.state_dict().items())
+        assert all(torch.equal(v, clip[k]) for k, v in self.guide.model.state_dict().items())
+        for model in (self.base, self.guide.model):
+            assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+        own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        assert own == {id(p) for p in self.delta.parameters()}
+        seen.append(metrics["parameters"])
+        return metrics
+
+    monkeypatch.setattr(finetune._Tuning, "run", spy)
+    for rank in (2, 0):
+        run(replace(small, updates=2, rank=rank, name=f"rank-{rank}"), store, CPU)
+    base, _ = load_model(store.resolve("faces", "model").path)
+    assert seen[0] < seen[1] == sum(p.numel() for p in base.parameters())
+
+
+def test_the_clip_counts_by_content(store: Store, small: FinetuneConfig, tmp_path: Path) -> None:
+    config = replace(small, updates=1, name="content")
+    first = run(replace(config, clip=str(write_clip(tmp_path / "a"))), store, CPU)
+    same = run(replace(config, clip=str(write_clip(tmp_path / "b"))), store, CPU)
+    assert same.id == first.id and not same.fresh
+    other = run(replace(config, clip=str(write_clip(tmp_path / "b", seed=1))), store, CPU)
+    assert other.id != first.id
+
+
+def test_a_face_network_keeps_the_face(store: Store, small: FinetuneConfig, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
+    file = tmp_path / "face.pt"
+    torch.jit.script(network).save(str(file))  # type: ignore[no-untyped-call]
+    artifact = run(replace(small, face=str(file), updates=4, name="face"), store, CPU)
+    assert stats(artifact)[-1]["face"] > 0
+    with pytest.raises(BadInput, match="no TorchScript"):
+        file.write_bytes(b"nothing")
+        run(replace(small, face=str(file), name="face"), store, CPU)
+
+
+def test_a_loss_that_overflows_stops_with_advice(store: Store, small: FinetuneConfig) -> None:
+    config = replace(small, recipe="simplified", direction=3e38, identity=3e38, lr=0.5, name="inf")
+    with pytest.raises(DclipError, match=r"loss became (inf|nan) at update") as caught:
+        run(config, store, CPU)
+    assert "--lr 0.125" in caught.value.fix
+    assert "inf" not in [a.name for a in store.list("tuned")]
+
+
+def test_a_clip_with_nan_is_refused(store: Store, small: FinetuneConfig, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "nan")
+    weights = load_file(path / "open_clip_model.safetensors")
+    weights["visual.proj"].fill_(torch.nan)
+    save_file(weights, path / "open_clip_model.safetensors")
+    with pytest.raises(CorruptArtifact, match="NaN"):
+        run(replace(small, clip=str(path)), store, CPU)
+
+
+def test_without_latents_the_fix_is_a_command(small: FinetuneConfig, tmp_path: Path) -> None:
+    with pytest.raises(MissingArtifact) as caught:
+        run(replace(small, latents=None), Store(tmp_path / "empty"), CPU)
+    assert "dclip invert" in caught.value.fix
+
+
+def test_prompts_that_say_the_same_are_refused(store: Store, small: FinetuneConfig) -> None:
+    with pytest.raises(BadInput, match="the same"):
+        run(replace(small, target="a face", source="a face", name="same"), store, CPU)
+    with pytest.raises(BadInput, match="tokens"):
+        run(replace(small, target="face " * 40), store, CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "what is the edit"),
+        ({"target": " "}, "empty"),
+        ({"preset": "sketch", "target": "x"}, "brings its own prompts"),
+        ({"target": "x", "recipe": "step-wise"}, "unknown recipe 'step-wise'"),
+        ({"target": "x", "batch": 0}, "batch"),
+        ({"target": "x", "updates": 0}, "updates"),
+        ({"target": "x", "rank": -1}, "rank"),
+        ({"target": "x", "views": -1}, "views"),
+        ({"target": "x", "lr": 2.0}, "lr"),
+        ({"target": "x", "epochs": 1, "updates": 1}, "epochs and updates"),
+    ],
+    ids=str,
+)
+def test_a_config_that_cannot_be_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        FinetuneConfig(**settings)
+
+
+# --- presets and recipes
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds_its_prompts(name: str) -> None:
+    pair = FinetuneConfig(preset=name).prompts()
+    assert pair == PRESETS[name] and pair.target != pair.source
+    assert FinetuneConfig(target=name).prompts() == pair  # its name alone stands for the pair
+    assert FinetuneConfig(target=name, source="a face").prompts().target == name
+    if name in faces.TARGETS:
+        assert pair.kind == faces.TARGETS[name].kind
+
+
+def test_what_a_fine_tune_can_be_scored_on_has_a_preset() -> None:
+    wanted = {"sketch", "cartoon", "zombie", "smiling", "blond hair", "glasses"}
+    back = {"not smiling", "black hair", "no glasses"}
+    assert wanted | back <= set(PRESETS) & set(faces.TARGETS)
+
+
+@pytest.mark.skipif(not EMBEDDED.is_dir(), reason="no CLIP is embedded in this tree")
+def test_the_embedded_clip_knows_every_presets_words() -> None:
+    guide = load_guide(str(EMBEDDED))
+    for pair in PRESETS.values():
+        assert guide.warning(pair.target) is None and guide.warning(pair.source) is None
+        assert float(guide.difference(pair.target, pair.source).norm()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("skech", "sketch"), ("smilling", "smiling"), ("blonde hair", "blond hair")]
+)
+def test_an_unknown_preset_names_the_nearest(wrong: str, near: str) -> None:
+    with pytest.raises(BadInput, match=f"unknown preset '{wrong}'") as caught:
+        FinetuneConfig(preset=wrong)
+    assert f"did you mean '{near}'" in caught.value.fix
+
+
+def test_simplified_is_the_reports_table_1(store: Store, clip: Path) -> None:
+    found = recipe("simplified")
+    assert (found.loop, found.lr, found.batch, found.epochs, found.steps) == (
+        per_step, 2e-3, 30, 5, 50,
+    )  # fmt: skip
+    assert (found.direction, found.identity, found.goal) == (1.0, 0.3, 0.0)
+    # No part of the report: all weights are tuned, and the CLIP sees the picture itself.
+    assert (found.rank, found.views, found.updates) == (0, 0, None)
+
+
+@pytest.fixture
+def problem() -> tuple[Problem, Batch, list[tuple[Tensor, Tensor]]]:
+    """A smooth network in float64 as model and as base, and what the objective is shown."""
+    shown: list[tuple[Tensor, Tensor]] = []
+
+    def objective(x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]) -> Any:
+        shown.append((x, reference))
+        return (x - 0.5).square().mean(), {"direction": 0.0}
+
+    schedule = Schedule.make("linear-rescaled", 20)
+    model, frozen = SmoothNet(strength=0.3), SmoothNet(strength=0.3).requires_grad_(False)
+    x = 0.5 * photos(2)
+    batch = Batch(x, normal(2), torch.Generator().manual_seed(0))
+    return Problem(model, frozen, schedule, (0, 3, 7, 12), objective), batch, shown
+
+
+def test_per_step_shows_x0_of_every_state_against_the_photo(problem: Any) -> None:
+    work, batch, shown = problem
+    losses = list(per_step(work, batch))
+    assert len(losses) == 3 == len(shown)
+    states: list[tuple[Tensor, Tensor]] = []
+    ddim.decode(
+        work.frozen, work.schedule, batch.latents, work.grid,
+        on_step=lambda i, t, x, x0: states.append((x, x0)),
+    )  # fmt: skip
+    for (x, reference), (_, x0) in zip(shown, states, strict=True):
+        assert reference is batch.photos
+        assert torch.allclose(x, x0, atol=1e-10)
+
+
+def test_an_update_changes_the_next_steps_estimate(problem: Any) -> None:
+    work, batch, shown = problem
+    optimizer = torch.optim.SGD(work.model.parameters(), lr=0.1)
+    for loss, _ in per_step(work, batch):
+        optimizer.zero_grad()
+        loss.backward()  # no graph runs through the steps before
+        optimizer.step()
+    after = [x.detach() for x, _ in shown]
+    shown.clear()
+    work.model.load_state_dict(work.frozen.state_dict())
+    list(per_step(work, batch))
+    assert torch.allclose(after[0], shown[0][0]) and not torch.allclose(after[1], shown[1][0])
+
+
+@pytest.mark.parametrize("loop", [on_policy, one_step])
+def test_against_the_frozen_model_nothing_is_to_be_seen_at_first(problem: Any, loop: Any) -> None:
+    work, batch, shown = problem
+    losses = list(loop(work, batch))
+    assert len(losses) == (3 if loop is on_policy else 1)
+    for x, reference in shown:
+        assert not reference.requires_grad
+        assert torch.allclose(x.clamp(-1, 1), reference, atol=1e-10)
+
+
+def test_unrolled_shows_the_decode_and_reaches_every_step(problem: Any) -> None:
+    work, batch, shown = problem
+    ((loss, _),) = list(unrolled(work, batch))
+    expected = ddim.decode(work.model, work.schedule, batch.latents, work.grid)
+    assert torch.allclose(shown[0][0], expected, atol=1e-10)
+    loss.backward()
+    whole = (expected - 0.5).square().mean()
+    gradients = torch.autograd.grad(whole, list(work.model.parameters()))
+    for p, g in zip(work.model.parameters(), gradients, strict=True):
+        assert torch.allclose(p.grad, g, atol=1e-10)
+
+
+def test_a_batchs_randomness_is_its_generators_alone(problem: Any) -> None:
+    work, batch, shown = problem
+    for loop in (on_policy, one_step):
+        shown.clear()
+        for _ in range(2):
+            torch.randn(3)
+            list(loop(work, replace(batch, generator=torch.Generator().manual_seed(4))))
+        half = len(shown) // 2
+        for (x, _), (y, _) in zip(shown[:half], shown[half:], strict=True):
+            assert torch.equal(x, y)
