@@ -319,6 +319,7 @@ def save_guide(path: Path, guide: Guide) -> None:
 
     if guide.config is None:
         raise BadInput(f"{guide.name} has no config to save")
+    path.mkdir(parents=True, exist_ok=True)
     write_config(path, guide.config, dict(open_clip.get_model_preprocess_cfg(guide.model)))
     weights = {
         k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous()

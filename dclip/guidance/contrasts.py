@@ -163,12 +163,18 @@ def read(path: Path) -> tuple[Contrast, ...]:
         return tuple(
             Contrast(
                 row["name"],
-                tuple(Side(tuple(s["where"]), tuple(s["prompts"])) for s in row["sides"]),
+                tuple(Side(_texts(s["where"]), _texts(s["prompts"])) for s in row["sides"]),
             )
             for row in rows
         )
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise BadInput(f"{path} is no list of contrasts ({e})", "see docs/clip.md") from e
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{value!r} is no list of texts")
+    return tuple(value)
 
 
 def to_json(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:

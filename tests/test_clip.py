@@ -1,0 +1,438 @@
+"""The door to open_clip: directories, preprocessing, prompts, errors; and what trains a guide."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from small_guide import CONFIG, write_clip
+from torch import Tensor
+
+from dclip.data.dataset import DataSet
+from dclip.errors import BadInput, CorruptArtifact, DclipError
+from dclip.guidance import clip_training as ct
+from dclip.guidance import contrasts
+from dclip.guidance.clip import Guide, load_guide, new_model, save_guide
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def guide(folder: Path) -> Guide:
+    return load_guide(str(folder))
+
+
+def pictures(n: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth uint8 pictures (n, H, W, 3), far enough from black and white to be resized."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 5, 5, generator=generator)
+    x = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).clamp(0, 1)
+    return (x * 155 + 50).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def ours(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+# --- open_clip's own format
+
+
+def test_a_saved_directory_is_open_clips_own(guide: Guide, tmp_path: Path) -> None:
+    save_guide(tmp_path, guide)
+    where = f"local-dir:{tmp_path}"
+    model, transform = open_clip.create_model_from_pretrained(where)
+    tokenizer = open_clip.get_tokenizer(where)
+    again = load_guide(str(tmp_path))
+    shown, prompts = pictures(3, 16, 16), ["a photo of a person", "a pencil sketch"]
+    with torch.no_grad():
+        theirs = torch.stack([transform(Image.fromarray(p)) for p in shown])
+        image = F.normalize(model.encode_image(theirs), dim=-1)
+        text = F.normalize(model.encode_text(tokenizer(prompts)), dim=-1)
+        assert torch.allclose(again.embed_image(ours(shown)), image, atol=1e-5)
+        assert torch.allclose(again.embed_text(prompts), text, atol=1e-5)
+        # float16 on disk costs little.
+        assert torch.allclose(guide.embed_image(ours(shown)), image, atol=5e-3)
+
+
+def test_a_guide_is_frozen_and_in_float32(guide: Guide) -> None:
+    parameters = list(guide.model.parameters())
+    assert not guide.model.training and not any(p.requires_grad for p in parameters)
+    assert {p.dtype for p in parameters} == {torch.float32}
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("side", [(16, 16), (40, 40), (30, 20), (10, 10)], ids=str)
+def test_preprocessing_is_that_of_open_clip(
+    tmp_path: Path, resize_mode: str, interpolation: str, side: tuple[int, int]
+) -> None:
+    write_clip(tmp_path, resize_mode=resize_mode, interpolation=interpolation)
+    _, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
+    shown = pictures(2, *side)
+    theirs = torch.stack([transform(Image.fromarray(p)) for p in shown])
+    found = load_guide(str(tmp_path)).preprocess(ours(shown))
+    # Theirs rounds to whole pixel values after resizing: 0.5 / 255 in the units of a std of 0.2.
+    # Twice that, for it does so after each of the two axes.
+    assert (found - theirs).abs().max() < (1e-5 if side == (16, 16) else 2 * 0.5 / 255 / 0.2 + 1e-3)
+
+
+def test_gradients_flow_through_preprocessing_to_every_pixel(guide: Guide) -> None:
+    x = ours(pictures(1, 24, 24)).requires_grad_(True)
+    guide.embed_image(x)[0, 0].backward()
+    assert x.grad is not None and (x.grad.abs().amax(1) > 0).all()
+
+
+def test_weights_are_read_with_the_activation_that_they_were_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI's weights want QuickGELU; open_clip takes plain GELU for them and only warns."""
+    weights = write_clip(tmp_path) / "open_clip_model.safetensors"
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-test", CONFIG)
+    tag = {"file": str(weights), "quick_gelu": True, "mean": [0.5] * 3, "std": [0.5] * 3}
+    known = open_clip.pretrained._PRETRAINED
+    monkeypatch.setitem(known, "tiny-test", {"openai": tag, "other": tag | {"quick_gelu": False}})
+    model = open_clip.create_model("tiny-test", force_quick_gelu=True).eval()
+    model.load_state_dict(load_file(weights))
+    prompts = ["a photo of a person"]
+    with torch.no_grad():
+        tokens = open_clip.get_tokenizer("tiny-test")(prompts)
+        expected = F.normalize(model.encode_text(tokens), dim=-1)
+    quick = load_guide("tiny-test:openai")
+    assert torch.allclose(quick.embed_text(prompts), expected, atol=1e-6)
+    assert not torch.allclose(
+        load_guide("tiny-test:other").embed_text(prompts), expected, atol=1e-4
+    )
+    save_guide(tmp_path / "saved", quick)  # and the directory says so
+    assert torch.allclose(
+        load_guide(str(tmp_path / "saved")).embed_text(prompts), expected, atol=5e-3
+    )
+
+
+@pytest.mark.parametrize("name", ["small", "small-convnext"])
+def test_a_new_model_is_one_that_open_clip_can_load(name: str, tmp_path: Path) -> None:
+    made = new_model(name, 32)
+    save_guide(tmp_path, made)
+    assert load_guide(str(tmp_path)).embed_image(torch.zeros(1, 3, 32, 32)).shape == (1, 128)
+    assert any(p.requires_grad for p in made.model.parameters())
+
+
+# --- prompts
+
+
+def test_prompts_that_cannot_be_are_refused(guide: Guide) -> None:
+    for prompt in ("", "  \n"):
+        with pytest.raises(BadInput, match="empty"):
+            guide.embed_text([prompt])
+    fits, too_long = "face " * 14, "face " * 15  # context 16, with its start and its end
+    guide.check(fits)
+    with pytest.raises(BadInput, match=r"17 tokens.*at most 16"):
+        guide.embed_text(["a face", too_long])
+
+
+def test_equal_prompts_have_no_direction(guide: Guide) -> None:
+    with pytest.raises(BadInput, match="same to tiny"):
+        guide.direction("a sketch", "a sketch")
+    found = guide.direction("a sketch", "a photo")
+    assert float(found.norm()) == pytest.approx(1)
+    to, source = guide.embed_text(["a sketch", "a photo"])
+    assert torch.allclose(found, F.normalize(to - source, dim=0), atol=1e-6)
+    assert torch.allclose(guide.difference("a sketch", "a photo"), to - source, atol=1e-6)
+
+
+def test_a_small_clip_warns_of_words_that_it_never_saw(folder: Path, tmp_path: Path) -> None:
+    path = write_clip(tmp_path)
+    (path / "words.json").write_text(json.dumps({"words": ["a", "photo", "of", "sketch", "hair"]}))
+    small = load_guide(str(path), name="CLIP mine")
+    assert small.warning("A photo, of hair") is None
+    warning = small.warning("a sketsh of a unicorn")
+    assert warning is not None and "\n" not in warning
+    assert "CLIP mine never saw 'sketsh', 'unicorn'" in warning
+    assert "did you mean sketch?" in warning
+    assert warning.endswith("it knows: hair, photo, sketch")
+    assert load_guide(str(folder)).warning("a unicorn") is None  # open vocabulary: no list
+
+
+# --- what cannot be loaded
+
+
+@pytest.mark.parametrize(
+    ("spec", "message", "fix"),
+    [
+        ("ViT-B-33:openai", "neither a directory nor an open_clip model", "ViT-B-32"),
+        ("ViT-B-32:opena", "no pretrained weights 'opena'", "openai"),
+        ("ViT-B-32", "no pretrained weights ''", "ViT-B-32:TAG"),
+        ("nowhere/to/be/found", "neither a directory nor an open_clip model", "ViT-B-32:openai"),
+    ],
+)
+def test_an_unknown_clip_is_refused_with_the_nearest(spec: str, message: str, fix: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        load_guide(spec)
+    assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("spec", ["ViT-B-32:openai", "hf-hub:someone/something"])
+def test_offline_it_says_so_at_once_and_how_to_get_the_weights(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def nobody(*args: Any, **more: Any) -> Any:
+        asked.append(args)
+        raise socket.gaierror("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(BadInput, match="cannot be fetched") as caught:
+        load_guide(spec)
+    assert "\n" not in caught.value.message and "directory" in caught.value.fix
+    assert len(asked) == 1  # the hub's client, which retries for a minute, was never let loose
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def _weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        file = path / "open_clip_model.safetensors"
+        weights = load_file(file)
+        change(weights)
+        save_file(weights, file)
+
+    return spoil
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], type[DclipError], str]] = {
+    "NaN": (
+        _weights(lambda w: w["visual.proj"].fill_(torch.nan)), CorruptArtifact, "NaN.*visual.proj"
+    ),
+    "a missing weight": (_weights(lambda w: w.pop("visual.proj")), CorruptArtifact, "cannot load"),
+    "another shape": (
+        _weights(lambda w: w.update({"visual.proj": torch.zeros(2, 2)})), CorruptArtifact,
+        "cannot load",
+    ),
+    "no weights": (
+        lambda p: (p / "open_clip_model.safetensors").unlink(), BadInput, "safetensors is missing"
+    ),
+    "truncated weights": (
+        lambda p: (p / "open_clip_model.safetensors").write_bytes(b"12345678"), CorruptArtifact,
+        "cannot load",
+    ),
+    "no config": (
+        lambda p: (p / "open_clip_config.json").unlink(), BadInput, "no open_clip directory"
+    ),
+    "a broken config": (
+        lambda p: (p / "open_clip_config.json").write_text("{"), CorruptArtifact, "cannot load"
+    ),
+    "an empty config": (
+        lambda p: (p / "open_clip_config.json").write_text("{}"), CorruptArtifact, "cannot load"
+    ),
+    "broken words": (
+        lambda p: (p / "words.json").write_text("[]"), CorruptArtifact, "no list of words"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_spoilt_directory_is_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    spoil, kind, words = SPOILT[what]
+    spoil(write_clip(tmp_path))
+    with pytest.raises(kind, match=words) as caught:
+        load_guide(str(tmp_path))
+    assert "\n" not in caught.value.message
+
+
+def test_an_unknown_model_to_train_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match="smal-convnext") as caught:
+        new_model("smal-convnext", 32)
+    assert "small-convnext" in caught.value.fix
+
+
+# --- adversarial examples and augmentation
+
+
+def test_the_attack_stays_in_the_ball_and_in_range_and_raises_the_loss(guide: Guide) -> None:
+    x = ours(pictures(4, 16, 16))
+    before = guide.embed_image(x).detach()
+
+    def loss(y: Tensor) -> Tensor:
+        return -(guide.embed_image(y) * before).sum(-1).mean()
+
+    # At the pictures themselves, the loss's minimum, the gradient is zero: begin beside them.
+    x = (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    last = float(loss(x))
+    for radius in (0.5, 2.5):
+        found = ct.attack(loss, x, radius, 3)
+        distance = (found - x).flatten(1).norm(dim=1)
+        assert (distance <= radius * (1 + 1e-5)).all() and (distance > 0.5 * radius).all()
+        assert found.min() >= -1 and found.max() <= 1 and not found.requires_grad
+        value = float(loss(found))
+        assert value > last + 1e-4
+        last = value
+
+
+def uniform(seed: int) -> Callable[[int], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return lambda n: torch.rand(n, generator=generator)
+
+
+def test_a_group_shares_its_crop_and_colours() -> None:
+    x = ours(pictures(3, 16, 16))
+    same = ct.augment(torch.cat([x, x]), uniform(0), torch.arange(3).repeat(2))
+    assert torch.equal(same[:3], same[3:])
+    apart = ct.augment(x[:1].repeat(2, 1, 1, 1), uniform(0))
+    assert (apart[0] - apart[1]).abs().mean() > 1e-2
+    assert same.min() >= -1 and same.max() <= 1
+
+
+def test_augmentation_without_colour_only_crops() -> None:
+    flat = torch.tensor([0.3, -0.2, 0.8]).view(1, 3, 1, 1).expand(2, 3, 16, 16)
+    assert torch.allclose(ct.augment(flat, uniform(1), colour=0.0), flat, atol=1e-6)
+    assert not torch.allclose(ct.augment(flat, uniform(1)), flat, atol=1e-2)
+    # A ramp stays a ramp, less steep: a crop of 80 to 100 % blown up to the whole.
+    ramp = torch.linspace(-0.9, 0.9, 16).view(1, 1, 1, 16).expand(1, 3, 16, 16)
+    found = ct.augment(ramp, uniform(2), colour=0.0)[0, 0, 8]
+    steps = (found[1:] - found[:-1])[4:-4]
+    whole = float(ramp[0, 0, 0, 1] - ramp[0, 0, 0, 0])
+    assert torch.allclose(steps, steps.mean().expand_as(steps), atol=1e-5)
+    assert 0.8 * whole - 1e-5 <= float(steps.mean()) <= whole + 1e-5
+
+
+def test_gradients_flow_through_augmentation() -> None:
+    x = (0.5 * ours(pictures(1, 16, 16))).requires_grad_(True)
+    ct.augment(x, uniform(0)).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 1
+
+
+# --- the losses that make a guide
+
+
+def embeddings(n: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_contrastive_is_clips_loss_and_equal_captions_are_no_negatives() -> None:
+    image, text, scale = embeddings(4, 0), embeddings(4, 1), torch.tensor(12.0)
+    expected = open_clip.ClipLoss()(image, text, scale)
+    found = ct.contrastive(image, text, scale, torch.eye(4, dtype=torch.bool))
+    assert float(found) == pytest.approx(float(expected), abs=1e-5)
+    text[1] = text[0]
+    same = torch.eye(4, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    swapped = image[[1, 0, 2, 3]]  # which of the two is which cannot matter then
+    values = [float(ct.contrastive(i, text, scale, same)) for i in (image, swapped)]
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+def test_a_contrast_uses_the_directions_between_its_prompts_alone() -> None:
+    image = embeddings(5, 0)
+    sides = [embeddings(2, 1)]
+    labels = [torch.tensor([0, 1, 0, 1, -1])]
+    found = ct.contrast_loss(image, sides, labels)
+    d = F.normalize(sides[0][0] - sides[0][1], dim=0)
+    logit = 20 * image[:4] @ d  # the two centred sides are d and -d
+    expected = F.binary_cross_entropy_with_logits(logit, 1.0 - labels[0][:4])
+    assert float(found) == pytest.approx(float(expected), abs=1e-5)
+    assert float(ct.contrast_loss(image, sides, [torch.full((5,), -1)])) == 0
+
+
+def test_a_pair_is_to_move_as_its_prompts_do() -> None:
+    side = embeddings(2, 1)
+    start = embeddings(1, 0)[0]
+    move = 0.3 * (side[1] - side[0])
+
+    def loss(image: Tensor, labels: list[int]) -> float:
+        pairs = torch.tensor([[0, 1]])
+        batch = ct.Batch(image, torch.eye(2) > 0, (torch.tensor(labels),), pairs, torch.empty(0))
+        return float(ct.pair_loss(image, batch, [side]))
+
+    there = torch.stack([start, start + move])
+    assert loss(there, [0, 1]) == pytest.approx(0, abs=1e-5)
+    assert loss(there, [1, 0]) == pytest.approx(2, abs=1e-5)
+    assert loss(there, [1, 1]) == 0 == loss(there, [-1, 1])  # nothing changed, or nobody knows
+
+
+def test_a_mixture_is_asked_for_its_own_share_of_the_way() -> None:
+    before, after = 0.5 * ours(pictures(6, 16, 16)), 0.5 * ours(pictures(6, 16, 16, seed=1))
+    mixing = torch.rand(6, ct.MIXING, generator=torch.Generator().manual_seed(0))
+    mixing[:, 2] = 0.0  # everywhere alike
+    mixing[:, 18] = 0.0  # no wash of colour
+    mixing[:, :2] = (torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])[:, None] + 0.4) / 1.6
+    mixed, share, washed = ct.mixtures(before, after, mixing)
+    wanted = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])
+    assert torch.allclose(share, wanted, atol=1e-4) and not washed.any()
+    way = before + wanted.view(-1, 1, 1, 1) * (after - before)
+    assert torch.allclose(mixed, way, atol=1e-5)
+    image = embeddings(4, 3)
+    pairs = torch.tensor([[0, 1], [2, 3]])
+    start, end = image[pairs[:, 0]], image[pairs[:, 1]]
+    whole, none, plain = torch.ones(2), torch.zeros(2), torch.zeros(2) > 0
+
+    def loss(mixed: Tensor, share: Tensor, washed: Tensor) -> float:
+        return float(ct.mixture_loss(image, mixed, share, washed, pairs))
+
+    assert loss(end, whole, plain) == pytest.approx(0, abs=1e-6)
+    assert loss(end, none, plain) == pytest.approx(1, abs=1e-4)
+    # Under a wash of colour it may fall short of its share, but not pass it.
+    assert loss(start, whole, ~plain) == 0 and loss(end, none, ~plain) > 0.5
+
+
+# --- contrasts
+
+
+def test_contrasts_come_from_a_file_and_go_back(tmp_path: Path) -> None:
+    made = (
+        contrasts.binary("smile", "Smiling", ("a smile", "no smile")),
+        *contrasts.faces()[:2],
+    )
+    file = tmp_path / "contrasts.json"
+    file.write_text(json.dumps(contrasts.to_json(made)))
+    assert contrasts.read(file) == made
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "{}[]", '{"name": "x"}', '[{"name": "x"}]',
+        '[{"name": "x", "sides": [{"where": ["a=1"], "prompts": ["p"]}]}]',
+        '[{"name": "x", "sides": [{"where": ["a=1"], "prompts": ["p"]},'
+        ' {"where": ["a=-1"], "prompts": ["p", "q"]}]}]',
+        '[{"name": "x", "sides": [{"where": "a=1", "prompts": "p"},'
+        ' {"where": "a=-1", "prompts": "q"}]}]',
+    ],
+)  # fmt: skip
+def test_a_file_of_no_contrasts_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "contrasts.json"
+    file.write_text(content)
+    with pytest.raises(BadInput) as caught:
+        contrasts.read(file)
+    assert "\n" not in caught.value.message
+    with pytest.raises(BadInput, match="none"):
+        contrasts.read(tmp_path / "none.json")
+
+
+def test_labels_are_the_sides_that_samples_show() -> None:
+    class Data(DataSet):
+        def __init__(self) -> None:
+            pass
+
+        def __len__(self) -> int:
+            return 4
+
+        def where(self, *conditions: str) -> np.ndarray:
+            return np.array({"glasses=1": [0, 2], "glasses=-1": [1]}[conditions[0]])
+
+    found = contrasts.binary("g", "glasses", ("yes", "no")).labels(Data())
+    assert found.tolist() == [0, 1, 0, -1]
