@@ -1,0 +1,184 @@
+"""The stage clip train: what it makes, that it resumes, adversarial or not, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from small_guide import Stop, write_clip
+
+from dclip.context import Context
+from dclip.data.dataset import DataSet
+from dclip.errors import BadInput, DclipError
+from dclip.guidance.clip import load_guide
+from dclip.stages import clip_train, prepare
+from dclip.stages.clip_train import ClipTrainConfig, run
+from dclip.store import Artifact, Store
+
+CPU = Context(device="cpu", workers=1)
+
+
+def make_store(root: Path) -> Store:
+    store = Store(root)
+    for name, style in (("plain", "all"), ("pairs", "pairs")):
+        settings = prepare.PrepareConfig("faces", count=48, size=16, style=style, name=name)
+        prepare.run(settings, store, CPU)
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("clip-train") / "store")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> ClipTrainConfig:
+    """Seven updates of a tiny CLIP on pairs; the attack begins in the third."""
+    start = write_clip(tmp_path_factory.mktemp("start") / "tiny", context=64)
+    return ClipTrainConfig(data="pairs", init=str(start), name="mine", images=56, batch=8)
+
+
+@pytest.fixture(scope="module")
+def artifact(store: Store, small: ClipTrainConfig) -> Artifact:
+    return run(small, store, CPU)
+
+
+def stats(artifact: Artifact) -> list[dict[str, Any]]:
+    text = (artifact.path / "logs" / "stats.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_what_a_clip_artifact_holds(store: Store, artifact: Artifact) -> None:
+    where = f"local-dir:{artifact.path}"
+    model, transform = open_clip.create_model_from_pretrained(where)
+    picture = Image.fromarray(np.full((16, 16, 3), 90, np.uint8))
+    guide = load_guide(str(artifact.path))
+    with torch.no_grad():
+        theirs = model.encode_image(transform(picture)[None], normalize=True)
+        found = guide.embed_image(torch.full((1, 3, 16, 16), 90 / 127.5 - 1))
+    assert torch.allclose(found, theirs, atol=1e-5)
+    words = json.loads((artifact.path / "words.json").read_text())["words"]
+    assert {"sketch", "zombie", "glasses", "photo"} <= set(words)
+    assert guide.warning("a photo of a zombie") is None and guide.warning("a spaceship")
+    assert Image.open(artifact.path / "loss.png").size[0] > 100
+    metrics = artifact.metrics
+    assert metrics["updates"] == 7 == len(stats(artifact))
+    assert 0 <= metrics["retrieval"]["R@1"] <= metrics["retrieval"]["R@10"] <= 1
+
+
+def test_the_attack_grows_from_nothing_to_its_radius(artifact: Artifact) -> None:
+    radii = [row["radius"] for row in stats(artifact)]
+    assert radii[:2] == [0, 0] and radii == sorted(radii) and radii[-1] == 2.5
+    assert 0 < radii[3] < 2.5
+
+
+def test_killed_anywhere_it_ends_as_if_it_never_was(
+    small: ClipTrainConfig, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, began = make_store(tmp_path / "other"), []
+    for after, seconds in ((2, 0.0), (2, 1e9), (4, 0.0)):
+        monkeypatch.setattr(clip_train, "CHECKPOINT_SECONDS", seconds)
+        with pytest.raises(KeyboardInterrupt):
+            run(small, store, replace(CPU, report=(stop := Stop(after))))
+        began += stop.began
+    made = run(small, store, replace(CPU, report=(stop := Stop())))
+    assert began + stop.began == [0, 8, 8, 32]
+    assert made.id == artifact.id
+    assert [row["step"] for row in stats(made)] == list(range(1, 8))
+
+
+def test_it_learns(store: Store, small: ClipTrainConfig) -> None:
+    config = replace(small, images=480, batch=16, lr=3e-3, radius=0.0, name="longer")
+    rows = stats(run(config, store, CPU))
+    loss = [row["loss"] for row in rows]
+    assert np.mean(loss[-5:]) < 0.9 * np.mean(loss[:5])
+
+
+def test_data_without_pairs_and_a_fresh_network(store: Store) -> None:
+    made = run(ClipTrainConfig(data="plain", images=8, batch=4, clean=0.0, ramp=0.0), store, CPU)
+    assert made.name == "plain" and "pair_cosine" not in made.metrics
+    assert [row["radius"] for row in stats(made)] == [2.5, 2.5]
+    assert load_guide(str(made.path)).size == (16, 16)
+
+
+def test_it_goes_on_from_an_artifact_and_knows_it_by_content(
+    store: Store, small: ClipTrainConfig, artifact: Artifact, tmp_path: Path
+) -> None:
+    made = run(replace(small, init="mine", images=8, name="next"), store, CPU)
+    assert made.manifest.inputs["init"]["id"] == artifact.id
+    assert small.init is not None
+    elsewhere = Path(small.init).rename(tmp_path / "moved")
+    try:
+        assert not run(replace(small, init=str(elsewhere)), store, CPU).fresh
+    finally:
+        elsewhere.rename(small.init)
+
+
+def test_data_without_captions_is_refused(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.fromarray(np.full((20, 20, 3), 80 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    store = Store(tmp_path / "store")
+    prepare.run(prepare.PrepareConfig("folder", root=str(tmp_path), size=16), store, CPU)
+    with pytest.raises(BadInput, match="no captions"):
+        run(ClipTrainConfig(), store, CPU)
+
+
+def test_contrasts_from_a_file(store: Store, small: ClipTrainConfig, tmp_path: Path) -> None:
+    def write(attribute: str) -> str:
+        sides = [
+            {"where": [f"{attribute}={value}"], "prompts": [prompt]}
+            for value, prompt in ((1, "a wombat"), (-1, "no wombat"))
+        ]
+        file = tmp_path / f"{attribute}.json"
+        file.write_text(json.dumps([{"name": "mine", "sides": sides}]))
+        return str(file)
+
+    config = replace(small, images=8, name="contrasts")
+    made = run(replace(config, contrasts=write("glasses")), store, CPU)
+    assert load_guide(str(made.path)).warning("a wombat") is None
+    assert set(made.metrics["contrast_accuracy"]) <= {"mine"}
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(BadInput, match="wombats"):
+        run(replace(config, contrasts=write("wombats")), store, CPU)
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_pairs_stay_together_and_in_their_split(store: Store) -> None:
+    data = DataSet(store.resolve("pairs", "data").path)
+    units = clip_train._units(data, data.split("train"))
+    names = data.table.text("pair")
+    assert units.shape[1] == 2 and len(units) > 10
+    assert all(names[a] == names[b] for a, b in units)
+    assert set(units.reshape(-1)) <= set(data.split("train"))
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(
+    store: Store, small: ClipTrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nan(encode: Any, pixels: Any, *rest: Any) -> Any:
+        return encode(pixels).sum() * torch.nan, {}
+
+    monkeypatch.setattr(clip_train.ct, "image_loss", nan)
+    with pytest.raises(DclipError, match="loss became nan at update 1") as caught:
+        run(replace(small, seed=7), store, CPU)
+    assert "--lr" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "fp8"}, {"batch": 1}, {"images": 4, "batch": 8}, {"radius": -1.0},
+        {"attack_steps": 0}, {"lr": 0.0}, {"lr": float("nan")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_config_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(BadInput):
+        ClipTrainConfig(**settings)
