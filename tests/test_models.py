@@ -312,7 +312,9 @@ def test_differences_come_back_from_disk(
     found = read_deltas(tmp_path, base)
     assert found.keys() == delta.deltas().keys()
     for name, value in delta.deltas().items():
-        assert torch.allclose(found[name], value, atol=tolerance * float(value.detach().abs().max()))
+        assert torch.allclose(
+            found[name], value, atol=tolerance * float(value.detach().abs().max())
+        )
 
 
 def test_merging_adds_what_each_strength_says(base: nn.Module) -> None:
