@@ -237,6 +237,14 @@ def test_every_preset_builds_its_prompts(name: str) -> None:
         assert pair.kind == faces.TARGETS[name].kind
 
 
+def test_the_page_lists_every_preset_and_recipe() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "finetune.md").read_text()
+    for name, pair in PRESETS.items():
+        assert f"| `{name}` | {pair.source} | {pair.target} |" in page
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row in RECIPES] == list(RECIPES)
+
+
 def test_what_a_fine_tune_can_be_scored_on_has_a_preset() -> None:
     wanted = {"sketch", "cartoon", "zombie", "smiling", "blond hair", "glasses"}
     back = {"not smiling", "black hair", "no glasses"}
