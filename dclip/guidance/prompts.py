@@ -9,6 +9,22 @@ from dclip.errors import BadInput
 
 
 @dataclass(frozen=True)
+class Lambdas:
+    """How much each loss counts; see :class:`dclip.guidance.objective.Weights`."""
+
+    direction: float
+    goal: float
+    identity: float
+
+
+LAMBDAS: dict[str, Lambdas] = {
+    "style": Lambdas(direction=0.5, goal=1.0, identity=0.1),
+    "attribute": Lambdas(direction=1.0, goal=0.3, identity=1.0),
+}
+"""By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
+
+
+@dataclass(frozen=True)
 class Preset:
     """A named edit.
 

@@ -20,7 +20,8 @@ class Recipe:
         loop: yields losses; an update follows each.
         summary: one line for people who choose.
         lr: Adam's rate.
-        direction, goal, identity: the lambdas of the losses.
+        direction, goal, identity: the lambdas of the losses; None takes those of the kind of edit
+            (:data:`dclip.guidance.prompts.LAMBDAS`).
         batch: pictures a round.
         updates: updates in all, if the recipe counts those; else ``epochs`` over the latents.
         epochs: passes over the training latents.
@@ -32,10 +33,10 @@ class Recipe:
     loop: Loop
     summary: str
     lr: float
-    direction: float
-    goal: float
-    identity: float
     batch: int
+    direction: float | None = None
+    goal: float | None = None
+    identity: float | None = None
     updates: int | None = None
     epochs: int = 1
     steps: int | None = None
@@ -48,9 +49,6 @@ RECIPES: dict[str, Recipe] = {
         on_policy,
         "the report's idea at rates that keep the picture: each step against the frozen model's",
         lr=1e-3,
-        direction=0.5,
-        goal=1.0,
-        identity=0.1,
         batch=8,
         updates=80,
         steps=10,
@@ -61,9 +59,6 @@ RECIPES: dict[str, Recipe] = {
         one_step,
         "the one-step estimate of x0 at a random time, against the frozen model's; overshoots",
         lr=1e-3,
-        direction=0.5,
-        goal=1.0,
-        identity=0.1,
         batch=8,
         updates=80,
         steps=10,
@@ -74,9 +69,6 @@ RECIPES: dict[str, Recipe] = {
         unrolled,
         "DiffusionCLIP's: the final picture, through six decode steps",
         lr=1e-3,
-        direction=0.5,
-        goal=1.0,
-        identity=0.1,
         batch=8,
         updates=40,
         steps=6,

@@ -125,14 +125,14 @@ def _make(
     params = [_params(data.ids[i]) for i in index]
     photos = to_float(torch.from_numpy(data.references(index)))
     editor = Editor(plan, Weights(plan.base, device))
-    total = len(index) * plan.steps * (1 + len(STRENGTHS))
+    total = len(index) * (len(plan.inversion_grid) - 1 + plan.steps * (1 + len(STRENGTHS)))
     with context.report.task("editing", total, unit="step") as task:
 
         def on_step() -> None:
             task.advance(len(index))
 
         x_r, offsets = editor.invert(photos, on_step)
-        plain = editor.decode(x_r)
+        plain = editor.decode(x_r, offsets=None, strength=0.0, on_step=on_step)
         edits = [editor.decode(x_r, offsets, s, on_step).clamp(-1, 1).cpu() for s in STRENGTHS]
     full = edits[STRENGTHS.index(1.0)]
     scores = [against_truth(params, photos.numpy(), e.numpy(), target) for e in edits]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dclip.figures.panel import panel
 from dclip.guidance.clip import Guide, fingerprint, load_guide
 from dclip.guidance.losses import directional
 from dclip.guidance.objective import Objective, Weights
-from dclip.guidance.prompts import PRESETS, Preset, preset
+from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
 from dclip.models.checkpoint import load_model
 from dclip.models.state import StatsLog, load_state, save_state
 from dclip.models.tuned import Adapter, Full, merged
@@ -171,6 +171,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in ("lr", "direction", "goal", "identity", "batch", "steps", "views", "rank")
     }
+    for name, value in asdict(LAMBDAS[pair.kind]).items():
+        own[name] = value if own[name] is None else own[name]
     steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
     own["steps"] = min(own["steps"] or steps_for, r)
     data = LatentSet(latents.path)
