@@ -17,6 +17,7 @@ from small_store import CPU, STEPS, R, small_store
 from smooth_net import SmoothNet, normal, photos
 from torch import Tensor, nn
 
+from dclip.context import Context
 from dclip.data import faces
 from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
@@ -354,3 +355,12 @@ def test_a_batchs_randomness_is_its_generators_alone(problem: Any) -> None:
         half = len(shown) // 2
         for (x, _), (y, _) in zip(shown[:half], shown[half:], strict=True):
             assert torch.equal(x, y)
+
+
+def test_the_embedded_base_is_guided_by_the_embedded_clip(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    base = store.resolve("embedded", "model")
+    where, artifact = finetune.find_clip(None, store, base, Context())
+    assert artifact is not None
+    assert artifact.ref == "clip/embedded"
+    assert Path(where) == artifact.path

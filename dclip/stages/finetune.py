@@ -137,14 +137,12 @@ def find_clip(
 
 
 def _knows_rendered_faces(store: Store, base: Artifact) -> bool:
-    data = base.manifest.inputs.get("data")
-    if data is None:
-        return False
+    if base.ref == "model/embedded":  # its data is not in the user's store
+        return True
     try:
-        return bool(store.resolve(data["id"], "data").config.get("source") == "faces")
+        return bool(store.input(base, "data").config.get("source") == "faces")
     except DclipError:
-        # The embedded base's own data is not in the user's store.
-        return base.ref.startswith("embedded")
+        return False
 
 
 def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -155,7 +153,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         MissingArtifact: no latents in the store.
     """
     latents = store.resolve(config.latents, "latents", context.report)
-    base = store.resolve(latents.manifest.inputs["model"]["id"], "model", default="embedded")
+    base = store.input(latents, "model")
     pair = config.prompts()
     if pair.target == config.target is None:
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
