@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
+from dclip.data.images import to_float
 from dclip.device import pick
 from dclip.errors import BadInput, DclipError
 from dclip.figures.curves import save_curves
@@ -230,7 +231,7 @@ class _Training:
         n, width = rows.shape
         groups = torch.arange(n).repeat_interleave(width)
         generator = torch.Generator().manual_seed(key(self.config.seed, "clip-augment", step))
-        x = torch.from_numpy(self.data.images(index)).to(self.device).float() / 127.5 - 1
+        x = to_float(torch.from_numpy(self.data.images(index)).to(self.device))
         x = ct.augment(x, lambda k: torch.rand(k, generator=generator), groups)
         mirrored = (torch.rand(n, generator=generator) < 0.5).repeat_interleave(width)
         x[mirrored.to(self.device)] = x[mirrored.to(self.device)].flip(-1)
@@ -306,7 +307,7 @@ class _Training:
         images = torch.cat(
             [
                 self.guide.embed_image(
-                    torch.from_numpy(self.data.images(part)).to(self.device).float() / 127.5 - 1
+                    to_float(torch.from_numpy(self.data.images(part)).to(self.device))
                 )
                 for part in np.array_split(index, max(1, len(index) // 128))
             ]

@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from dclip.context import Context
 from dclip.data.dataset import LatentSet
+from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
 from dclip.diffusion import ddim
 from dclip.errors import BadInput, DclipError
@@ -330,7 +331,7 @@ class _Tuning:
         )
 
     def _pixels(self, index: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.data.references(index)).to(self.device).float() / 127.5 - 1
+        return to_float(torch.from_numpy(self.data.references(index)).to(self.device))
 
     @torch.no_grad()
     def _snapshot(self, counters: dict[str, Any]) -> None:
@@ -371,7 +372,7 @@ class _Tuning:
 
 
 def _u8(x: Tensor) -> np.ndarray:
-    pixels: np.ndarray = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+    pixels: np.ndarray = to_uint8(x).cpu().numpy()
     return pixels
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
+from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.schedule import Schedule
@@ -267,7 +268,7 @@ class _Training:
             start = at * self.per_update + k * n
             part = shown[start : start + n]
             keys = [(self.data.ids[i], turn) for i, turn in part]
-            x0 = torch.from_numpy(self.data.images([i for i, _ in part])).float() / 127.5 - 1
+            x0 = to_float(torch.from_numpy(self.data.images([i for i, _ in part])))
             if self.config.flip:
                 coin = uniform([key(seed, "flip", *k) for k in keys]) < 0.5
                 x0[coin] = x0[coin].flip(-1)
@@ -328,7 +329,7 @@ class _Training:
         model, losses = self._averaged(), []
         for start in range(0, len(index), self.config.batch):
             part = index[start : start + self.config.batch]
-            x0 = torch.from_numpy(self.data.images(part)).float() / 127.5 - 1
+            x0 = to_float(torch.from_numpy(self.data.images(part)))
             keys = [(f"val/{self.data.ids[i]}", 0) for i in part]
             t, eps = self._noise(keys, tuple(x0.shape[1:]))
             losses.append(self._loss(model, x0, t, eps).cpu())
@@ -343,7 +344,7 @@ class _Training:
         )
         grid = ddim.grid(schedule.T, min(25, schedule.T))
         x = ddim.decode(self._averaged(), schedule, noise.to(self.device), grid, clip_x0=True)
-        pictures = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        pictures = to_uint8(x).cpu().numpy()
         folder = self.draft.path / "samples"
         folder.mkdir(exist_ok=True)
         sheet(list(pictures), columns=8).save(folder / f"epoch_{epoch:03d}.png")
