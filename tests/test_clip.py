@@ -274,7 +274,7 @@ def test_the_attack_stays_in_the_ball_and_in_range_and_raises_the_loss(guide: Gu
     x = (x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     last = float(loss(x))
     for radius in (0.5, 2.5):
-        found = ct.attack(loss, x, radius, 3)
+        found = ct.attack(loss, x, torch.full((len(x),), radius), 3)
         distance = (found - x).flatten(1).norm(dim=1)
         assert (distance <= radius * (1 + 1e-5)).all() and (distance > 0.5 * radius).all()
         assert found.min() >= -1 and found.max() <= 1 and not found.requires_grad

@@ -44,7 +44,7 @@ def train(
         option("--radius", metavar="X", help="L2 radius of adversarial pictures; 0 for none."),
     ] = None,
     precision: Annotated[
-        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (bf16 on CUDA).")
+        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
     ] = None,
     seed: Seed = None,
 ) -> None:

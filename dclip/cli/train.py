@@ -62,7 +62,7 @@ def train(
         bool | None, switch("--flip/--no-flip", help="Mirror half of the images.")
     ] = None,
     precision: Annotated[
-        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (bf16 on CUDA).")
+        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
     ] = None,
     storage: Annotated[
         str | None, option("--storage", metavar="KIND", help="Weights on disk: fp32 or fp16.")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import pick
+from dclip.device import bf16_is_faster, pick
 from dclip.errors import BadInput, DclipError
 from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
@@ -46,12 +46,13 @@ class ClipTrainConfig:
         batch: pictures an update.
         lr: AdamW's peak rate.
         weight_decay: AdamW's.
-        radius: L2 radius of adversarial examples in [-1, 1] pixel units; 0 trains plainly.
+        radius: largest L2 radius of adversarial examples in [-1, 1] pixel units; 0 trains plainly.
+        share: in data of pairs, a picture's radius is at most this share of its pair's distance.
         attack_steps: gradient steps of the attack.
         clean: share of the run before the radius starts to grow.
         ramp: share of the run over which the radius grows.
         clip: gradient norm limit.
-        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 on CUDA.
+        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
     """
 
     data: str | None = None
@@ -63,10 +64,11 @@ class ClipTrainConfig:
     batch: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.05
-    radius: float = 2.5
-    attack_steps: int = 2
-    clean: float = 0.25
-    ramp: float = 0.35
+    radius: float = 4.0
+    share: float = 0.3
+    attack_steps: int = 1
+    clean: float = 0.15
+    ramp: float = 0.3
     clip: float = 1.0
     precision: str = "auto"
     seed: int = 0
@@ -80,6 +82,11 @@ class ClipTrainConfig:
             )
         if self.radius < 0 or self.attack_steps < 1:
             raise BadInput("radius must be 0 or more and attack_steps at least 1")
+        if not 0 < self.share < 0.5:
+            raise BadInput(
+                f"share must be above 0 and below 0.5, not {self.share}",
+                "at half its distance the attack could turn one picture of a pair into the other",
+            )
         if not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
 
@@ -112,7 +119,7 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         inputs["init"] = store.resolve(init, "clip", context.report)
         init = str(inputs["init"].path)
     if config.precision == "auto":
-        config = replace(config, precision="bf16" if device.type == "cuda" else "fp32")
+        config = replace(config, precision="bf16" if bf16_is_faster(device) else "fp32")
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
     return store.build(
         stage="clip-train",
@@ -149,6 +156,8 @@ class _Training:
             load_guide(init, device) if init else new_model(config.model, data.size, device)
         )
         self.model = self.guide.model.train().requires_grad_(True)
+        # A third faster on a CPU as on a GPU; a text tower has no images.
+        self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[union-attr, call-overload]
         self.captions = np.array(data.captions)
         self.tokens = self.guide.tokenizer(list(self.captions))
         self.labels = [torch.from_numpy(c.labels(data)) for c in contrasts]
@@ -211,19 +220,21 @@ class _Training:
         text = [*self.captions, *(p for c in self.contrasts for s in c.sides for p in s.prompts)]
         return sorted({w for t in text for w in re.findall(r"[a-z]+", t.lower())})
 
-    def _radius(self, step: int) -> float:
+    def _strength(self, step: int) -> float:
+        """How far the attack has grown, 0 to 1."""
         progress = step / self.updates
+        if self.config.radius == 0 or progress < self.config.clean:
+            return 0.0
         if self.config.ramp <= 0:
-            return self.config.radius if progress >= self.config.clean else 0.0
-        grown = (progress - self.config.clean) / self.config.ramp
-        return self.config.radius * min(max(grown, 0.0), 1.0)
+            return 1.0
+        return min((progress - self.config.clean) / self.config.ramp, 1.0)
 
     def _rate(self, step: int) -> float:
         warmup = max(1, min(500, self.updates // 20))
         fallen = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.updates))
         return self.config.lr * min(1.0, (step + 1) / warmup) * fallen
 
-    def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor]:
+    def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor, Tensor]:
         epoch, at = divmod(step, self.per_epoch)
         order = permutation(len(self.units), self.config.seed, "clip-order", epoch)
         rows = self.units[order[at * self.per_update : (at + 1) * self.per_update]]
@@ -235,6 +246,9 @@ class _Training:
         x = ct.augment(x, lambda k: torch.rand(k, generator=generator), groups)
         mirrored = (torch.rand(n, generator=generator) < 0.5).repeat_interleave(width)
         x[mirrored.to(self.device)] = x[mirrored.to(self.device)].flip(-1)
+        # Half of the pairs are as blurred as the estimates that fine-tuning shows the guide.
+        blur = (4 * torch.rand(n, generator=generator) - 2).clamp_min(0).repeat_interleave(width)
+        x = ct.soften(x, blur.to(self.device)).to(memory_format=torch.channels_last)
         names = self.captions[index]
         pairs = torch.arange(n * width).view(n, width) if width == 2 else torch.empty(0, 2).long()
         return (
@@ -247,6 +261,7 @@ class _Training:
             ),
             index,
             torch.rand(len(self.prompts), generator=generator),
+            torch.rand(n, generator=generator).repeat_interleave(width).to(self.device),
         )
 
     def _text(self, index: np.ndarray, choice: Tensor) -> ct.TextSide:
@@ -262,8 +277,9 @@ class _Training:
     def _update(self, step: int) -> dict[str, Any]:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        batch, index, choice = self._batch(step)
-        radius = self._radius(step)
+        batch, index, choice, u = self._batch(step)
+        strength = self._strength(step)
+        radius = torch.zeros(())
         weights = ct.Weights()
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
@@ -271,7 +287,10 @@ class _Training:
             text = self._text(index, choice)
             scale = self.model.logit_scale.exp()  # type: ignore[operator]
             pixels = batch.pixels
-            if radius > 0:
+            if strength > 0:
+                # Attacks of one size alone teach a network to mask its gradients.
+                limit = ct.radii(batch, self.config.radius, self.config.share)
+                radius = strength * (0.25 + 0.75 * u) * limit
                 fixed, fixed_scale = text.detach(), scale.detach()
                 pixels = ct.attack(
                     lambda x: ct.image_loss(
@@ -294,7 +313,11 @@ class _Training:
         self.optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
-        return {"loss": value, **{k: float(v.detach()) for k, v in parts.items()}, "radius": radius}
+        return {
+            "loss": value,
+            **{k: float(v.detach()) for k, v in parts.items()},
+            "radius": float(radius.mean()),
+        }
 
     @torch.no_grad()
     def _scores(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import pick
+from dclip.device import bf16_is_faster, memory_format, pick
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError
@@ -55,7 +55,7 @@ class TrainConfig:
         ema: limit of the weights' averaging decay.
         clip: gradient norm limit.
         flip: mirror half of the images.
-        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 on CUDA.
+        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
         storage: ``"fp32"`` or ``"fp16"`` weights on disk.
     """
 
@@ -111,7 +111,7 @@ def resolve(config: TrainConfig, images: int, device: torch.device) -> TrainConf
         images=config.images or max(1, math.ceil(config.epochs * images)),
         epochs=1.0 if config.images else config.epochs,
         lr=config.lr or (2e-4 if config.network == "tiny" else 5e-4),
-        precision=("bf16" if device.type == "cuda" else "fp32")
+        precision=("bf16" if bf16_is_faster(device) else "fp32")
         if config.precision == "auto"
         else config.precision,
     )
@@ -190,7 +190,8 @@ class _Training:
         model = info.build()
         if "init" in inputs:
             load_weights(model, load_model(inputs["init"].path)[0].state_dict(), inputs["init"].ref)
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.format = memory_format(device, config.precision)
+        self.model = model.to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.ema = EMA(self.model, config.ema)
         assert config.lr is not None and config.images is not None
         self.lr = config.lr
@@ -287,9 +288,9 @@ class _Training:
             losses = ddpm.loss(
                 model,
                 self.info.schedule,
-                x0.to(self.device, memory_format=torch.channels_last),
+                x0.to(self.device, memory_format=self.format),
                 t.to(self.device),
-                eps.to(self.device, memory_format=torch.channels_last),
+                eps.to(self.device, memory_format=self.format),
             ).float()
         if self.info.prediction == "v":
             # The squared error of v: that of eps, over alpha_bar.
