@@ -17,6 +17,7 @@ from small_store import CPU, STEPS, R, small_store
 from smooth_net import SmoothNet, normal, photos
 from torch import Tensor, nn
 
+from dclip import training
 from dclip.context import Context
 from dclip.data import faces
 from dclip.diffusion import ddim
@@ -98,7 +99,7 @@ def test_killed_anywhere_every_recipe_ends_as_if_it_never_was(
     config = replace(small, recipe=name, name="again")
     forced = replace(CPU, force=True)
     for after, seconds in ((3, 0.0), (1, 0.0), (1, 1e9)):
-        monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", seconds)
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
         with pytest.raises(KeyboardInterrupt):
             run(config, store, replace(forced, report=Stop(after)))
     found = run(config, store, replace(forced, report=(last := Stop())))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from dclip.context import Context
@@ -27,14 +26,13 @@ from dclip.guidance.losses import directional
 from dclip.guidance.objective import Objective, Weights
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
 from dclip.models.checkpoint import load_model
-from dclip.models.state import StatsLog, load_state, save_state
 from dclip.models.tuned import Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import RECIPES, Batch, Problem, recipe
 from dclip.recipes.loops import on_policy, per_step
 from dclip.store import Artifact, Draft, Store, slug
+from dclip.training import Loop
 
-CHECKPOINT_SECONDS = 30.0
 HELD_OUT = 8
 SNAPSHOTS = 4
 DEFAULT_SOURCE = "a photo of a person"
@@ -216,7 +214,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
 
 
 class _Tuning:
-    """One fine-tuning: the state of the loop, and the loop."""
+    """One fine-tuning: what it works on, and its loop."""
 
     def __init__(
         self,
@@ -231,7 +229,7 @@ class _Tuning:
     ) -> None:
         self.settings, self.data, self.device = settings, data, device
         self.context, self.draft, self.seed = context, draft, config.seed
-        self.loop = recipe(config.recipe).loop
+        self.recipe = recipe(config.recipe).loop
         self.base, self.info = load_model(base.path, device)
         self.train, self.val = data.split("train"), data.split("val")
         rank = settings["rank"]
@@ -263,56 +261,38 @@ class _Tuning:
         return out
 
     def run(self) -> dict[str, Any]:
-        checkpoint = self.draft.scratch / "state.safetensors"
-        found = load_state(checkpoint, modules={"delta": self.delta}, optimizer=self.optimizer)
-        counters: dict[str, Any] = found[0] if found else {"step": 0, "round": 0, "scores": []}
-        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", counters["step"])
-        total, batch = self.settings["updates"], self.settings["batch"]
-        every = max(1, math.ceil(total / SNAPSHOTS))
+        total = self.settings["updates"]
+        loop = Loop(
+            self.draft,
+            updates=total,
+            images=self.settings["batch"],
+            modules={"delta": self.delta},
+            optimizer=self.optimizer,
+            limit=1.0,
+            counters={"round": 0, "scores": []},
+        )
+        counters, every = loop.counters, max(1, math.ceil(total / SNAPSHOTS))
         problem = Problem(self._model, self.base, self.info.schedule, self.grid, self.objective)
-        saved = time.monotonic()
         if not counters["scores"]:
             self._snapshot(counters)
-        with self.context.report.task(
-            "fine-tuning", total * batch, done=counters["step"] * batch
-        ) as task:
-            while counters["step"] < total:
-                for loss, parts in self.loop(problem, self._batch(counters["round"])):
-                    value = float(loss.detach())
-                    if not math.isfinite(value):
-                        raise DclipError(
-                            f"the loss became {value} at update {counters['step'] + 1}",
-                            f"use a lower rate, e.g. --lr {self.settings['lr'] / 4:g}",
-                        )
-                    self.optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
-                    self.optimizer.step()
-                    counters["step"] += 1
-                    step = counters["step"]
-                    stats.add(step=step, images=step * batch, loss=value, **parts)
-                    task.advance(batch, loss=value, direction=parts["direction"])
-                    if step % every == 0 or step == total:
-                        self._snapshot(counters)
-                    if step == total:
-                        break
-                counters["round"] += 1
-                # A round's later updates depend on its earlier ones, so rounds are what resumes.
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or counters["step"] == total:
-                    save_state(
-                        checkpoint,
-                        counters,
-                        modules={"delta": self.delta},
-                        optimizer=self.optimizer,
-                    )
-                    saved = time.monotonic()
-        curves = {k: stats.curve(k) for k in ("direction", "goal", "identity")}
+        for _ in loop.rounds(self.context.report, "fine-tuning"):
+            for loss, parts in self.recipe(problem, self._batch(counters["round"])):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                loop.update(float(loss.detach()))
+                loop.add(("loss", "direction"), loss=float(loss.detach()), **parts)
+                if loop.step % every == 0 or loop.done:
+                    self._snapshot(counters)
+                if loop.done:
+                    break
+            counters["round"] += 1
+        curves = {k: loop.stats.curve(k) for k in ("direction", "goal", "identity")}
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
         save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])
         self.delta.save(self.draft.path)
         return {
-            "updates": counters["step"],
+            "updates": loop.step,
             "parameters": sum(p.numel() for p in self.delta.parameters()),
             "scores": counters["scores"],
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},

@@ -1,0 +1,122 @@
+"""The loop that trainings share: a kill does not undo its updates; statistics; progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from dclip.context import Reporter
+from dclip.errors import DclipError
+from dclip.models.ema import EMA
+from dclip.models.state import StatsLog, load_state, save_state
+from dclip.store import Draft
+
+CHECKPOINT_SECONDS = 60.0
+
+
+class Loop:
+    """Updates up to a number of them, from where an interrupted run of the same work got to.
+
+    A training asks for :meth:`rounds` and in each of them makes one update or several: gradients,
+    then :meth:`update`, then :meth:`add` for the statistics. Rounds are what resumes: later updates
+    of a round may depend on its earlier ones.
+
+    Args:
+        draft: where the state (``scratch``) and ``logs/stats.jsonl`` are.
+        updates: how many in all.
+        images: pictures an update sees; progress counts pictures.
+        modules: networks being trained, by role.
+        optimizer: of their parameters.
+        limit: largest gradient norm of an update.
+        ema: an average that follows the only module.
+        counters: what the state has beside the step, JSON-able, with the values of the start.
+
+    Attributes:
+        counters: as last saved or as given; the caller's to change.
+        stats: the statistics of all updates so far.
+    """
+
+    def __init__(
+        self,
+        draft: Draft,
+        *,
+        updates: int,
+        images: int,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        limit: float,
+        ema: EMA | None = None,
+        counters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.updates, self.images, self.limit = updates, images, limit
+        self.modules, self.optimizer, self.ema = modules, optimizer, ema
+        self.checkpoint = draft.scratch / "state.safetensors"
+        self.counters: dict[str, Any] = {"step": 0, **(counters or {})}
+        if found := load_state(self.checkpoint, modules=modules, optimizer=optimizer):
+            self.counters, extra = found
+            if ema is not None:
+                ema.load_state_dict(extra["ema"])
+        self.stats = StatsLog(draft.path / "logs" / "stats.jsonl", self.step)
+
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return int(self.counters["step"])
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are made."""
+        return self.step >= self.updates
+
+    def rounds(self, report: Reporter, title: str) -> Iterator[int]:
+        """The step at the start of every round; between rounds the state is saved when due."""
+        self._last = saved = time.monotonic()
+        start = self.step * self.images
+        with report.task(title, self.updates * self.images, done=start) as self._task:
+            while not self.done:
+                yield self.step
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.done:
+                    extra = {} if self.ema is None else {"ema": self.ema.state_dict()}
+                    save_state(
+                        self.checkpoint,
+                        self.counters,
+                        modules=self.modules,
+                        optimizer=self.optimizer,
+                        extra=extra,
+                    )
+                    saved = time.monotonic()
+
+    def update(self, loss: float) -> None:
+        """Step along the gradients that are there.
+
+        Args:
+            loss: what they are the gradients of.
+
+        Raises:
+            DclipError: it is not finite; nothing was changed.
+        """
+        if not math.isfinite(loss):
+            raise DclipError(
+                f"the loss became {loss} at update {self.step + 1}",
+                f"train again with a lower rate, e.g. --lr {self.optimizer.defaults['lr'] / 4:g}",
+            )
+        parameters = chain.from_iterable(m.parameters() for m in self.modules.values())
+        nn.utils.clip_grad_norm_(list(parameters), self.limit)
+        self.optimizer.step()
+        if self.ema is not None:
+            (model,) = self.modules.values()
+            self.ema.update(model)
+        self.counters["step"] += 1
+
+    def add(self, show: tuple[str, ...] = ("loss",), **row: Any) -> None:
+        """Log the figures of the update just made, and show some of them beside the progress."""
+        now = time.monotonic()
+        seconds, self._last = round(now - self._last, 4), now
+        self.stats.add(step=self.step, images=self.step * self.images, **row, seconds=seconds)
+        self._task.advance(self.images, **{name: row[name] for name in show})
