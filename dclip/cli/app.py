@@ -19,6 +19,7 @@ from dclip.cli import (
     finetune,
     grid,
     invert,
+    judge,
     prepare,
     sample,
     storage,
@@ -44,6 +45,7 @@ for function in (train.train, sample.sample, invert.invert, finetune.finetune):
 for function in (edit.edit, grid.grid, demo.demo):
     add(app, function, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
+app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)
 add(app, finetune.presets, PIPELINE)
 for function in (storage.ls, storage.show, storage.lineage, storage.verify, storage.tag):
     add(app, function, STORE)

@@ -26,8 +26,9 @@ MAKERS = {
     "tuned": "dclip finetune --target sketch",
     "edits": "dclip edit",
     "figure": "dclip grid",
+    "judge": "dclip judge train",
 }
-ASSETS = {"model": "base", "clip": "clip"}  # kind -> folder below dclip/assets
+ASSETS = {"model": "base", "clip": "clip", "judge": "judge"}  # kind -> folder below dclip/assets
 
 
 _ID = re.compile(r"[0-9a-f]{6,64}")
