@@ -114,7 +114,7 @@ class Loop:
             self.ema.update(model)
         self.counters["step"] += 1
 
-    def add(self, show: tuple[str, ...] = ("loss",), **row: Any) -> None:
+    def add(self, row: Mapping[str, float], show: tuple[str, ...] = ("loss",)) -> None:
         """Log the figures of the update just made, and show some of them beside the progress."""
         now = time.monotonic()
         seconds, self._last = round(now - self._last, 4), now

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from small_guide import Stop, write_clip
 
+from dclip import training
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput, DclipError
@@ -113,7 +114,7 @@ def test_killed_anywhere_it_ends_as_if_it_never_was(
 ) -> None:
     store, began = make_store(tmp_path / "other"), []
     for after, seconds in ((2, 0.0), (2, 1e9), (4, 0.0)):
-        monkeypatch.setattr(clip_train, "CHECKPOINT_SECONDS", seconds)
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
         with pytest.raises(KeyboardInterrupt):
             run(small, store, replace(CPU, report=(stop := Stop(after))))
         began += stop.began

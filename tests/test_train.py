@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from small_guide import Stop
 
+from dclip import training
 from dclip.context import Context
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError, MissingArtifact
@@ -89,7 +90,7 @@ def test_killed_at_any_update_it_ends_as_if_it_never_was(
 ) -> None:
     store, began = make_store(tmp_path / "other"), []
     for after, seconds in ((3, 0.0), (2, 1e9), (1, 0.0), (4, 0.0)):
-        monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
         with pytest.raises(KeyboardInterrupt):
             run(SMALL, store, replace(CPU, report=(stop := Stop(after))))
         began += stop.began
@@ -102,11 +103,12 @@ def test_killed_at_any_update_it_ends_as_if_it_never_was(
 
 KILLED = """
 import sys
+from dclip import training
 from dclip.context import Context
 from dclip.stages import train
 from dclip.store import Store
 
-train.CHECKPOINT_SECONDS, train.PANEL_IMAGES = 0.0, 2
+training.CHECKPOINT_SECONDS, train.PANEL_IMAGES = 0.0, 2
 train.run(
     train.TrainConfig(size="micro", T=20, images=96, batch=8, lr=3e-3),
     Store(sys.argv[1]), Context(device="cpu", workers=1),
@@ -157,7 +159,7 @@ def test_accumulated_gradients_equal_those_of_the_large_batch(
 
     monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", spy)
     for n, k in ((8, 1), (2, 4)):
-        config = replace(SMALL, images=8, batch=n, accumulate=k, name=f"b{n}")
+        config = replace(SMALL, images=8, batch=n, accumulate=k, precision="fp32", name=f"b{n}")
         run(config, store, replace(CPU, force=True))
     large, small = caught
     assert max(float(g.abs().max()) for g in large) > 1e-3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
 from dclip.device import bf16_is_faster, pick
-from dclip.errors import BadInput, DclipError
+from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts as contrast_tables
 from dclip.guidance.clip import fingerprint, load_guide, new_model, save_guide
-from dclip.models.state import StatsLog, load_state, save_state
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
+from dclip.training import Loop
 
-CHECKPOINT_SECONDS = 60.0
 MAX_LOGIT_SCALE = math.log(50.0)
 
 
@@ -183,38 +181,27 @@ class _Training:
             betas=(0.9, 0.98),
             weight_decay=config.weight_decay,
         )
+        self.loop = Loop(
+            draft,
+            updates=self.updates,
+            images=self.per_update * self.units.shape[1],
+            modules={"model": self.model},
+            optimizer=self.optimizer,
+            limit=config.clip,
+        )
 
     def run(self) -> dict[str, Any]:
-        checkpoint = self.draft.scratch / "state.safetensors"
-        found = load_state(checkpoint, modules={"model": self.model}, optimizer=self.optimizer)
-        step = int(found[0]["step"]) if found else 0
-        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", step)
-        images = self.per_update * self.units.shape[1]
-        saved = time.monotonic()
-        with self.context.report.task(
-            "training CLIP", self.updates * images, done=step * images
-        ) as task:
-            while step < self.updates:
-                row = self._update(step)
-                step += 1
-                row |= {"step": step, "images": step * images}
-                stats.add(**row)
-                task.advance(images, loss=row["loss"])
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or step == self.updates:
-                    save_state(
-                        checkpoint,
-                        {"step": step},
-                        modules={"model": self.model},
-                        optimizer=self.optimizer,
-                    )
-                    saved = time.monotonic()
-        curves = {k: stats.curve(k) for k in ("loss", "contrastive", "contrast", "pair", "mixture")}
+        loop = self.loop
+        for step in loop.rounds(self.context.report, "training CLIP"):
+            loop.add(self._update(step))
+        named = ("loss", "contrastive", "contrast", "pair", "mixture")
+        curves = {k: loop.stats.curve(k) for k in named}
         save_curves(self.draft.path / "loss.png", curves, title="CLIP training")
         save_guide(self.draft.path, self.guide)
         (self.draft.path / "words.json").write_text(
             json.dumps({"words": self._words()}, indent=1) + "\n"
         )
-        return {"images": self.updates * images, "updates": self.updates, **self._scores()}
+        return {"images": loop.updates * loop.images, "updates": loop.updates, **self._scores()}
 
     def _words(self) -> list[str]:
         text = [*self.captions, *(p for c in self.contrasts for s in c.sides for p in s.prompts)]
@@ -304,13 +291,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DclipError(
-                f"the loss became {value} at update {step + 1}",
-                f"train again with a lower rate, e.g. --lr {self.config.lr / 4:g}",
-            )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
+        self.loop.update(value)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
         return {

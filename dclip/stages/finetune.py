@@ -279,8 +279,9 @@ class _Tuning:
             for loss, parts in self.recipe(problem, self._batch(counters["round"])):
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                loop.update(float(loss.detach()))
-                loop.add(("loss", "direction"), loss=float(loss.detach()), **parts)
+                value = float(loss.detach())
+                loop.update(value)
+                loop.add({"loss": value, **parts}, show=("loss", "direction"))
                 if loop.step % every == 0 or loop.done:
                     self._snapshot(counters)
                 if loop.done:

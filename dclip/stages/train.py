@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,18 +17,17 @@ from dclip.data.images import to_float, to_uint8
 from dclip.device import bf16_is_faster, memory_format, pick
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.schedule import Schedule
-from dclip.errors import BadInput, DclipError
+from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
 from dclip.models.checkpoint import ModelInfo, load_model, load_weights, save_model
 from dclip.models.ema import EMA
-from dclip.models.state import StatsLog, load_state, save_state
 from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.store import Artifact, Draft, Store
+from dclip.training import Loop
 
-CHECKPOINT_SECONDS = 60.0
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 
@@ -171,7 +169,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
 
 
 class _Training:
-    """One training: the state of the loop, and the loop."""
+    """One training: what it works on, and its loop."""
 
     def __init__(
         self,
@@ -199,39 +197,24 @@ class _Training:
         self.per_update = config.batch * config.accumulate
         self.updates = math.ceil(config.images / self.per_update)
         self.per_epoch = max(1, len(self.train) // self.per_update)
+        self.loop = Loop(
+            draft,
+            updates=self.updates,
+            images=self.per_update,
+            modules={"model": self.model},
+            optimizer=self.optimizer,
+            limit=config.clip,
+            ema=self.ema,
+        )
 
     def run(self) -> dict[str, Any]:
-        checkpoint = self.draft.scratch / "state.safetensors"
-        step = 0
-        found = load_state(checkpoint, modules={"model": self.model}, optimizer=self.optimizer)
-        if found:
-            step = int(found[0]["step"])
-            self.ema.load_state_dict(found[1]["ema"])
-        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", step)
-        saved = time.monotonic()
-        with self.context.report.task(
-            "training", self.updates * self.per_update, done=step * self.per_update
-        ) as task:
-            while step < self.updates:
-                started = time.monotonic()
-                loss = self._update(step)
-                step += 1
-                seconds = time.monotonic() - started
-                row = {"step": step, "images": step * self.per_update, "loss": loss}
-                if step % self.per_epoch == 0 or step == self.updates:
-                    row["val_loss"] = self._validation()
-                    self._panel(math.ceil(step / self.per_epoch))
-                stats.add(**row, seconds=round(seconds, 4))
-                task.advance(self.per_update, loss=loss)
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or step == self.updates:
-                    save_state(
-                        checkpoint,
-                        {"step": step},
-                        modules={"model": self.model},
-                        optimizer=self.optimizer,
-                        extra={"ema": self.ema.state_dict()},
-                    )
-                    saved = time.monotonic()
+        for step in self.loop.rounds(self.context.report, "training"):
+            row = {"loss": self._update(step)}
+            if self.loop.step % self.per_epoch == 0 or self.loop.done:
+                row["val_loss"] = self._validation()
+                self._panel(math.ceil(self.loop.step / self.per_epoch))
+            self.loop.add(row)
+        stats = self.loop.stats
         curves = {"training": stats.curve("loss"), "validation (EMA)": stats.curve("val_loss")}
         title = f"loss of predicting {self.info.prediction}"
         save_curves(self.draft.path / "loss.png", curves, title=title, log=True)
@@ -306,14 +289,7 @@ class _Training:
             loss = self._loss(self.model, x0, t, eps).mean() / self.config.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        if not math.isfinite(total):
-            raise DclipError(
-                f"the loss became {total} at update {step + 1}",
-                f"train again with a lower rate, e.g. --lr {self.lr / 4:g}",
-            )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.ema.update(self.model)
+        self.loop.update(total)
         return total
 
     def _averaged(self) -> nn.Module:
