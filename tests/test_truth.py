@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from dclip.data import faces
 from dclip.errors import BadInput
 from dclip.evaluation import truth
-from dclip.evaluation.truth import TruthScores, against_truth
+from dclip.evaluation.truth import against_truth
 
 N, SIZE = 6, 32
 TARGETS = ["sketch", "zombie", "smiling", "glasses", "blond hair"]
@@ -92,10 +93,26 @@ def test_another_face_is_not_the_same_identity(originals: np.ndarray) -> None:
     assert scored(originals, edits, "sketch")["identity@1"] == 0
 
 
-def test_gain_is_the_share_of_the_way(originals: np.ndarray) -> None:
-    for share in (0.25, 0.75, 1.5):
+def test_gain_is_the_distance_covered_and_reach_the_way_gone(originals: np.ndarray) -> None:
+    for share, gain in ((0.25, 0.25), (0.75, 0.75), (1.5, 0.5), (-0.5, -0.5)):
         edits = originals + share * (truths("sketch") - originals)
-        assert scored(originals, edits, "sketch")["gain"] == pytest.approx(share, abs=1e-4)
+        found = scored(originals, edits, "sketch")
+        assert found["gain"] == pytest.approx(gain, abs=1e-4)
+        assert found["reach"] == pytest.approx(share, abs=1e-4)
+
+
+def test_what_an_edit_has_besides_costs_gain_but_no_reach(originals: np.ndarray) -> None:
+    noise = 0.3 * np.random.default_rng(0).standard_normal(originals.shape)
+    found = scored(originals, truths("sketch") + noise, "sketch")
+    assert found["reach"] == pytest.approx(1, abs=0.02) and 0 < found["gain"] < 0.8
+
+
+def test_one_set_of_drawings_serves_many_edits(originals: np.ndarray) -> None:
+    drawn = truth.Truth(PARAMS, "smiling", SIZE)
+    assert drawn.score(originals, drawn.pictures).summary()["success"] == 1
+    assert drawn.score(originals, originals).summary()["success"] == 0
+    with pytest.raises(BadInput, match="cannot be compared"):
+        drawn.score(originals[:2], originals[:2])
 
 
 def test_what_an_edit_spoils_outside_its_region_counts(originals: np.ndarray) -> None:
@@ -110,7 +127,7 @@ def test_faces_that_have_it_already_do_not_count(originals: np.ndarray) -> None:
     have = np.array([faces.already(p, "glasses") for p in PARAMS])
     assert not scores.applies[have].any()
     nobody = np.zeros(N, bool)
-    empty = TruthScores(nobody, scores.success, scores.identity, scores.gain, scores.kept)
+    empty = replace(scores, applies=nobody)
     assert empty.summary()["success"] is None
 
 

@@ -13,6 +13,9 @@ from dclip.errors import BadInput
 
 Pixels = NDArray[np.float32]
 
+SAME = 1e-4
+"""Mean squared difference (in [-1, 1]) below which two drawings are one: that of sensor noise."""
+
 
 @dataclass(frozen=True)
 class TruthScores:
@@ -24,9 +27,10 @@ class TruthScores:
         success: bool (N,), inside the edit's region the result is nearer (L2) to the truth than to
             the original and to every other target's drawing of the same face.
         identity: bool (N,), among all the faces' truths the nearest to the result is its own.
-        gain: float (N,), the share of the way from original to truth that the result has gone:
-            the projection of its change on the true change inside the region; 0 is the original,
-            1 the truth.
+        gain: float (N,), how much of the distance (L2, inside the region) from original to truth
+            the result has covered: 0 is the original, 1 the truth, below 0 further away from it.
+        reach: float (N,), how far along the straight way to the truth it has gone: 1 is as far as
+            the truth, whatever it has besides; above 1 it goes too far.
         kept: float (N,), PSNR in dB to the original outside the region; NaN where the region is
             the whole picture.
     """
@@ -35,6 +39,7 @@ class TruthScores:
     success: NDArray[np.bool_]
     identity: NDArray[np.bool_]
     gain: NDArray[np.float64]
+    reach: NDArray[np.float64]
     kept: NDArray[np.float64]
 
     def summary(self) -> dict[str, float | int | None]:
@@ -50,58 +55,99 @@ class TruthScores:
             "success": mean(self.success[on].astype(float)),
             "identity@1": mean(self.identity[on].astype(float)),
             "gain": mean(self.gain[on]),
+            "reach": mean(self.reach[on]),
             "kept_psnr": mean(kept),
         }
+
+
+class Truth:
+    """The drawings that edits of some faces toward one target are measured by.
+
+    Drawing them is the slow part (every target of every face); scoring is quick, so one of these
+    serves any number of strengths and models.
+
+    Args:
+        params: the faces (N).
+        target: a name in :data:`dclip.data.faces.TARGETS`.
+        size: side of the pictures.
+
+    Attributes:
+        applies: bool (N,), see :class:`TruthScores`.
+        pictures: the truths, (N, 3, size, size) in [-1, 1]; the plain photo of a face that the
+            edit does not change.
+
+    Raises:
+        BadInput: an unknown target.
+    """
+
+    def __init__(self, params: Sequence[faces.FaceParams], target: str, size: int) -> None:
+        if target not in faces.TARGETS:
+            raise BadInput(f"no truth is known for {target!r}", f"use {', '.join(faces.TARGETS)}")
+        self.target, self.size = target, size
+        self.applies = np.array([faces.applicable(p, target) for p in params], dtype=bool)
+        self.pictures = np.stack([_draw(p, target, size) for p in params])
+        self._regions = np.stack([faces.edit_region(p, target, size=size) for p in params])
+        # Only what lies inside the region is compared: a picture (3, n) a rival.
+        self._rivals = [
+            self._rivals_of(p, region, truth) if on else []
+            for p, region, truth, on in zip(
+                params, self._regions, self.pictures, self.applies, strict=True
+            )
+        ]
+
+    def _rivals_of(
+        self, params: faces.FaceParams, region: NDArray[np.bool_], truth: Pixels
+    ) -> list[Pixels]:
+        drawn = [
+            _draw(params, other, self.size)[:, region]
+            for other in faces.TARGETS
+            if other != self.target and faces.applicable(params, other)
+        ]
+        # A target that draws the same thing here is no rival.
+        return [d for d in drawn if np.square(d - truth[:, region]).mean() > SAME]
+
+    def score(self, originals: Pixels, edits: Pixels) -> TruthScores:
+        """Score edits.
+
+        Args:
+            originals: the pictures that were edited, (N, 3, size, size) in [-1, 1].
+            edits: the results, same shape.
+
+        Raises:
+            BadInput: shapes that do not agree.
+        """
+        if originals.shape != edits.shape or edits.shape != self.pictures.shape:
+            raise BadInput(f"{edits.shape} edits of {originals.shape} originals cannot be compared")
+        n = len(edits)
+        success, identity = np.zeros(n, bool), np.zeros(n, bool)
+        gain, reach, kept = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        for i in map(int, np.flatnonzero(self.applies)):
+            inside = self._regions[i]
+            edit, original, truth = (a[i][:, inside] for a in (edits, originals, self.pictures))
+            own = np.square(edit - truth).mean()
+            rivals = [np.square(edit - rival).mean() for rival in (original, *self._rivals[i])]
+            success[i] = own < min(rivals)
+            change = truth - original
+            whole = max(float(np.square(change).mean()), 1e-12)
+            gain[i] = 1 - float(np.sqrt(own / whole))
+            reach[i] = float(((edit - original) * change).mean() / whole)
+            if not inside.all():
+                error = np.square(edits[i][:, ~inside] - originals[i][:, ~inside]).mean()
+                kept[i] = 10 * np.log10(4 / max(error, 1e-10))
+            distance = np.square(self.pictures - edits[i]).mean(axis=(1, 2, 3))
+            identity[i] = int(distance.argmin()) == i
+        return TruthScores(self.applies, success, identity, gain, reach, kept)
 
 
 def against_truth(
     params: Sequence[faces.FaceParams], originals: Pixels, edits: Pixels, target: str
 ) -> TruthScores:
-    """Score edits of rendered faces.
-
-    Args:
-        params: the faces (N).
-        originals: the pictures that were edited, (N, 3, H, W) in [-1, 1].
-        edits: the results, same shape.
-        target: a name in :data:`dclip.data.faces.TARGETS`.
+    """Score edits of rendered faces once; see :class:`Truth` to score several sets of them.
 
     Raises:
         BadInput: an unknown target, or shapes that do not agree.
     """
-    if target not in faces.TARGETS:
-        raise BadInput(f"no truth is known for {target!r}", f"use {', '.join(faces.TARGETS)}")
-    if originals.shape != edits.shape or len(params) != len(edits):
-        raise BadInput(f"{edits.shape} edits of {originals.shape} originals cannot be compared")
-    n, size = len(params), edits.shape[-1]
-    truths = np.stack([_draw(p, target, size) for p in params])
-    regions = np.stack([faces.edit_region(p, target, size=size) for p in params])
-    applies = np.array(
-        [faces.applicable(p, target) and not faces.already(p, target) for p in params], dtype=bool
-    )
-    success, gain, kept = np.zeros(n, bool), np.zeros(n), np.full(n, np.nan)
-    identity = np.zeros(n, bool)
-    for i in map(int, np.flatnonzero(applies)):
-        inside = regions[i]
-        edit, original, truth = (a[i][:, inside] for a in (edits, originals, truths))
-        own = np.square(edit - truth).mean()
-        rivals = [np.square(edit - original).mean()]
-        for other in faces.TARGETS:
-            if other != target and faces.applicable(params[i], other):
-                drawn = _draw(params[i], other, size)[:, inside]
-                # A target that draws the same thing here is no rival.
-                if np.square(drawn - truth).mean() > 1e-4:
-                    rivals.append(np.square(edit - drawn).mean())
-        success[i] = own < min(rivals)
-        change = truth - original
-        gain[i] = float(
-            (edit - original).ravel() @ change.ravel() / max(np.square(change).sum(), 1e-9)
-        )
-        if not inside.all():
-            error = np.square(edits[i][:, ~inside] - originals[i][:, ~inside]).mean()
-            kept[i] = 10 * np.log10(4 / max(error, 1e-10))
-        distance = np.square(truths - edits[i]).mean(axis=(1, 2, 3))
-        identity[i] = int(distance.argmin()) == i
-    return TruthScores(applies, success, identity, gain, kept)
+    return Truth(params, target, originals.shape[-1]).score(originals, edits)
 
 
 def _draw(params: faces.FaceParams, target: str, size: int) -> Pixels:

@@ -19,9 +19,10 @@ from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
 from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan, psnr
 from dclip.errors import BadInput
-from dclip.evaluation.truth import against_truth
+from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import PRESETS, preset
+from dclip.guiding import preset_r
 from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
 from dclip.store import Artifact, Draft, Store, slug
@@ -69,8 +70,8 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
     """
     started = time.monotonic()
     model = store.resolve(config.model, "model")
-    size = read_info(model.path).image_size
-    edit = preset(config.target)
+    info = read_info(model.path)
+    size, r = info.image_size, preset_r(preset(config.target), info.schedule.T)
     data = prepare.run(
         prepare.PrepareConfig(
             "faces", count=config.faces, size=size, seed=config.seed, split="50/50", name="demo"
@@ -81,7 +82,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
     latents = invert.run(
         invert.InvertConfig(
             data=data.id, model=model.id if config.model != "embedded" else "embedded",
-            name="demo", r=edit.r, steps=STEPS, split="all", count=0,
+            name="demo", r=r, steps=min(r, STEPS), split="all", count=0,
         ),
         store,
         context,
@@ -135,7 +136,8 @@ def _make(
         plain = editor.decode(x_r, offsets=None, strength=0.0, on_step=on_step)
         edits = [editor.decode(x_r, offsets, s, on_step).clamp(-1, 1).cpu() for s in STRENGTHS]
     full = edits[STRENGTHS.index(1.0)]
-    scores = [against_truth(params, photos.numpy(), e.numpy(), target) for e in edits]
+    truth = Truth(params, target, data.size)
+    scores = [truth.score(photos.numpy(), e.numpy()) for e in edits]
     by_strength = [
         {"strength": s, **score.summary()} for s, score in zip(STRENGTHS, scores, strict=True)
     ]
@@ -156,7 +158,7 @@ def _make(
             latent_pictures[i],
             _u8(plain[i].cpu()),
             _u8(full[i]),
-            faces.truth(params[i], target, size=data.size),
+            _u8(torch.from_numpy(truth.pictures[i])),
         ]
         for i in order[:PANEL_ROWS]
     ]
