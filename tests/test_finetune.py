@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +19,21 @@ from smooth_net import SmoothNet, normal, photos
 from torch import Tensor, nn
 
 from dclip import training
-from dclip.context import Context
+from dclip.context import Context, Silent
 from dclip.data import faces
 from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
 from dclip.guidance.clip import load_guide
 from dclip.guidance.prompts import PRESETS
+from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import merged, read_deltas
 from dclip.recipes import RECIPES, Batch, Problem, recipe
 from dclip.recipes.loops import on_policy, one_step, per_step, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import FinetuneConfig, run
-from dclip.store import Artifact, Store
+from dclip.store import Artifact, Draft, Planned, Store
 
 EMBEDDED = Path(finetune.__file__).parents[1] / "assets" / "clip"
 
@@ -356,6 +358,63 @@ def test_a_batchs_randomness_is_its_generators_alone(problem: Any) -> None:
         half = len(shown) // 2
         for (x, _), (y, _) in zip(shown[:half], shown[half:], strict=True):
             assert torch.equal(x, y)
+
+
+class Said(Silent):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_the_latents_decide_r_and_a_presets_own_is_told(
+    store: Store, small: FinetuneConfig
+) -> None:
+    def notes(**changes: Any) -> list[str]:
+        with pytest.raises(Planned):
+            config = replace(small, **changes)
+            run(config, store, replace(CPU, dry_run=True, report=(said := Said())))
+        return [note for note in said.notes if "r=" in note]
+
+    # The small store's model has T = 20, where the table's 100 of 200 is 10.
+    own = PRESETS["sketch"].r // 10
+    assert own != R
+    (note,) = notes(target="sketch")
+    assert f"r={R}" in note and f"dclip invert --r {own}" in note
+    assert notes(target=None, preset="sketch") == [note]
+    assert not notes(target="sketch", source="a photo")
+
+
+def test_a_clip_of_the_store_comes_before_a_folder_of_its_name(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("artifacts")
+    shutil.copytree(clip, "mine")
+    assert find_clip("mine", store, said := Said()) == ("mine", None)
+    assert said.notes == ["using the CLIP in the folder mine"]
+
+    def make(draft: Draft) -> dict[str, Any]:
+        shutil.copytree(clip, draft.path, dirs_exist_ok=True)
+        return {}
+
+    made = store.build(
+        stage="clip-train", kind="clip", name="mine", config={}, inputs={}, seed=0,
+        context=CPU, make=make,
+    )  # fmt: skip
+    where, artifact = find_clip("mine", store, said := Said())
+    assert (where, artifact.id if artifact else "") == (str(made.path), made.id)
+    assert "clip/mine/v1, not the folder mine" in said.notes[0] and "./mine" in said.notes[0]
+    assert find_clip("./mine", store, Said()) == ("mine", None)
+    for path in (made.path, f"./{made.path.relative_to(tmp_path)}"):
+        found = find_clip(str(path), store, said := Said())[1]
+        assert found is not None and found.id == made.id and not said.notes
+    assert find_clip("ViT-B-32:openai", store, Said()) == ("ViT-B-32:openai", None)
+    with pytest.raises(MissingArtifact, match="other"):
+        find_clip("other", store, Said())
 
 
 def test_the_embedded_base_is_guided_by_the_embedded_clip(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts as contrast_tables
 from dclip.guidance.clip import fingerprint, load_guide, new_model, save_guide
+from dclip.guiding import find_clip
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
 from dclip.training import Loop
@@ -37,7 +38,7 @@ class ClipTrainConfig:
     Attributes:
         data: data artifact with captions; None takes the newest.
         name: name of the new CLIP; None takes the data's name.
-        init: CLIP to fine-tune (directory, ``NAME:TAG`` or artifact); None starts fresh.
+        init: CLIP to fine-tune, as :func:`dclip.guiding.find_clip` takes it; None starts fresh.
         model: a name in :data:`dclip.guidance.clip.MODELS` or an open_clip model to start fresh.
         contrasts: JSON file of contrasts; None takes those that fit the data's attributes.
         images: training pictures to see in all.
@@ -113,9 +114,9 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         contrast.labels(data)  # refuses attributes that the data does not have
     device = pick(context.device)
     inputs, init = {"data": source}, config.init
-    if init is not None and not (Path(init).is_dir() or ":" in init):
-        inputs["init"] = store.resolve(init, "clip", context.report)
-        init = str(inputs["init"].path)
+    if init is not None:
+        init, artifact = find_clip(init, store, context.report)
+        inputs |= {"init": artifact} if artifact else {}
     if config.precision == "auto":
         config = replace(config, precision="bf16" if bf16_is_faster(device) else "fp32")
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}

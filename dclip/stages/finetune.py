@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from dclip import guiding
 from dclip.context import Context
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
@@ -25,7 +25,7 @@ from dclip.guidance.clip import Guide, fingerprint, load_guide
 from dclip.guidance.losses import directional
 from dclip.guidance.objective import Objective, Weights
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
-from dclip.models.checkpoint import load_model
+from dclip.models.checkpoint import load_model, read_info
 from dclip.models.tuned import Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import RECIPES, Batch, Problem, recipe
@@ -47,8 +47,8 @@ class FinetuneConfig:
         source: prompt of what is there.
         preset: a name in :data:`dclip.guidance.prompts.PRESETS`, instead of prompts.
         latents: latents artifact, which also says the base model; None takes the newest.
-        clip: ``"embedded"``, a directory, ``NAME:TAG``, or a clip artifact. None takes the newest
-            clip artifact, or the embedded one for rendered faces, or ViT-B-32:openai.
+        clip: as :func:`dclip.guiding.find_clip` takes it. None takes the newest clip artifact, or
+            the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
         lr, direction, goal, identity, batch, updates, epochs, steps, views, rank: see
@@ -124,14 +124,14 @@ def find_clip(
         spec: as the user gave it; None chooses.
         base: the base model's artifact; its lineage tells whether it knows rendered faces.
     """
-    if spec is not None and (Path(spec).is_dir() or ":" in spec):
-        return spec, None
-    if spec is None and not store.list("clip") and not _knows_rendered_faces(store, base):
+    if spec is not None:
+        return guiding.find_clip(spec, store, context.report)
+    if not store.list("clip") and not _knows_rendered_faces(store, base):
         from dclip.guidance.clip import DEFAULT_PRETRAINED
 
         context.report.note(f"using CLIP {DEFAULT_PRETRAINED}")
         return DEFAULT_PRETRAINED, None
-    artifact = store.resolve(spec, "clip", context.report, default="embedded")
+    artifact = store.resolve(None, "clip", context.report, default="embedded")
     return str(artifact.path), artifact
 
 
@@ -156,6 +156,13 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     pair = config.prompts()
     if pair.target == config.target is None:
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
+    steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
+    own_r = guiding.preset_r(pair, read_info(base.path).schedule.T)
+    if pair in PRESETS.values() and own_r != r:
+        context.report.note(
+            f"the edit will start at r={r}, as {latents.ref} does; the preset is made for r={own_r}"
+            f" (`dclip invert --r {own_r}`)"
+        )
     device = pick(context.device)
     where, clip = find_clip(config.clip, store, base, context)
     guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
@@ -170,7 +177,6 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     }
     for name, value in asdict(LAMBDAS[pair.kind]).items():
         own[name] = value if own[name] is None else own[name]
-    steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
     own["steps"] = min(own["steps"] or steps_for, r)
     data = LatentSet(latents.path)
     train = data.split("train")
