@@ -18,6 +18,7 @@ from dclip.diffusion import ddim
 from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError, MissingArtifact
+from dclip.guidance.prompts import PRESETS
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tiny import TinyConfig
 from dclip.stages import prepare
@@ -168,9 +169,38 @@ def test_what_is_unchanged_is_up_to_date(store: Store, small: Artifact) -> None:
     said = replace(SMALL, refinements=REFINEMENTS, data="faces", model="base")
     again = run(said, store, CPU)
     assert (again.fresh, again.ref) == (False, small.ref)
+
+
+def test_a_plan_says_how_many_network_calls_there_will_be(store: Store, small: Artifact) -> None:
+    def planned(**settings: Any) -> dict[str, Any]:
+        with pytest.raises(Planned) as planned:
+            run(replace(SMALL, **settings), store, replace(CPU, dry_run=True, force=True))
+        estimate: dict[str, Any] = planned.value.plan["estimate"]
+        return estimate
+
+    calls = "network_calls_per_image"
+    most = planned()[f"{calls}_at_most"]
+    assert small.metrics[calls] <= most == 4 * (1 + REFINEMENTS)
+    for settings in ({"method": "ddim"}, {"refinements": 3, "tolerance": 0.0}, {"refinements": 0}):
+        made = run(replace(SMALL, count=2, **settings), store, CPU)  # type: ignore[arg-type]
+        estimate = planned(count=2, **settings)
+        assert made.metrics[calls] == estimate.get(calls, estimate.get(f"{calls}_at_most"))
+
+
+def test_a_preset_says_how_far_to_invert(store: Store) -> None:
+    config = InvertConfig(preset="sketch", steps=4, count=2)
     with pytest.raises(Planned) as planned:
-        run(replace(said, r=13, refinements=3), store, replace(CPU, dry_run=True))
-    assert planned.value.plan["estimate"]["network_calls_per_image_at_most"] == 4 * (4 + 1)
+        run(config, store, replace(CPU, dry_run=True, report=(said := Stop())))
+    expected = PRESETS["sketch"].r * T // 200
+    assert planned.value.plan["config"]["r"] == expected
+    assert f"inverting to r={expected}, for sketch" in said.messages
+    with pytest.raises(Planned) as other:
+        run(replace(config, preset=None, r=expected), store, replace(CPU, dry_run=True))
+    assert other.value.plan["key"] == planned.value.plan["key"]
+    with pytest.raises(BadInput, match="its own r"):
+        replace(config, r=5)
+    with pytest.raises(BadInput, match="sketsh"):
+        replace(config, preset="sketsh")
 
 
 @pytest.mark.parametrize(("r", "steps"), [(3, 3), (T, 40)])

@@ -8,13 +8,7 @@ from typing import Annotated
 import typer
 
 from dclip.cli.common import Run, command
-from dclip.cli.options import Batch, Clip, Latents, Name, Seed, option
-
-
-def _presets(incomplete: str) -> list[str]:
-    from dclip.guidance.prompts import PRESETS
-
-    return [name for name in PRESETS if name.startswith(incomplete)]
+from dclip.cli.options import Batch, Clip, Latents, Name, Seed, option, preset_names
 
 
 @command(
@@ -33,7 +27,7 @@ def finetune(
             "--target",
             metavar="TEXT",
             help="What to see: a prompt, or a preset's name.",
-            autocompletion=_presets,
+            autocompletion=preset_names,
         ),
     ] = None,
     source: Annotated[
@@ -46,7 +40,7 @@ def finetune(
             "--preset",
             metavar="NAME",
             help="A pair of prompts from `dclip presets`, instead.",
-            autocompletion=_presets,
+            autocompletion=preset_names,
         ),
     ] = None,
     latents: Latents = None,
@@ -144,8 +138,14 @@ def presets(run: Run) -> None:
     from dclip.guidance.prompts import PRESETS
 
     rows = [
-        {"name": name, "target": pair.target, "source": pair.source, "kind": pair.kind}
+        {
+            "name": name,
+            "target": pair.target,
+            "source": pair.source,
+            "kind": pair.kind,
+            "r": pair.r,
+        }
         for name, pair in PRESETS.items()
     ]
-    columns = {"name": "preset", "source": "from", "target": "to", "kind": "kind"}
+    columns = {"name": "preset", "source": "from", "target": "to", "kind": "kind", "r": "r of 200"}
     run.out.table(rows, columns, identity="name")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
+
 from dclip.cli.common import Run, command
-from dclip.cli.options import Batch, Data, Model, Name, Seed, option
+from dclip.cli.options import Batch, Data, Model, Name, Seed, option, preset_names
 
 
 @command(
     "dclip invert",
     "dclip invert --r 100 --steps 50",
+    "dclip invert --preset sketch             # as far as that edit is made for",
     "dclip invert --split val --count 0        # every held-out picture",
     "dclip invert --method ddim --name plain     # one network call a step",
     config="stages.invert:InvertConfig",
@@ -21,7 +24,16 @@ def invert(
     model: Model = None,
     name: Name = None,
     r: Annotated[
-        int | None, option("--r", metavar="N", help="Noise label to invert to, in 1..T.")
+        int | None, option("--r", metavar="N", help="Noise label to invert to, in 1..T: else 50.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Instead: the r of an edit from `dclip presets`.",
+            autocompletion=preset_names,
+        ),
     ] = None,
     steps: Annotated[
         int | None, option("--steps", metavar="N", help="Steps up to r: else 40, or r if less.")
@@ -65,6 +77,7 @@ def invert(
         model=model,
         name=name,
         r=r,
+        preset=preset,
         steps=steps,
         method=method,
         refinements=refinements,
@@ -78,6 +91,6 @@ def invert(
         stage.run,
         config,
         next_commands=lambda made: [
-            run.hint("finetune", "--target", "sketch", "--latents", made.name)
+            run.hint("finetune", "--target", preset or "sketch", "--latents", made.name)
         ],
     )

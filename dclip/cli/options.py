@@ -40,6 +40,13 @@ def names_in(root: Path, kind: str | None, incomplete: str) -> list[str]:
     return sorted(ref for ref in found if ref.startswith(incomplete))
 
 
+def preset_names(incomplete: str) -> list[str]:
+    """List the presets that begin so, for the shell."""
+    from dclip.guidance.prompts import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
 def ref(kind: str | None, *names: str, help: str) -> Any:
     """An option that names an artifact of ``kind``; the shell completes it."""
     return typer.Option(*names, metavar="REF", help=help, autocompletion=_refs(kind))

@@ -26,13 +26,16 @@ from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, Method, invert
 from dclip.diffusion.network import EpsModel
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
+from dclip.guidance.prompts import preset
+from dclip.guiding import preset_r
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Store
 
+NOT_SETTINGS = ("data", "model", "name", "preset", "seed")
 BOTH = "train+val"
 SPLITS = (BOTH, "train", "val", "test", "all")
-STEPS = 40
+R, STEPS = 50, 40
 PREVIEW_ROWS = 8
 PSNR_LIMIT = 200.0  # beyond what float32 can tell from a perfect round trip
 PSNR_POOR = 25.0  # below it colours and outlines are visibly others
@@ -46,7 +49,8 @@ class InvertConfig:
         data: data artifact; None takes the newest.
         model: model artifact; None takes the newest, else the embedded one.
         name: name of the latents; None takes the data's name.
-        r: the noise label to invert to, in 1..T.
+        r: the noise label to invert to, in 1..T; None takes the preset's, else 50.
+        preset: an edit that the latents are for, see :data:`dclip.guidance.prompts.PRESETS`.
         steps: steps of the inversion, and of the decode that measures it; None takes 40, or r
             where that is less.
         method: ``"fixed-point"``, ``"ddim"``, or for comparison ``"simplified"``; see
@@ -68,7 +72,8 @@ class InvertConfig:
     data: str | None = None
     model: str | None = None
     name: str | None = None
-    r: int = 50
+    r: int | None = None
+    preset: str | None = None
     steps: int | None = None
     method: str = "fixed-point"
     refinements: int | None = None
@@ -93,14 +98,28 @@ class InvertConfig:
             raise BadInput(f"count {self.count} is below 0", "use --count 0 for every picture")
         if self.batch < 1:
             raise BadInput(f"batch must be at least 1, not {self.batch}")
-        ddim.grid(self.r, min(self.r, STEPS) if self.steps is None else self.steps)
+        if self.preset is not None:
+            preset(self.preset)
+            if self.r is not None:
+                raise BadInput("a preset brings its own r", "give --preset or --r")
+        else:
+            r = R if self.r is None else self.r
+            ddim.grid(r, min(r, STEPS) if self.steps is None else self.steps)
 
 
-def resolve(config: InvertConfig, available: int) -> InvertConfig:
-    """The config with every default filled in, ``count`` being what there is to take."""
+def resolve(config: InvertConfig, available: int, T: int) -> InvertConfig:
+    """The config with every default filled in.
+
+    Args:
+        available: pictures that there are to take.
+        T: of the model.
+    """
+    r = preset_r(preset(config.preset), T) if config.preset else R if config.r is None else config.r
     filled = replace(
         config,
-        steps=min(config.r, STEPS) if config.steps is None else config.steps,
+        r=r,
+        preset=None,
+        steps=min(r, STEPS) if config.steps is None else config.steps,
         count=min(config.count or available, available),
     )
     if config.method != "fixed-point":
@@ -162,8 +181,10 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
             f"{source.ref} has no pictures in {config.split}",
             "choose another --split, or prepare the data with another one",
         )
-    resolved = resolve(config, available)
-    assert resolved.steps is not None
+    resolved = resolve(config, available, info.schedule.T)
+    assert resolved.r is not None and resolved.steps is not None
+    if config.preset:
+        context.report.note(f"inverting to r={resolved.r}, for {config.preset}")
     grid = ddim.grid(resolved.r, resolved.steps, info.schedule.T)
     _check_size(data.size, source, info, base, context)
     device = pick(context.device)
@@ -171,15 +192,15 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
         stage="invert",
         kind="latents",
         name=config.name or source.name,
-        config={
-            k: v for k, v in asdict(resolved).items() if k not in ("data", "model", "name", "seed")
-        },
+        config={k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS},
         inputs={"data": source, "model": base},
         seed=config.seed,
         context=context,
         estimate={
             "images": resolved.count,
-            "network_calls_per_image_at_most": resolved.steps * (2 + (resolved.refinements or 0)),
+            # Until the tolerance is met, where there is one.
+            f"network_calls_per_image{'_at_most' if resolved.tolerance else ''}": resolved.steps
+            * (1 + (resolved.refinements or 0)),
             "bytes": resolved.count * 3 * data.size**2 * 5,
         },
         make=lambda draft: _Inversion(
