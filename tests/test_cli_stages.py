@@ -279,7 +279,7 @@ def test_presets_are_a_table_whose_names_finetune_takes(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = shop.json(capsys, "presets")
-    assert {"name", "target", "source", "kind"} == rows[0].keys()
+    assert {"name", "target", "source", "kind", "r"} == rows[0].keys()
     assert [row["name"] for row in rows] == shop(capsys, "presets", "-q")[1].splitlines()
     code, _, err = shop(capsys, "finetune", "--preset", "skecth")
     assert code == 2 and "sketch" in err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ from dclip.editing import (
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.random import permutation
-from dclip.store import Artifact, Draft, Store, slug
+from dclip.store import Artifact, Draft, Journal, Store, slug
 
 BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
 PANEL_ROWS = 4  # up to so many photos stand below each other,
@@ -237,23 +235,21 @@ class _Editing:
         self.endings = [f"_{s:g}" if several else "" for s in self.strengths]
 
     def run(self) -> dict[str, Any]:
-        journal = _Journal(self.draft.scratch / "batches.jsonl")
+        journal = Journal(self.draft.scratch / "batches.jsonl", lambda entry: entry["photos"])
         total, each = len(self.photos), _steps(self.editor.plan, self.config)
-        done = journal.photos
         with self.context.report.task(
-            "editing", total * each, unit="step", done=done * each
+            "editing", total * each, unit="step", done=journal.done * each
         ) as task:
-            while done < total:
-                numbers = range(done, min(done + BATCH, total))
+            while journal.done < total:
+                numbers = range(journal.done, min(journal.done + BATCH, total))
                 kept, pictures, failures = self._load(numbers, journal)
                 task.advance(len(failures) * each)
                 rows: list[dict[str, Any]] = []
                 if kept:
                     edited = self._edit(pictures, partial(task.advance, len(kept)))
                     rows = self._write(kept, edited)
-                journal.add(len(numbers), rows, failures)
-                done = journal.photos
-        rows, failures = journal.rows, journal.failures
+                journal.add(photos=len(numbers), rows=rows, failures=failures)
+        rows, failures = journal.column("rows"), journal.column("failures")
         if not rows:
             journal.drop()
             reason = failures[0]["reason"]
@@ -271,7 +267,7 @@ class _Editing:
         }
 
     def _load(
-        self, numbers: range, journal: _Journal
+        self, numbers: range, journal: Journal
     ) -> tuple[list[int], list[Pixels], list[dict[str, Any]]]:
         """Decode a batch of photos; with ``strict``, fail at what cannot be."""
 
@@ -394,43 +390,6 @@ def copy_pictures(artifact: Artifact, folder: Path, *, overwrite: bool = False) 
         if not (target.is_file() and target.read_bytes() == source.read_bytes()):
             shutil.copyfile(source, target)
     return targets
-
-
-class _Journal:
-    """One line a batch, written after the batch's pictures are on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.photos = 0
-        self.rows: list[dict[str, Any]] = []
-        self.failures: list[dict[str, Any]] = []
-        good = 0
-        if path.exists():
-            for line in path.read_bytes().splitlines(keepends=True):
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                self._take(entry)
-                good += len(line)
-            os.truncate(path, good)
-
-    def add(self, photos: int, rows: list[dict[str, Any]], failures: list[dict[str, Any]]) -> None:
-        entry = {"photos": photos, "rows": rows, "failures": failures}
-        with self._path.open("ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-        self._take(entry)
-
-    def drop(self) -> None:
-        """Forget everything, so that the store does not keep the draft to go on from."""
-        self._path.unlink(missing_ok=True)
-
-    def _take(self, entry: dict[str, Any]) -> None:
-        self.photos += entry["photos"]
-        self.rows += entry["rows"]
-        self.failures += entry["failures"]
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

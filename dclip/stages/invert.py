@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,7 +28,7 @@ from dclip.guidance.prompts import preset
 from dclip.guiding import preset_r
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
-from dclip.store import Artifact, Draft, Store
+from dclip.store import Artifact, Draft, Journal, Store
 
 NOT_SETTINGS = ("data", "model", "name", "preset", "seed")
 BOTH = "train+val"
@@ -227,42 +225,6 @@ def _check_size(
     )
 
 
-class _Journal:
-    """One line a batch, written after its samples are on disk: what a resumed run cannot know.
-
-    It may know fewer samples than are there; the writers go back to it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.rows: list[dict[str, Any]] = []
-
-    def read(self, at_most: int) -> int:
-        """Read the whole lines of at most so many samples, drop the rest; returns the samples."""
-        good = done = 0
-        if self._path.exists():
-            for line in self._path.read_bytes().splitlines(keepends=True):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n") or done + len(row["psnr"]) > at_most:
-                    break
-                self.rows.append(row)
-                done += len(row["psnr"])
-                good += len(line)
-            os.truncate(self._path, good)
-        return done
-
-    def add(self, **row: Any) -> None:
-        self.rows.append(row)
-        with self._path.open("ab") as file:
-            file.write(json.dumps(row).encode() + b"\n")
-
-    def column(self, name: str) -> list[float]:
-        return [value for row in self.rows for value in row[name]]
-
-
 class _Inversion:
     """One inversion: batches from fixed borders, so that a resumed run computes the same."""
 
@@ -283,8 +245,7 @@ class _Inversion:
         self.chosen = select(data, config.split, config.count, config.seed)
 
     def run(self) -> dict[str, Any]:
-        journal = _Journal(self.draft.scratch / "batches.jsonl")
-        self._write_arrays(journal)
+        journal = self._write_arrays()
         columns = self.data.table.take(self.chosen)
         psnrs, maes = journal.column("psnr"), journal.column("mae")
         write_table(self.draft.path / "samples.csv", columns | {"psnr": psnrs, "mae": maes})
@@ -296,7 +257,7 @@ class _Inversion:
                 " --steps, to a smaller --r, or train the model longer"
             )
         images = len(psnrs)
-        calls = sum(row["calls"] * len(row["psnr"]) for row in journal.rows)
+        calls = sum(row["calls"] * len(row["psnr"]) for row in journal.entries)
         return {
             "images": images,
             **{name: n for name in ("train", "val", "test") if (n := splits.count(name))},
@@ -307,7 +268,7 @@ class _Inversion:
         }
 
     @torch.no_grad()
-    def _write_arrays(self, journal: _Journal) -> None:
+    def _write_arrays(self) -> Journal:
         """Fill ``latents.zarr`` and ``reference.zarr``, going on where the journal ends."""
         total, shape = len(self.chosen), (3, self.data.size, self.data.size)
         to = self.draft.path
@@ -315,7 +276,12 @@ class _Inversion:
             ShardWriter(to / "latents.zarr", shape, np.float32, total=total) as latents,
             ShardWriter(to / "reference.zarr", shape, np.uint8, total=total) as references,
         ):
-            done = journal.read(at_most=min(latents.done, references.done))
+            journal = Journal(
+                self.draft.scratch / "batches.jsonl",
+                lambda entry: len(entry["psnr"]),
+                at_most=min(latents.done, references.done),
+            )
+            done = journal.done
             latents.rewind(done)
             references.rewind(done)
             with self.context.report.task("inverting", total, done=done) as task:
@@ -331,6 +297,7 @@ class _Inversion:
                     task.advance(len(u8), psnr=float(np.mean(measured)))
             latents.finish()
             references.finish()
+        return journal
 
     def _invert(self, x0: Tensor) -> tuple[Tensor, int]:
         counted = _Counted(self.network)

@@ -6,11 +6,10 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from dclip.data.rendered import Rendered
 from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import write_table
 from dclip.errors import BadInput
-from dclip.store import Artifact, Draft, Store, slug
+from dclip.store import Artifact, Draft, Journal, Store, slug
 
 SOURCES = ("celeba", "folder", "faces")
 BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
@@ -298,11 +297,13 @@ def _write_pixels(
 ) -> dict[int, str]:
     """Decode everything into ``images.zarr``; returns what could not be read, by item number."""
     total, size = len(pictures.items), config.side
-    journal = _Journal(draft.scratch / "prepare.jsonl")
     with ShardWriter(draft.path / "images.zarr", (3, size, size), np.uint8, total=total) as writer:
-        state = journal.last(at_most=writer.done)
-        writer.rewind(state.images)
-        failures, done = dict(state.failures), state.items
+        journal = Journal(
+            draft.scratch / "blocks.jsonl", lambda entry: entry["images"], at_most=writer.done
+        )
+        writer.rewind(journal.done)
+        failures: dict[int, str] = dict(journal.column("failures"))
+        done = journal.done + len(failures)
         blocks = (range(first, min(first + BLOCK, total)) for first in range(done, total, BLOCK))
         with ExitStack() as stack:
             task = stack.enter_context(context.report.task("prepare", total, unit="img", done=done))
@@ -318,7 +319,7 @@ def _write_pixels(
                 failures.update(block.failures)
                 advanced = len(block.pixels) + len(block.failures)
                 done += advanced
-                journal.add(done, writer.done, block.failures)
+                journal.add(images=len(block.pixels), failures=list(block.failures.items()))
                 for note in block.notes:
                     context.report.note(note)
                 task.advance(advanced, skipped=len(failures))
@@ -328,53 +329,6 @@ def _write_pixels(
             raise BadInput(f"none of the {total} pictures can be read; the first: {reason}")
         writer.finish()
     return failures
-
-
-@dataclass(frozen=True)
-class _State:
-    """How far the work is: items looked at, pictures written, what failed on the way."""
-
-    items: int = 0
-    images: int = 0
-    failures: Mapping[int, str] = field(default_factory=dict)
-
-
-class _Journal:
-    """One line a block, written after the block's pictures are on disk.
-
-    It may know fewer pictures than are there, never more that count: the writer goes back to it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def last(self, at_most: int) -> _State:
-        """The state of the last line that is whole and has no more than ``at_most`` pictures.
-
-        What follows that line is cut off.
-        """
-        state, good = _State(), 0
-        if self._path.exists():
-            for line in self._path.read_bytes().splitlines(keepends=True):
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n") or entry["images"] > at_most:
-                    break
-                failures = {int(n): reason for n, reason in entry["failures"].items()}
-                state = _State(entry["items"], entry["images"], {**state.failures, **failures})
-                good += len(line)
-            os.truncate(self._path, good)
-        return state
-
-    def add(self, items: int, images: int, failures: Mapping[int, str]) -> None:
-        line = json.dumps({"items": items, "images": images, "failures": failures})
-        with self._path.open("ab") as file:
-            file.write(line.encode() + b"\n")
-
-    def drop(self) -> None:
-        self._path.unlink(missing_ok=True)
 
 
 def _columns(

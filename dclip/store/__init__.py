@@ -5,6 +5,7 @@ See ``docs/store.md`` for the layout and the promises.
 
 from dclip.store.draft import Draft
 from dclip.store.files import atomic, write_atomic
+from dclip.store.journal import Journal
 from dclip.store.lineage import Lineage
 from dclip.store.manifest import FORMAT, Artifact, FileEntry, Manifest
 from dclip.store.names import check_name, slug
@@ -21,6 +22,7 @@ __all__ = [
     "Draft",
     "FileEntry",
     "Garbage",
+    "Journal",
     "Lineage",
     "Manifest",
     "Planned",
