@@ -21,10 +21,11 @@ from dclip.data import faces
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
-from dclip.editing import Editor, Part, Weights, make_plan, psnr
+from dclip.editing import Editor, Part, Weights, make_plan
 from dclip.evaluation.truth import TruthScores, against_truth
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import PRESETS
+from dclip.metrics import psnr
 from dclip.recipes import RECIPES
 from dclip.stages import finetune, invert, prepare
 from dclip.store import Artifact, Store, slug

@@ -28,7 +28,6 @@ from dclip.store import Artifact, Store
 
 MIXES = ("weights", "noise")
 STEPS = 20  # where a tuned model does not say how many it was made with
-PSNR_LIMIT = 100.0  # above it the two are equal but for rounding, and digits are the device's
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 _PART = re.compile(
@@ -441,12 +440,6 @@ def data_crop(store: Store, base: Artifact) -> str | None:
     except DclipError:
         return None
     return str(crop) if crop else None
-
-
-def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal to noise in dB of each picture, (B,), both (B,3,H,W) in [-1, 1]; at most 100."""
-    mse = (x - reference).square().flatten(1).mean(1)
-    return (10 * torch.log10(4 / mse.clamp(min=1e-30))).clamp(max=PSNR_LIMIT)
 
 
 def as_picture(x_r: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from dclip.data import faces
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
-from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan, psnr
+from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan
 from dclip.errors import BadInput
 from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import PRESETS, preset
 from dclip.guiding import preset_r
+from dclip.metrics import psnr
 from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
 from dclip.store import Artifact, Draft, Store, slug

@@ -35,10 +35,10 @@ from dclip.editing import (
     make_plan,
     numbers,
     parse_parts,
-    psnr,
 )
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
+from dclip.metrics import psnr
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Journal, Store, slug
 

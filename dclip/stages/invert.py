@@ -26,6 +26,7 @@ from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import preset
 from dclip.guiding import preset_r
+from dclip.metrics import mae, psnr
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Journal, Store
@@ -35,7 +36,6 @@ BOTH = "train+val"
 SPLITS = (BOTH, "train", "val", "test", "all")
 R, STEPS = 50, 40
 PREVIEW_ROWS = 8
-PSNR_LIMIT = 200.0  # beyond what float32 can tell from a perfect round trip
 PSNR_POOR = 25.0  # below it colours and outlines are visibly others
 
 
@@ -147,17 +147,6 @@ def select(data: DataSet, split: str, count: int, seed: int) -> NDArray[np.int64
     train, val = len(data.split("train")), len(data.split("val"))
     from_val = min(val, max(count // 3, count - train))
     return np.sort(np.concatenate([first("train", count - from_val), first("val", from_val)]))
-
-
-def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal to noise in dB of each picture, (B,): both (B,3,H,W) in [-1, 1], so peak 2."""
-    mse = (x - reference).square().flatten(1).mean(1)
-    return (10 * torch.log10(4 / mse.clamp(min=1e-30))).clamp(max=PSNR_LIMIT)
-
-
-def mae(x: Tensor, reference: Tensor) -> Tensor:
-    """Mean absolute error of each picture, (B,), in units where black to white is 1."""
-    return (x - reference).abs().flatten(1).mean(1) / 2
 
 
 def run(config: InvertConfig, store: Store, context: Context = Context()) -> Artifact:

@@ -1,0 +1,24 @@
+"""How far pictures are from their references."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PSNR_LIMIT = 100.0
+"""Above it two float32 pictures are equal but for rounding, whose digits are the device's: they
+would make the ids of equal work differ."""
+
+
+def psnr(x: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal to noise in dB of each picture, (B,): both (B,3,H,W) in [-1, 1], so peak 2.
+
+    At most :data:`PSNR_LIMIT`.
+    """
+    mse = (x - reference).square().flatten(1).mean(1)
+    return (10 * torch.log10(4 / mse.clamp(min=1e-30))).clamp(max=PSNR_LIMIT)
+
+
+def mae(x: Tensor, reference: Tensor) -> Tensor:
+    """Mean absolute error of each picture, (B,), in units where black to white is 1."""
+    return (x - reference).abs().flatten(1).mean(1) / 2
