@@ -17,7 +17,6 @@ from PIL import Image
 from dclip.data.images import (
     MAX_PIXELS,
     check_crop,
-    contact_sheet,
     decode,
     save_png,
     to_float,
@@ -282,11 +281,3 @@ def test_failed_save_leaves_the_old_picture(
         save_png(path, colours(5, 5))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == before
-
-
-def test_contact_sheet_places_pictures_row_by_row() -> None:
-    images = np.stack([np.full((3, 4, 4), 10 * i, dtype=np.uint8) for i in range(5)])
-    sheet = np.asarray(contact_sheet(images, columns=3, gap=1))
-    assert sheet.shape == (9, 14, 3)
-    assert [int(sheet[0, x, 0]) for x in (0, 5, 10)] == [0, 10, 20]
-    assert [int(sheet[5, x, 0]) for x in (0, 5, 10)] == [30, 40, 255]

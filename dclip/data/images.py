@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,29 +271,3 @@ def save_png(path: Path, pixels: NDArray[np.uint8] | torch.Tensor | Image.Image)
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def contact_sheet(
-    images: NDArray[np.uint8], columns: int = 8, gap: int = 2, cell: int | None = None
-) -> Image.Image:
-    """Lay pictures out in rows, on white.
-
-    Args:
-        images: (N, 3, H, W) uint8, N at least 1.
-        columns: pictures in a row.
-        gap: white pixels between pictures.
-        cell: largest width of one picture; wider ones are scaled down.
-    """
-    tiles: Iterable[Image.Image] = (Image.fromarray(p.transpose(1, 2, 0).copy()) for p in images)
-    height, width = images.shape[2:]
-    if cell is not None and width > cell:
-        height, width = round(height * cell / width), cell
-        tiles = (tile.resize((width, height), Image.Resampling.LANCZOS) for tile in tiles)
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), (255, 255, 255)
-    )
-    for i, tile in enumerate(tiles):
-        sheet.paste(tile, ((i % columns) * (width + gap), (i // columns) * (height + gap)))
-    return sheet

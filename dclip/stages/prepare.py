@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from dclip.context import Context
 from dclip.data import celeba, folder
 from dclip.data.arrays import ShardReader, ShardWriter
-from dclip.data.images import check_crop, contact_sheet, decode, save_png
+from dclip.data.images import check_crop, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
 from dclip.data.rendered import Rendered
 from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import write_table
 from dclip.errors import BadInput
+from dclip.figures.panel import sheet
 from dclip.store import Artifact, Draft, Journal, Store, slug
 
 SOURCES = ("celeba", "folder", "faces")
@@ -287,7 +288,8 @@ def _make(
     images = ShardReader(draft.path / "images.zarr")
     # Not evenly spaced: styles come in turns, and the sheet would show some of them only.
     shown = np.sort(np.random.default_rng(config.seed).permutation(len(images))[:64])
-    save_png(draft.path / "preview.png", contact_sheet(images[shown], columns=8, cell=128))
+    preview = sheet(list(images[shown]), columns=8, cell=min(config.side, 128))
+    save_png(draft.path / "preview.png", preview)
     counts = {name: columns["split"].count(name) for name in ("train", "val", "test")}
     return {"images": len(kept), "skipped": len(failures), **counts}
 
