@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from dclip.data.arrays import ShardWriter
@@ -101,37 +100,6 @@ def test_where_says_what_it_cannot_do(data: DataSet) -> None:
         data.where("Smiling")
     with pytest.raises(BadInput, match="is 1"):
         data.where("Smiling=yes")
-
-
-def test_a_pass_visits_each_once_in_an_order_of_seed_and_epoch(data: DataSet) -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        batches = list(data.batches(data.split("all"), 3, seed=seed, epoch=epoch))
-        for numbers, batch in batches:
-            assert batch.dtype == torch.uint8
-            assert np.array_equal(batch.numpy(), pixels()[numbers])
-        assert [len(numbers) for numbers, _ in batches] == [3, 3, 3, 1]
-        return [int(n) for numbers, _ in batches for n in numbers]
-
-    assert sorted(order(1, 0)) == list(range(COUNT))
-    assert order(1, 0) == order(1, 0)
-    assert len({tuple(order(*key)) for key in ((1, 0), (1, 1), (2, 0), (0, 1))}) == 4
-
-
-def test_a_pass_goes_on_in_the_middle(data: DataSet) -> None:
-    def taken(start: int) -> list[list[int]]:
-        passes = data.batches(data.split("train"), 2, seed=3, epoch=5, start=start)
-        return [numbers.tolist() for numbers, _ in passes]
-
-    assert taken(2) == taken(0)[2:]
-
-
-def test_without_shuffling_and_without_the_rest(data: DataSet) -> None:
-    passes = data.batches([5, 1, 3], 2, shuffle=False, drop_last=True)
-    assert [numbers.tolist() for numbers, _ in passes] == [[5, 1]]
-    with pytest.raises(BadInput, match="no samples"):
-        next(data.batches([], 2))
-    with pytest.raises(BadInput, match="batch of 0"):
-        next(data.batches([1], 0))
 
 
 def test_rows_of_other_number_than_pictures_are_corrupt(data: DataSet) -> None:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dclip.data.arrays import ShardReader
 from dclip.data.table import SampleTable
-from dclip.errors import BadInput, CorruptArtifact
-
-if TYPE_CHECKING:
-    import torch
+from dclip.errors import CorruptArtifact
 
 Indices = NDArray[np.int64] | Sequence[int]
-
-
-def batch_order(
-    indices: Indices, *, seed: int, epoch: int, shuffle: bool = True
-) -> NDArray[np.int64]:
-    """The order of one pass over ``indices``: the same for the same (seed, epoch)."""
-    order = np.asarray(indices, dtype=np.int64)
-    if not shuffle:
-        return order
-    return np.random.default_rng([seed, epoch]).permutation(order)
 
 
 class _Samples:
@@ -100,45 +86,6 @@ class DataSet(_Samples):
     def images(self, indices: Indices) -> NDArray[np.uint8]:
         """Pictures (n, 3, H, W) uint8 RGB, in the order asked for."""
         return self._reader[np.asarray(indices, dtype=np.int64)]
-
-    def batches(
-        self,
-        indices: Indices,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        epoch: int = 0,
-        shuffle: bool = True,
-        start: int = 0,
-        drop_last: bool = False,
-    ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
-        """One pass over ``indices`` in an order that depends on (seed, epoch) alone.
-
-        Args:
-            indices: sample numbers, e.g. ``data.split("train")``.
-            batch_size: samples a batch; the last may be smaller.
-            start: number of the first batch, to go on in the middle of a pass.
-            drop_last: leave a smaller last batch out.
-
-        Yields:
-            sample numbers (n,), pictures (n, 3, H, W) uint8 on the CPU.
-
-        Raises:
-            BadInput: no samples, or a batch size below 1.
-        """
-        import torch
-
-        if batch_size < 1:
-            raise BadInput(f"a batch of {batch_size} samples", "use a batch size of 1 or more")
-        order = batch_order(indices, seed=seed, epoch=epoch, shuffle=shuffle)
-        if not len(order):
-            raise BadInput(
-                "there are no samples to go over", "choose another split or prepare more"
-            )
-        stop = len(order) - len(order) % batch_size if drop_last else len(order)
-        for first in range(start * batch_size, stop, batch_size):
-            chosen = order[first : first + batch_size]
-            yield chosen, torch.from_numpy(self.images(chosen))
 
 
 class LatentSet(_Samples):
