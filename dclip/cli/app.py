@@ -16,6 +16,7 @@ from dclip.cli import (
     demo,
     doctor,
     edit,
+    evaluate,
     finetune,
     grid,
     invert,
@@ -42,7 +43,7 @@ STORE = "The store"
 app.add_typer(prepare.prepare, name="prepare", rich_help_panel=PIPELINE)
 for function in (train.train, sample.sample, invert.invert, finetune.finetune):
     add(app, function, PIPELINE)
-for function in (edit.edit, grid.grid, demo.demo):
+for function in (edit.edit, grid.grid, evaluate.eval_, demo.demo):
     add(app, function, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)

@@ -42,18 +42,16 @@ def augment(x: Tensor, rand: Draw) -> Tensor:
     x = x + soft * (_shrunk(x, 2) - x)
     x = (1 + 0.12 * draws[6]).view(n, 1, 1, 1) * x + (0.1 * draws[7]).view(n, 1, 1, 1)
     x = x + 0.04 * draws[8:11].T.view(n, 3, 1, 1)
-    noise = 0.12 * rand(n, 1, 1, 1).to(x.device) ** 2
+    noise = 0.08 * rand(n, 1, 1, 1).to(x.device) ** 2
     return (x + noise * _normal(x.shape, rand).to(x.device)).clamp(-1, 1)
 
 
-def spoil(x: Tensor, partner: Tensor, blend: Tensor, rand: Draw) -> Tensor:
+def spoil(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
     """Pictures that belong to no style any more, each in one way drawn by chance.
 
     Args:
         x: (B, 3, H, W) in [-1, 1].
-        partner: pictures to blend with, same shape.
-        blend: bool (B,), whether the blend of a picture with its partner is no picture: false
-            where they show one face in one style.
+        partner: pictures to blend with, same shape: of another face, or of another style.
         rand: uniform numbers on the CPU.
     """
     ways = (
@@ -61,8 +59,6 @@ def spoil(x: Tensor, partner: Tensor, blend: Tensor, rand: Draw) -> Tensor:
         _coarse,
     )  # fmt: skip
     chosen = (rand(len(x)) * len(ways)).long().to(x.device)
-    # Nothing but mixtures needs a partner: those without a fit one are noisy instead.
-    chosen[(chosen == ways.index(_mixture)) & ~blend.to(x.device)] = 0
     out = x.clone()
     for number, way in enumerate(ways):
         rows = (chosen == number).nonzero()[:, 0]

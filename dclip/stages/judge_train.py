@@ -27,7 +27,7 @@ from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
 
 CHECKPOINT_SECONDS = 60.0
-LOG_EVERY = 16  # updates: the log ships with the embedded judge
+LOG_EVERY = 40  # updates: the log ships with the embedded judge
 SCORED = 4000  # held-out pictures
 
 
@@ -248,17 +248,25 @@ class _Training:
         style = torch.from_numpy(self.data.style[index]).to(self.device)
         spoilt = (rand(len(index)) < other).to(self.device)
         if self.data.styles and bool(spoilt.any()):
-            mate = torch.arange(len(index)) ^ 1
-            pairs = np.array([self.data.pairs[i] for i in index])
-            same = (pairs == pairs[mate.numpy()]) & (pairs != "")
-            blend = ~torch.from_numpy(same).to(self.device) | (style != style[mate])
             rows = spoilt.nonzero()[:, 0]
-            x[rows] = jt.spoil(x[rows], x[mate.to(self.device)][rows], blend[rows], rand)
+            x[rows] = jt.spoil(x[rows], x[self._partners(index)][rows], rand)
             labels[rows] = 0
             style[rows] = len(self.data.styles) - 1
         if harder:
             x = jt.augment(x, rand)
         return x.to(memory_format=torch.channels_last), labels, style
+
+    def _partners(self, index: NDArray[np.int64]) -> Tensor:
+        """Whom each is blended with: the other of its pair, or a stranger where both look alike.
+
+        Two pictures of one face in one style differ in an attribute; their blend is a face.
+        """
+        mate = np.arange(len(index)) ^ 1
+        pairs = np.array([self.data.pairs[i] for i in index])
+        style = self.data.style[index]
+        alike = (pairs == pairs[mate]) & (pairs != "") & (style == style[mate])
+        stranger = (np.arange(len(index)) + 2) % len(index)
+        return torch.from_numpy(np.where(alike, stranger, mate)).to(self.device)
 
     def _update(self, step: int) -> dict[str, float]:
         for group in self.optimizer.param_groups:

@@ -27,6 +27,7 @@ MAKERS = {
     "edits": "dclip edit",
     "figure": "dclip grid",
     "judge": "dclip judge train",
+    "eval": "dclip eval",
 }
 ASSETS = {"model": "base", "clip": "clip", "judge": "judge"}  # kind -> folder below dclip/assets
 

@@ -1,0 +1,170 @@
+"""``dclip eval``: scores of a tuned model against truth, a judge and a CLIP that did not guide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from dclip.cli.common import Run, command
+from dclip.cli.options import Name, Seed, option, ref
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact
+
+TABLE = "eval.json"
+COLUMNS = {
+    "what": "",
+    "faces": "faces",
+    "success": "success",
+    "identity@1": "identity@1",
+    "gain": "gain",
+    "reach": "reach",
+    "kept_psnr": "rest kept, dB",
+    "judge_target": "judge: target",
+    "judge_kept": "judge: rest kept",
+    "judge_picture": "judge: a picture",
+    "s_dir": "S_dir",
+    "s_dir_held_out": "S_dir held-out",
+    "face_similarity": "same face",
+}
+QUALITY = {"decode": "decode of strength 0", "mae": "MAE", "psnr": "PSNR, dB", "ssim": "SSIM"}
+
+
+@command(
+    "dclip eval",
+    "dclip eval --with sketch --held-out other-clip",
+    "dclip eval --with smiling --strengths 0,0.5,1,1.5 --count 32 --json",
+    "dclip eval --with smiling --data celeba --where Smiling=-1 --judge celeba-judge",
+    "dclip eval --edits sketch                     # edits that `dclip edit` made",
+    config="stages.eval:EvalConfig",
+)
+def eval_(
+    run: Run,
+    tuned: Annotated[
+        list[str] | None,
+        option(
+            "--with",
+            "--tuned",
+            metavar="REF[:X]",
+            help="Tuned model, with a strength after a colon; again for more: else the newest.",
+        ),
+    ] = None,
+    edits: Annotated[
+        str | None, ref("edits", "--edits", help="Edits that were made already, instead.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        ref("data", "--data", help="Data to edit: else new drawn faces, or the base's own."),
+    ] = None,
+    split: Annotated[
+        str | None, option("--split", metavar="SPLIT", help="--data: train, val, test or all.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        option("--where", metavar="NAME=X", help="--data: only such samples, as Smiling=-1."),
+    ] = None,
+    count: Annotated[int | None, option("--count", metavar="N", help="How many pictures.")] = None,
+    target: Annotated[
+        str | None,
+        option("--target", metavar="NAME", help="Name of the edit: else known by its prompts."),
+    ] = None,
+    wish: Annotated[
+        str | None,
+        option("--wish", metavar="NAME=X", help="What the judge shall see, as Smiling=1."),
+    ] = None,
+    strengths: Annotated[
+        str | None, option("--strengths", metavar="X[,X...]", help="Strengths to edit at.")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        ref("judge", "--judge", help="Judge: else the embedded one, for drawn faces alone."),
+    ] = None,
+    clip: Annotated[
+        str | None, ref("clip", "--clip", help="CLIP of S_dir: else the one that guided.")
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        ref("clip", "--held-out", help="Another CLIP, which did not guide (folder or NAME:TAG)."),
+    ] = None,
+    face: Annotated[
+        Path | None,
+        option("--face", metavar="FILE", help="TorchScript face network, for the face's identity."),
+    ] = None,
+    r: Annotated[
+        int | None,
+        option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
+    ] = None,
+    steps: Annotated[
+        int | None, option("--steps", metavar="N", help="Steps each way: else those of the tuning.")
+    ] = None,
+    mix: Annotated[
+        str | None,
+        option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
+    ] = None,
+    name: Name = None,
+    seed: Seed = None,
+) -> None:
+    """Score a tuned model on held-out pictures: against the truth, a judge and another CLIP.
+
+    Drawn faces have a drawn truth for most presets; the judge's verdict on it and on the originals
+    stands beside that on the edits. docs/evaluation.md says what each score means.
+    """
+    from dclip.stages import eval as stage
+
+    config = run.config(
+        stage.EvalConfig,
+        tuned=tuned or None,
+        edits=edits,
+        data=data,
+        split=split,
+        where=where or None,
+        count=count,
+        target=target,
+        wish=wish,
+        strengths=strengths,
+        judge=judge,
+        clip=clip,
+        held_out=held_out,
+        face=str(face) if face else None,
+        r=r,
+        steps=steps,
+        mix=mix,
+        name=name,
+        seed=seed,
+    )
+    made = run.stage(
+        stage.run,
+        config,
+        show=lambda made: {TABLE: str(made.path / TABLE)} | _in_words(_table(made)),
+        next_commands=lambda made: [
+            run.hint("edit", "photo.jpg", "--with", w) for w in tuned or ()
+        ],
+    )
+    if made is None or run.out.mode != "human":
+        return
+    table = _table(made)
+    rows = table["rows"]
+    run.out.table(rows, _present(rows, COLUMNS), identity="what")
+    if quality := [{"decode": k, **v} for k, v in table["reconstruction"].items()]:
+        lpips = {"lpips": "LPIPS"} if "lpips" in quality[0] else {}
+        run.out.table(quality, QUALITY | lpips, identity="decode")
+
+
+def _table(made: Artifact) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads((made.path / TABLE).read_text(encoding="utf-8"))
+    return table
+
+
+def _present(rows: list[dict[str, Any]], columns: dict[str, str]) -> dict[str, str]:
+    """The columns in which some row says something."""
+    return {k: head for k, head in columns.items() if any(row.get(k) is not None for row in rows)}
+
+
+def _in_words(table: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"{name} grows with strength": (
+            f"{'yes' if found['mean'] else 'no'}; for {found['faces']:.0%} of the faces"
+        )
+        for name, found in (table["monotone"] or {}).items()
+    }

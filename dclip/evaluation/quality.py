@@ -1,0 +1,72 @@
+"""How near pictures are to what they should be: MAE, PSNR, SSIM, LPIPS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+
+LPIPS_NETWORK: Literal["alex", "squeeze"] = "alex"
+BATCH = 16
+WINDOW = 11  # of SSIM
+
+
+def lpips_weights() -> Path:
+    """Where torchvision keeps the ImageNet weights that LPIPS stands on."""
+    from torchvision import models
+
+    weights = {
+        "alex": models.AlexNet_Weights.IMAGENET1K_V1,
+        "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
+    }[LPIPS_NETWORK]
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+
+
+def lpips_missing() -> str | None:
+    """Why there is no LPIPS, with what to do about it; None where there is.
+
+    Nothing is fetched unasked: the weights are some 240 MB.
+    """
+    if lpips_weights().is_file():
+        return None
+    return (
+        "LPIPS is left out: AlexNet's weights are not on this machine; with a connection, "
+        "`python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"` "
+        "fetches them"
+    )
+
+
+@torch.no_grad()
+def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dict[str, float]:
+    """Means over pictures (N, 3, H, W) in [-1, 1]; what lies outside is clipped.
+
+    Args:
+        x: the pictures.
+        reference: what they should be.
+        lpips: also LPIPS (Zhang et al. 2018), with AlexNet as the paper's own code.
+
+    Returns:
+        ``mae`` of values in [0, 1], ``psnr`` in dB of each picture, at most 100, ``ssim``
+        (Wang et al. 2004; window 11, sigma 1.5) and, if asked for, ``lpips``.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    x, reference = x.float().clamp(-1, 1).cpu(), reference.float().cpu()
+    alike: Any = ssim(x, reference, data_range=2.0, kernel_size=WINDOW)
+    mse = (x - reference).square().flatten(1).mean(1)
+    found = {
+        "mae": float((x - reference).abs().mean() / 2),
+        "psnr": float((10 * torch.log10(4 / mse.clamp(min=1e-30))).clamp(max=100).mean()),
+        "ssim": float(alike),
+    }
+    if lpips:
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+        metric = LearnedPerceptualImagePatchSimilarity(net_type=LPIPS_NETWORK)
+        for part, wanted in zip(torch.split(x, BATCH), torch.split(reference, BATCH), strict=True):
+            metric.update(part, wanted)
+        found["lpips"] = float(metric.compute())
+    return found
