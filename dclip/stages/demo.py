@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from dclip.guiding import preset_r
 from dclip.metrics import psnr
 from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
-from dclip.store import Artifact, Draft, Store, slug
+from dclip.store import Artifact, Draft, Planned, Store, slug
 
 STEPS = 20
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -68,50 +69,132 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
 
     Raises:
         BadInput: a target that cannot be shown.
+        Planned: ``context.dry_run``, with the plans of all that leads to the figure.
     """
     started = time.monotonic()
     model = store.resolve(config.model, "model")
     info = read_info(model.path)
-    size, r = info.image_size, preset_r(preset(config.target), info.schedule.T)
-    data = prepare.run(
+    r = preset_r(preset(config.target), info.schedule.T)
+    name = f"demo-{slug(config.target)}"
+    steps = _Steps(store, context)
+    data = steps.make(
+        "prepare",
+        "data",
+        prepare.run,
         prepare.PrepareConfig(
-            "faces", count=config.faces, size=size, seed=config.seed, split="50/50", name="demo"
+            "faces",
+            count=config.faces,
+            size=info.image_size,
+            seed=config.seed,
+            split="50/50",
+            name="demo",
         ),
-        store,
-        context,
     )
-    latents = invert.run(
+    latents = steps.make(
+        "invert",
+        "latents",
+        invert.run,
         invert.InvertConfig(
-            data=data.id, model=model.id if config.model != "embedded" else "embedded",
-            name="demo", r=r, steps=min(r, STEPS), split="all", count=0,
+            data=data.id if data else None,
+            model=model.id if config.model != "embedded" else "embedded",
+            name="demo",
+            r=r,
+            steps=min(r, STEPS),
+            split="all",
+            count=0,
         ),
-        store,
-        context,
-    )  # fmt: skip
-    tuned = finetune.run(
-        finetune.FinetuneConfig(
-            preset=config.target, latents=latents.id, clip=config.clip,
-            name=f"demo-{slug(config.target)}",
-        ),
-        store,
-        context,
-    )  # fmt: skip
-    plan = make_plan(model, [Part(tuned)])
-    figure = store.build(
-        stage="demo",
-        kind="figure",
-        name=f"demo-{slug(config.target)}",
-        config={"target": config.target, "strengths": list(STRENGTHS), **plan.settings()},
-        inputs={"latents": latents, **plan.inputs()},
-        seed=config.seed,
-        context=context,
-        make=lambda draft: _make(
-            config.target, latents, plan, pick(context.device), context, draft
-        ),
+        data=data,
     )
-    if figure.fresh:
+    tuned = steps.make(
+        "finetune",
+        "tuned",
+        finetune.run,
+        finetune.FinetuneConfig(
+            preset=config.target,
+            latents=latents.id if latents else None,
+            clip=config.clip,
+            name=name,
+        ),
+        latents=latents,
+    )
+
+    def figure(config: DemoConfig, store: Store, context: Context) -> Artifact:
+        assert latents is not None and tuned is not None
+        plan = make_plan(model, [Part(tuned)])
+        return store.build(
+            stage="demo",
+            kind="figure",
+            name=name,
+            config={"target": config.target, "strengths": list(STRENGTHS), **plan.settings()},
+            inputs={"latents": latents, **plan.inputs()},
+            seed=config.seed,
+            context=context,
+            make=lambda draft: _make(
+                config.target, latents, plan, pick(context.device), context, draft
+            ),
+        )
+
+    made = steps.make("demo", "figure", figure, config, name, latents=latents, tuned=tuned)
+    if made is None:
+        *before, last = steps.plans
+        raise Planned(last, before)
+    if made.fresh:
         context.report.note(f"the demo took {time.monotonic() - started:.0f} s")
-    return figure
+    return made
+
+
+class _Steps:
+    """Runs stages one after the other; in a dry run, plans those that can be planned.
+
+    Attributes:
+        plans: of a dry run, in order.
+    """
+
+    def __init__(self, store: Store, context: Context) -> None:
+        self.store, self.context = store, context
+        self.plans: list[dict[str, Any]] = []
+
+    def make(
+        self,
+        stage: str,
+        kind: str,
+        run: Callable[[Any, Store, Context], Artifact],
+        config: Any,
+        name: str | None = None,
+        **inputs: Artifact | None,
+    ) -> Artifact | None:
+        """The artifact; in a dry run None for the last one, and for what is not made yet."""
+        if None not in inputs.values():
+            try:
+                return run(config, self.store, self.context)
+            except Planned as planned:
+                self.plans.append(planned.plan)
+                if stage == "demo" or not planned.plan["cached"]:
+                    return None
+                return self.store.find(planned.plan["ref"])
+        known = {k: v for k, v in asdict(config).items() if v is not None}
+        names = {plan["kind"]: f"{plan['kind']}/{plan['name']}, to be made" for plan in self.plans}
+        self.plans.append(
+            {
+                "stage": stage,
+                "kind": kind,
+                "name": name or known["name"],
+                "config": {k: v for k, v in known.items() if k not in ("name", "seed", *inputs)},
+                "inputs": {
+                    role: {"id": made.id, "ref": made.ref}
+                    if made
+                    else {"id": None, "ref": names[role]}
+                    for role, made in inputs.items()
+                },
+                "seed": config.seed,
+                "key": None,
+                "cached": False,
+                "ref": None,
+                "resumes": False,
+                "estimate": None,
+            }
+        )
+        return None
 
 
 def _make(

@@ -51,11 +51,13 @@ class Planned(Exception):
         plan: ``stage``, ``kind``, ``name``, ``config``, ``inputs``, ``seed``, ``key``, ``cached``
             (whether the work is done already), ``ref`` (where, or None), ``resumes`` (whether an
             interrupted run would go on), ``estimate``.
+        before: the plans of what would be made first, for a stage that runs others. Where those
+            are not made yet, the ids of ``inputs`` and the ``key`` cannot be known and are None.
     """
 
-    def __init__(self, plan: dict[str, Any]) -> None:
+    def __init__(self, plan: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> None:
         super().__init__(f"{plan['stage']} -> {plan['kind']}/{plan['name']}")
-        self.plan = plan
+        self.plan, self.before = plan, list(before)
 
 
 class Store:
