@@ -85,7 +85,10 @@ def test_the_help_shows_the_stage_s_own_defaults(
 
 
 # Settings that are rarely touched: the config file's alone.
-FILE_ONLY = {"clip train": {"weight_decay", "attack_steps", "share", "clean", "ramp", "clip"}}
+FILE_ONLY = {
+    "clip train": {"weight_decay", "attack_steps", "share", "clean", "ramp", "clip"},
+    "judge train": {"weight_decay", "clip"},
+}
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {
     "prepare celeba": {"source", "count", "style"},
@@ -275,6 +278,40 @@ def test_the_demo_shows_its_pictures_and_a_table(
     assert Path(document["table.json"]).is_file()
 
 
+def test_a_planned_demo_is_all_of_its_stages_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "none"
+    words = ["demo", "--faces", "8", "--store", str(store)]
+
+    def planned() -> list[dict[str, Any]]:
+        assert main([*words, "--dry-run", "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        return [*document["before"], document["plan"]]
+
+    plans = planned()
+    assert not store.exists()
+    assert [plan["kind"] for plan in plans] == ["data", "latents", "tuned", "figure"]
+    assert [bool(plan["key"]) for plan in plans] == [True, False, False, False]
+    assert plans[1]["config"]["r"] == 100
+    assert main([*words, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("data/demo") < shown.index("latents/demo") < shown.index("tuned/demo-sketch")
+    assert main([*words, "--dry-run", "-q"]) == 0
+    assert capsys.readouterr().out == f"{plans[0]['key']}\n"
+
+    # What is made already is known to the id, and what follows from it can be planned for real.
+    data = plans[0]["config"]
+    words_of = ["--count", "8", "--size", str(data["size"]), "--seed", str(plans[0]["seed"])]
+    made = ["prepare", "faces", *words_of, "--split", "50/50", "--name", "demo", "-q"]
+    assert main([*made, "--store", str(store)]) == 0
+    made_id = capsys.readouterr().out.strip()
+    assert plans[0]["key"] == (again := planned())[0]["key"]
+    assert [plan["cached"] for plan in again] == [True, False, False, False]
+    assert [bool(plan["key"]) for plan in again] == [True, True, False, False]
+    assert again[1]["inputs"]["data"]["id"] == made_id
+
+
 def test_presets_are_a_table_whose_names_finetune_takes(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,8 +323,12 @@ def test_presets_are_a_table_whose_names_finetune_takes(
 
 
 def test_an_empty_store_says_what_to_run_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["train", "--store", str(tmp_path / "none")]) == 3
-    assert "dclip prepare" in capsys.readouterr().err
-    assert not (tmp_path / "none").exists()
+    store = tmp_path / "no such"
+    assert main(["train", "--store", str(store)]) == 3
+    assert f"`dclip prepare faces --store '{store}'`" in capsys.readouterr().err
+    assert not store.exists()
+    monkeypatch.setenv("DCLIP_STORE", str(store))
+    assert main(["train"]) == 3
+    assert "`dclip prepare faces`" in capsys.readouterr().err

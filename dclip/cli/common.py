@@ -166,7 +166,7 @@ class Run:
         try:
             artifact = work(config, self.store, self.context)
         except Planned as planned:
-            self.out.plan(planned.plan)
+            self.out.plan(planned.plan, planned.before)
             return None
         self.out.artifact(artifact, next_commands=next_commands(artifact), show=show(artifact))
         return artifact
@@ -304,7 +304,7 @@ def open_run(ctx: typer.Context) -> Run:
         flags=flags,
         words=tuple(ctx.command_path.split()[1:]),
         file=load_config(flags.config, known),
-        out=Output(mode),
+        out=Output(mode, flags.store),
     )
 
 

@@ -63,7 +63,7 @@ def explain(error: BaseException, command: str = "dclip") -> Failure:
             return Failure(
                 StoreError.exit_code,
                 f"the disk is full{place}",
-                "free some space (dclip gc --dry-run shows what can go) and run the same command "
+                "free some space (`dclip gc --dry-run` shows what can go) and run the same command "
                 "again, or put the store elsewhere with --store DIR",
             )
         if error.errno == errno.EROFS:

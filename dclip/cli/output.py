@@ -7,6 +7,8 @@ A command hands over what it has; how that looks is decided here and nowhere els
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ Mode = Literal["human", "json", "quiet"]
 
 # Wide enough that no path is wrapped or cut when stdout goes to a file or another program.
 PIPE_WIDTH = 400
+
+_COMMAND = re.compile(r"`(dclip [^`]*)`")
 
 PICTURES = (".png", ".pdf")
 
@@ -86,12 +90,14 @@ class Output:
 
     Attributes:
         mode: ``human``, ``json`` or ``quiet``.
+        store: the ``--store`` that was typed; commands that messages name in backticks get it too,
+            so that they can be pasted.
         out: stdout; data alone.
         err: stderr; notes, warnings, hints, progress and errors.
     """
 
-    def __init__(self, mode: Mode = "human") -> None:
-        self.mode = mode
+    def __init__(self, mode: Mode = "human", store: Path | None = None) -> None:
+        self.mode, self.store = mode, store
         wide = None if sys.stdout.isatty() else PIPE_WIDTH
         self.out = Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=True)
         self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
@@ -99,17 +105,24 @@ class Output:
     def note(self, message: str) -> None:
         """Say what the user may want to know; silent in quiet mode."""
         if self.mode != "quiet":
-            self.err.print(escape(message), style="dim")
+            self.err.print(escape(self._pasteable(message)), style="dim")
 
     def warn(self, message: str) -> None:
         """Say what the user should act on; shown in every mode."""
-        self.err.print(f"[yellow]warning:[/yellow] {escape(message)}")
+        self.err.print(f"[yellow]warning:[/yellow] {escape(self._pasteable(message))}")
 
     def error(self, message: str, fix: str = "") -> None:
         """Tell a failure: one line, and the fix on a second one."""
         self.err.print(f"[bold red]error:[/bold red] {escape(' '.join(message.split()))}")
         if fix:
-            self.err.print(f"[bold]fix:[/bold] {escape(' '.join(fix.split()))}")
+            fix = self._pasteable(" ".join(fix.split()))
+            self.err.print(f"[bold]fix:[/bold] {escape(fix)}")
+
+    def _pasteable(self, message: str) -> str:
+        if self.store is None:
+            return message
+        words = f" --store {shlex.quote(str(self.store))}"
+        return _COMMAND.sub(lambda found: f"`{found[1]}{words}`", message)
 
     def next(self, commands: Sequence[str]) -> None:
         """Hint at what to type next; for people alone."""
@@ -218,18 +231,24 @@ class Output:
         else:
             self.out.print(tree, soft_wrap=False)
 
-    def plan(self, plan: Mapping[str, Any]) -> None:
-        """Show what a dry run would do."""
+    def plan(self, plan: Mapping[str, Any], before: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Show what a dry run would do, after what it would do first.
+
+        Quiet mode writes the cache keys, as far as they are known.
+        """
         if self.mode == "json":
-            self.data({"plan": dict(plan)})
-        elif self.mode == "quiet":
-            self.line(str(plan.get("key", "")))
-        else:
-            cached = plan.get("cached")
-            verdict = "up to date, nothing to do" if cached else "would be made"
-            name = escape(f"{plan['kind']}/{plan['name']}")
-            self.out.print(f"[bold]plan[/bold]  {name}  [dim]{verdict}[/dim]")
-            self.pairs({k: short(v) for k, v in _flat(plan) if k not in ("kind", "name", "cached")})
+            first = {"before": [dict(each) for each in before]} if before else {}
+            self.data({**first, "plan": dict(plan)})
+            return
+        for each in (*before, plan):
+            if self.mode == "human":
+                verdict = "up to date, nothing to do" if each.get("cached") else "would be made"
+                name = escape(f"{each['kind']}/{each['name']}")
+                self.out.print(f"[bold]plan[/bold]  {name}  [dim]{verdict}[/dim]")
+                rows = {k: v for k, v in _flat(each) if k not in ("kind", "name", "cached")}
+                self.pairs({k: short(v) for k, v in rows.items()})
+            elif each.get("key"):
+                self.line(str(each["key"]))
 
 
 def _brief(value: Any) -> bool:

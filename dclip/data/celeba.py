@@ -154,7 +154,7 @@ def _open_zip(path: Path, limit: int | None) -> tuple[list[Item], Callable[[Item
         if _stem(parts[-1]) is None or ".." in parts:
             raise BadInput(
                 f"{path} has a member that is not a CelebA picture: {member.filename!r}",
-                f"give the official {ZIP}, or use: dclip prepare folder --root DIR",
+                f"give the official {ZIP}, or use `dclip prepare folder --root DIR`",
             )
         if member.flag_bits & 0x1:
             raise BadInput(f"{path} is encrypted", "unpack it and give the folder")

@@ -140,7 +140,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
                 "convert it with safetensors.torch.save_file(state_dict, ...) where you trust it",
             ) from e
         raise CorruptArtifact(
-            f"{with_file} is not a readable safetensors file ({e})", "run dclip verify --full"
+            f"{with_file} is not a readable safetensors file ({e})", "run `dclip verify --full`"
         ) from e
     for name, value in weights.items():
         if value.is_floating_point():

@@ -113,7 +113,7 @@ def read_deltas(path: Path, base: nn.Module) -> Deltas:
             if up is None or down is None or up.ndim != 2 or down.shape[:1] != up.shape[1:]:
                 raise CorruptArtifact(
                     f"{path / 'adapter.safetensors'} holds no two halves of {name}",
-                    "run dclip verify --full",
+                    "run `dclip verify --full`",
                 )
             value = up @ down
             if name not in shapes or value.numel() != shapes[name].numel():
@@ -129,7 +129,7 @@ def read_deltas(path: Path, base: nn.Module) -> Deltas:
         zero = {k: torch.zeros_like(v) for k, v in base.state_dict().items() if k not in parameters}
         load_weights(copy.deepcopy(base), {**zero, **deltas}, str(path / "delta.safetensors"))
     else:
-        raise CorruptArtifact(f"{path} holds no tuned weights", "run dclip verify on it")
+        raise CorruptArtifact(f"{path} holds no tuned weights", "run `dclip verify --full`")
     device = next(base.parameters()).device
     return {k: v.to(device) for k, v in deltas.items()}
 

@@ -201,7 +201,7 @@ def _check_size(
 ) -> None:
     if size == info.image_size:
         return
-    how = f"dclip prepare ... --size {info.image_size}"
+    how = f"`dclip prepare ... --size {info.image_size}`"
     if size % info.config.stride:
         raise BadInput(
             f"{source.ref} has {size}-pixel images, but {base.ref} needs a multiple of"

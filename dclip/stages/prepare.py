@@ -85,7 +85,7 @@ class PrepareConfig:
         if not drawn and self.root is None:
             raise BadInput(
                 f"where are the photos of {self.source}?",
-                f"dclip prepare {self.source} --root DIR",
+                f"`dclip prepare {self.source} --root DIR`",
             )
         if self.size is not None and not 16 <= self.size <= 1024:
             raise BadInput(f"size {self.size} is outside 16..1024", "use e.g. --size 128")
