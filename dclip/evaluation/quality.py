@@ -9,6 +9,8 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
+from dclip.metrics import psnr
+
 LPIPS_NETWORK: Literal["alex", "squeeze"] = "alex"
 BATCH = 16
 WINDOW = 11  # of SSIM
@@ -56,10 +58,9 @@ def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dic
 
     x, reference = x.float().clamp(-1, 1).cpu(), reference.float().cpu()
     alike: Any = ssim(x, reference, data_range=2.0, kernel_size=WINDOW)
-    mse = (x - reference).square().flatten(1).mean(1)
     found = {
         "mae": float((x - reference).abs().mean() / 2),
-        "psnr": float((10 * torch.log10(4 / mse.clamp(min=1e-30))).clamp(max=100).mean()),
+        "psnr": float(psnr(x, reference).mean()),
         "ssim": float(alike),
     }
     if lpips:

@@ -525,7 +525,8 @@ class _Evaluation:
             "monotone": monotone(self.levels, scores),
             "notes": self.notes,
         }
-        (self.draft.path / TABLE).write_text(json.dumps(table, indent=1) + "\n")
+        text = json.dumps(_rounded(table), indent=1)
+        (self.draft.path / TABLE).write_text(text + "\n")
         times |= self._tuning()
         (self.draft.path / TIMES).parent.mkdir(exist_ok=True)
         (self.draft.path / TIMES).write_text(json.dumps(times, indent=1) + "\n")
@@ -533,7 +534,7 @@ class _Evaluation:
         self._panels(plain, edits, full)
         best = {k: v for k, v in rows[len(rows) - len(edits) + full].items() if k != "what"}
         quality = {f"{name}_psnr": found["psnr"] for name, found in reconstruction.items()}
-        return {**best, **quality, **times}
+        return {**_rounded({**best, **quality}), **times}
 
     def _full(self) -> int:
         """Which of the edits stands for the rest: strength 1, else the strongest."""
@@ -600,6 +601,15 @@ class _Evaluation:
             strip = [[_u8(x[i]) for x in (self.pictures.originals, *edits)] for i in few]
             captions = ["original", *(f"strength {level:g}" for level in self.levels)]
             panel(strip, columns=captions, cell=128).save(self.draft.path / "strength.png")
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to five decimals: what lies below is the device's."""
+    if isinstance(value, float):
+        return round(value, 5) + 0.0
+    if isinstance(value, Mapping):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value
 
 
 def _u8(x: Tensor) -> NDArray[np.uint8]:
