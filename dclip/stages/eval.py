@@ -564,7 +564,7 @@ class _Evaluation:
                         parts.append(editor.decode(x_r, offsets, level, on_step).cpu())
         times = {
             "edit_seconds": cost.seconds / len(originals),
-            "edit_peak_bytes": float(cost.peak),
+            "edit_peak_mb": round(cost.peak / 1e6),
         }
         direct = torch.cat(by_level[0.0])
         return torch.cat(plain), direct, [torch.cat(by_level[s]) for s in self.levels], times
