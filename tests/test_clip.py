@@ -74,13 +74,13 @@ def test_a_guide_is_frozen_and_in_float32(guide: Guide) -> None:
     assert {p.dtype for p in parameters} == {torch.float32}
 
 
-@pytest.mark.parametrize("resize_mode", ["shortest", "squash"])
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("side", [(16, 16), (40, 40), (30, 20), (10, 10)], ids=str)
+@pytest.mark.parametrize("side", [(16, 16), (40, 40), (30, 20), (20, 37), (10, 10)], ids=str)
 def test_preprocessing_is_that_of_open_clip(
     tmp_path: Path, resize_mode: str, interpolation: str, side: tuple[int, int]
 ) -> None:
-    write_clip(tmp_path, resize_mode=resize_mode, interpolation=interpolation)
+    write_clip(tmp_path, resize_mode=resize_mode, interpolation=interpolation, fill_color=200)
     _, transform = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
     shown = pictures(2, *side)
     theirs = torch.stack([transform(Image.fromarray(p)) for p in shown])
@@ -88,6 +88,20 @@ def test_preprocessing_is_that_of_open_clip(
     # Theirs rounds to whole pixel values after resizing: 0.5 / 255 in the units of a std of 0.2.
     # Twice that, for it does so after each of the two axes.
     assert (found - theirs).abs().max() < (1e-5 if side == (16, 16) else 2 * 0.5 / 255 / 0.2 + 1e-3)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+def test_preprocessing_fits_a_tower_that_is_not_square(resize_mode: str) -> None:
+    transform = open_clip.image_transform((16, 24), is_train=False, resize_mode=resize_mode)
+    plain = Guide(
+        "wide", torch.nn.Identity(), list, (16, 24), resize_mode=resize_mode,
+        mean=torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1),
+        std=torch.tensor(open_clip.OPENAI_DATASET_STD).view(1, 3, 1, 1),
+    )  # fmt: skip
+    for side in ((40, 40), (19, 50), (50, 19)):
+        shown = pictures(1, *side)
+        found = plain.preprocess(ours(shown))
+        assert (found - transform(Image.fromarray(shown[0]))).abs().max() < 2 * 0.5 / 255 / 0.26
 
 
 def test_gradients_flow_through_preprocessing_to_every_pixel(guide: Guide) -> None:
@@ -128,6 +142,16 @@ def test_a_new_model_is_one_that_open_clip_can_load(name: str, tmp_path: Path) -
     save_guide(tmp_path, made)
     assert load_guide(str(tmp_path)).embed_image(torch.zeros(1, 3, 32, 32)).shape == (1, 128)
     assert any(p.requires_grad for p in made.model.parameters())
+
+
+@pytest.mark.parametrize(("name", "least"), [("small", 16), ("small-convnext", 32)])
+def test_a_new_model_trains_on_the_smallest_pictures_that_it_takes(name: str, least: int) -> None:
+    made = new_model(name, least)
+    made.model.train()
+    made.embed_image(torch.zeros(2, 3, least, least)).sum().backward()
+    if least > 16:  # less is not prepared
+        with pytest.raises(BadInput, match=f"{least} pixels or more, not {least - 1}"):
+            new_model(name, least - 1)
 
 
 # --- prompts

@@ -160,6 +160,25 @@ def test_data_without_captions_is_refused(tmp_path: Path) -> None:
         run(ClipTrainConfig(), store, CPU)
 
 
+def test_pictures_too_small_and_models_unknown_are_refused_at_once(store: Store) -> None:
+    before = sorted(store.root.rglob("*"))
+    config = ClipTrainConfig(data="pairs", model="small-convnext", images=8, batch=8)
+    for context in (CPU, replace(CPU, dry_run=True)):
+        with pytest.raises(BadInput, match="32 pixels or more, not 16") as caught:
+            run(config, store, context)
+        assert "--size 32" in caught.value.fix
+        with pytest.raises(BadInput, match="smal-convnext"):
+            run(replace(config, model="smal-convnext"), store, context)
+    assert sorted(store.root.rglob("*")) == before
+
+
+def test_one_picture_is_nothing_to_compare(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    prepare.run(prepare.PrepareConfig("faces", count=2, size=16, split="50/50"), store, CPU)
+    with pytest.raises(BadInput, match="fewer than two training images"):
+        run(ClipTrainConfig(images=8, batch=8), store, CPU)
+
+
 def test_contrasts_from_a_file(store: Store, small: ClipTrainConfig, tmp_path: Path) -> None:
     def write(attribute: str) -> str:
         sides = [

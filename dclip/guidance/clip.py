@@ -40,8 +40,10 @@ class Guide:
         tokenizer: strings to token ids, int64 (N, context).
         size: (height, width) of the image tower's input.
         mean, std: per-channel normalisation of pixels in [0, 1], (1, 3, 1, 1).
-        resize_mode: ``"squash"`` or ``"shortest"``, as in open_clip's preprocess config.
+        resize_mode: as in open_clip's preprocess config: ``"squash"`` distorts, ``"shortest"`` fits
+            the shorter side and crops, ``"longest"`` fits the longer side and pads.
         interpolation: ``"bicubic"`` or ``"bilinear"``.
+        fill: what padding shows, 0 to 1.
         words: lower-case words that a small CLIP was taught; None where it knows open vocabulary.
         config: open_clip's ``model_cfg``, to save the model again.
     """
@@ -54,25 +56,37 @@ class Guide:
     std: Tensor
     resize_mode: str = "shortest"
     interpolation: str = "bicubic"
+    fill: float = 0.0
     words: frozenset[str] | None = field(default=None, repr=False)
     config: dict[str, Any] | None = field(default=None, repr=False)
 
     def preprocess(self, x: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to the image tower's input, differentiably."""
         x = (x + 1) / 2
-        height, width = self.size
         if tuple(x.shape[-2:]) != self.size:
-            target = [height, width]
-            if self.resize_mode != "squash":
-                scale = max(height / x.shape[-2], width / x.shape[-1])
-                target = [round(x.shape[-2] * scale), round(x.shape[-1] * scale)]
+            target = self._resized(*x.shape[-2:])
             x = F.interpolate(
                 x, target, mode=self.interpolation, align_corners=False, antialias=True
             )
-            top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
-            x = x[..., top : top + height, left : left + width]
+            # Too much is cropped, too little padded; the odd pixel goes where open_clip has it.
+            missing = [side - own for side, own in zip(self.size, target, strict=True)]
+            top, left = (n // 2 if n > 0 else -round(-n / 2) for n in missing)
+            sides = (left, missing[1] - left, top, missing[0] - top)
+            x = F.pad(x, sides, value=self.fill)  # negative: cropped
         out: Tensor = (x - self.mean) / self.std
         return out
+
+    def _resized(self, height: int, width: int) -> list[int]:
+        """What open_clip resizes pictures of that size to, before it crops or pads them."""
+        if self.resize_mode == "squash":
+            return list(self.size)
+        ratios = (height / self.size[0], width / self.size[1])
+        if self.resize_mode == "shortest" and self.size[0] == self.size[1]:
+            # Torchvision's own resize, which rounds down.
+            side, short = self.size[0], min(height, width)
+            return [int(side * height / short), int(side * width / short)]
+        ratio = max(ratios) if self.resize_mode == "longest" else min(ratios)
+        return [round(height / ratio), round(width / ratio)]
 
     def embed_image(self, x: Tensor) -> Tensor:
         """Unit-length image embeddings (B, D) of pixels (B, 3, H, W) in [-1, 1]."""
@@ -242,6 +256,7 @@ def _guide(
         std=torch.tensor(std, device=device).view(1, 3, 1, 1),
         resize_mode=cfg.get("resize_mode") or "shortest",
         interpolation=cfg.get("interpolation") or "bicubic",
+        fill=(cfg.get("fill_color") or 0) / 255,
         words=frozenset(words) if words is not None else None,
         config=config,
     )
@@ -264,9 +279,32 @@ MODELS: dict[str, dict[str, Any]] = {
 """Image towers for a CLIP trained from nothing on a CPU; ``small-convnext`` shares no design with
 ``small``, so that one can judge what the other guided."""
 
+LEAST_SIZE = {"small-convnext": 32}
+"""Side of the smallest pictures that a tower of :data:`MODELS` can halve as often as it does; what
+is not named here takes any."""
+
 _SMALL_TEXT = {
     "context_length": 32, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 3,
 }  # fmt: skip
+
+
+def check_model(name: str, image_size: int) -> None:
+    """Whether :func:`new_model` can make a model.
+
+    Raises:
+        BadInput: an unknown name, or pictures that are too small for the model.
+    """
+    import open_clip
+
+    if name not in MODELS and name not in open_clip.list_models():
+        near = difflib.get_close_matches(name, [*MODELS, *open_clip.list_models()], 3)
+        raise BadInput(f"unknown CLIP model {name!r}", f"use e.g. {', '.join(near or MODELS)}")
+    least = LEAST_SIZE.get(name, 1)
+    if image_size < least:
+        raise BadInput(
+            f"{name} needs pictures of {least} pixels or more, not {image_size}",
+            f"`dclip prepare ... --size {least}` or more, or --model small",
+        )
 
 
 def new_model(name: str, image_size: int, device: str | torch.device = "cpu") -> Guide:
@@ -276,11 +314,11 @@ def new_model(name: str, image_size: int, device: str | torch.device = "cpu") ->
         name: a name in :data:`MODELS`, or any open_clip model.
         image_size: side of the pictures for a model of :data:`MODELS`; open_clip's keep theirs.
 
-    Raises:
-        BadInput: an unknown name.
+    Raises: as :func:`check_model`.
     """
     import open_clip
 
+    check_model(name, image_size)
     if name in MODELS:
         config = {
             "embed_dim": 128,
@@ -291,13 +329,9 @@ def new_model(name: str, image_size: int, device: str | torch.device = "cpu") ->
             "size": image_size, "mode": "RGB", "mean": [0.5] * 3, "std": [0.5] * 3,
             "interpolation": "bicubic", "resize_mode": "squash",
         }  # fmt: skip
-    elif name in open_clip.list_models():
+    else:
         config = open_clip.get_model_config(name)
         preprocess = {}
-    else:
-        known = [*MODELS, *open_clip.list_models()]
-        near = difflib.get_close_matches(name, known, 3)
-        raise BadInput(f"unknown CLIP model {name!r}", f"use e.g. {', '.join(near or MODELS)}")
     with tempfile.TemporaryDirectory() as folder, _quiet():
         # Through a directory, so that what is trained is what open_clip will load.
         write_config(Path(folder), config, preprocess)

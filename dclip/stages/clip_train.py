@@ -22,7 +22,7 @@ from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts as contrast_tables
-from dclip.guidance.clip import fingerprint, load_guide, new_model, save_guide
+from dclip.guidance.clip import check_model, fingerprint, load_guide, new_model, save_guide
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
@@ -108,10 +108,15 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         contrasts = contrast_tables.read(Path(config.contrasts))
     else:
         contrasts = contrast_tables.fitting(data)
-    if not len(data.split("train")):
-        raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
+    if _units(data, data.split("train")).size < 2:
+        raise BadInput(
+            f"{source.ref} has fewer than two training images, which are told from each other",
+            "prepare more, or with another --split",
+        )
     for contrast in contrasts:
         contrast.labels(data)  # refuses attributes that the data does not have
+    if config.init is None:
+        check_model(config.model, data.size)
     device = pick(context.device)
     inputs, init = {"data": source}, config.init
     if init is not None:
