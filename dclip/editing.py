@@ -433,6 +433,16 @@ def load_editor(
     return Editor(plan, Weights(plan.base, device))
 
 
+def knows_drawn_faces(store: Store, base: Artifact) -> bool:
+    """Whether ``base`` was trained on drawn faces, as the embedded one was."""
+    if base.ref == "model/embedded":  # its data is not in the user's store
+        return True
+    try:
+        return bool(store.input(base, "data").config.get("source") == "faces")
+    except DclipError:
+        return False
+
+
 def data_crop(store: Store, base: Artifact) -> str | None:
     """How the data that ``base`` was trained on was cropped; None where nobody can tell."""
     try:

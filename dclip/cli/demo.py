@@ -18,7 +18,10 @@ COLUMNS = {
     "success": "success",
     "identity@1": "identity@1",
     "gain": "gain",
+    "reach": "reach",
     "kept_psnr": "rest kept, dB",
+    "judge_target": "judge: target",
+    "judge_kept": "judge: rest kept",
 }
 
 

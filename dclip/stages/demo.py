@@ -20,7 +20,11 @@ from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
 from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan
 from dclip.errors import BadInput
+from dclip.evaluation.goals import of_drawn
+from dclip.evaluation.judge import load_judge
+from dclip.evaluation.scoring import Scoring
 from dclip.evaluation.truth import Truth
+from dclip.evaluation.witnesses import find_judge
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import PRESETS, preset
 from dclip.guiding import preset_r
@@ -121,16 +125,17 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
     def figure(config: DemoConfig, store: Store, context: Context) -> Artifact:
         assert latents is not None and tuned is not None
         plan = make_plan(model, [Part(tuned)])
+        judge = find_judge(None, True, store, context.report)
         return store.build(
             stage="demo",
             kind="figure",
             name=name,
             config={"target": config.target, "strengths": list(STRENGTHS), **plan.settings()},
-            inputs={"latents": latents, **plan.inputs()},
+            inputs={"latents": latents, **plan.inputs(), **({"judge": judge} if judge else {})},
             seed=config.seed,
             context=context,
             make=lambda draft: _make(
-                config.target, latents, plan, pick(context.device), context, draft
+                config.target, latents, plan, judge, pick(context.device), context, draft
             ),
         )
 
@@ -201,10 +206,12 @@ def _make(
     target: str,
     latents: Artifact,
     plan: Plan,
+    judged_by: Artifact | None,
     device: torch.device,
     context: Context,
     draft: Draft,
 ) -> dict[str, Any]:
+    judge = load_judge(judged_by.path, device) if judged_by else None
     data = LatentSet(latents.path)
     index = data.split("val")
     params = [_params(data.ids[i]) for i in index]
@@ -221,10 +228,9 @@ def _make(
         edits = [editor.decode(x_r, offsets, s, on_step).clamp(-1, 1).cpu() for s in STRENGTHS]
     full = edits[STRENGTHS.index(1.0)]
     truth = Truth(params, target, data.size)
-    scores = [truth.score(photos.numpy(), e.numpy()) for e in edits]
-    by_strength = [
-        {"strength": s, **score.summary()} for s, score in zip(STRENGTHS, scores, strict=True)
-    ]
+    goal = of_drawn(params, target, judge.shape.attributes) if judge else None
+    scoring = Scoring(photos, truth=truth, goal=goal, judge=judge)
+    by_strength = [{"strength": s, **scoring(e).row} for s, e in zip(STRENGTHS, edits, strict=True)]
     reconstruction = float(psnr(plain.cpu(), photos).mean())
     table = {
         "target": target,
@@ -234,8 +240,7 @@ def _make(
     (draft.path / "table.json").write_text(json.dumps(table, indent=1) + "\n")
     latent_pictures = as_picture(x_r.cpu()).numpy()
     # Faces that the edit applies to come first: a smile cannot be added to a smile.
-    score = scores[STRENGTHS.index(1.0)]
-    order = [*np.flatnonzero(score.applies), *np.flatnonzero(~score.applies)]
+    order = [*np.flatnonzero(truth.applies), *np.flatnonzero(~truth.applies)]
     rows = [
         [
             _u8(photos[i]),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,7 @@ from torch import Tensor
 
 from dclip.context import Context
 from dclip.data import faces
-from dclip.data.dataset import DataSet
-from dclip.data.images import decode, to_float, to_uint8
-from dclip.data.photos import photo_samples
-from dclip.data.rendered import Rendered
+from dclip.data.images import to_uint8
 from dclip.device import pick
 from dclip.editing import (
     Editor,
@@ -28,22 +23,24 @@ from dclip.editing import (
     Weights,
     find_base,
     find_parts,
+    knows_drawn_faces,
     make_plan,
     numbers,
     parse_parts,
 )
-from dclip.errors import BadInput, DclipError
-from dclip.evaluation import goals
+from dclip.errors import BadInput
+from dclip.evaluation import goals, subjects
 from dclip.evaluation.cost import Cost
-from dclip.evaluation.judge import Judge, load_judge
+from dclip.evaluation.judge import load_judge
 from dclip.evaluation.quality import lpips_missing, picture_quality
-from dclip.evaluation.scoring import Direction, Scores, Scoring, monotone
+from dclip.evaluation.scoring import Scores, Scoring, monotone
+from dclip.evaluation.subjects import Subjects
 from dclip.evaluation.truth import Truth
+from dclip.evaluation.witnesses import find_clips, find_judge, goal_of, preset_of, prompts_of
 from dclip.figures.panel import panel
-from dclip.guidance.clip import fingerprint, load_guide
-from dclip.guidance.prompts import PRESETS, preset
+from dclip.guidance.clip import fingerprint
+from dclip.guidance.prompts import preset
 from dclip.models.face import load_face_network
-from dclip.random import permutation
 from dclip.store import Artifact, Draft, Store, slug
 
 FACES = 64
@@ -132,355 +129,97 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
 
     Raises:
         BadInput: data or settings that cannot be used.
-        MissingArtifact: no such tuned model, data or judge.
+        MissingArtifact: no such tuned model, edits, data, judge or CLIP.
     """
-    edits = store.resolve(config.edits, "edits", context.report) if config.edits else None
-    if edits is not None:
-        made = [store.input(edits, role) for role in _tuned_roles(edits)]
-        plan, pictures = None, _edited(edits, config, store)
+    device, report = pick(context.device), context.report
+    plan: Plan | None = None
+    inputs: dict[str, Artifact] = {}
+    settings: dict[str, Any] = {}
+    strengths: tuple[float, ...] = ()
+    if config.edits is not None:
+        edits = store.resolve(config.edits, "edits", report)
+        inputs["edits"] = edits
+        tuned = [store.input(edits, r) for r in edits.manifest.inputs if r.startswith("tuned")]
+        pictures = subjects.edited(edits, store)
     else:
-        parts = find_parts(store, config.parts, context.report)
-        base = find_base(store, parts)
-        plan = make_plan(base, parts, r=config.r, steps=config.steps, mix=config.mix)
-        made = [part.artifact for part in parts]
-        pictures = _pictures(config, plan, store, context)
-    prompts = _prompts(config, made)
-    target = config.target or (_preset_of(prompts) if prompts else None)
-    device = pick(context.device)
-    judge = _judge(config, pictures, store, context, device)
-    clips = _clips(config, made, prompts, store, context, device)
-    notes = [*pictures.notes, *judge.notes, *clips.notes]
+        parts = find_parts(store, config.parts, report)
+        plan = make_plan(
+            find_base(store, parts), parts, r=config.r, steps=config.steps, mix=config.mix
+        )
+        inputs, settings = plan.inputs(), plan.settings()
+        tuned = list({part.artifact.id: part.artifact for part in parts}.values())
+        pictures, strengths = _pictures(config, plan, store, context), config.levels
+    one = tuned[0] if len(tuned) == 1 else None
+    prompts = prompts_of(config.target, one)
+    target = config.target or preset_of(prompts)
+    drawn = target if target in faces.TARGETS and pictures.params is not None else None
+    judge = find_judge(config.judge, pictures.params is not None, store, report)
+    loaded = load_judge(judge.path, device) if judge else None
+    goal = goal_of(loaded, target, drawn, config.wish, pictures) if loaded else None
+    clips = find_clips(config.clip, config.held_out, one, prompts, store, report, device)
     missing = lpips_missing() if plan is not None else None
-    notes += [missing] if missing else []
+    notes = [*clips.notes, *([missing] if missing else [])]
     for note in notes:
-        context.report.note(note)
-    drawn_target = target if target in faces.TARGETS and pictures.params is not None else None
-    goal = None
-    if judge.judge is not None:
-        goal = _goal(config, target, drawn_target, pictures, judge.judge.shape)
-    inputs = {**(plan.inputs() if plan is not None else {}), **pictures.inputs, **clips.inputs}
-    inputs |= {"edits": edits} if edits is not None else {}
-    inputs |= {"judge": judge.artifact} if judge.artifact is not None else {}
-    names = list(dict.fromkeys(artifact.name for artifact in made))
+        report.note(note)
+
+    def scoring() -> Scoring:
+        truth = None
+        if drawn is not None and pictures.params is not None:
+            truth = Truth(pictures.params, drawn, pictures.originals.shape[-1])
+        face = load_face_network(config.face, device) if config.face else None
+        return Scoring(
+            pictures.originals,
+            truth=truth,
+            goal=goal,
+            judge=loaded,
+            directions=clips.directions,
+            face=face,
+        )
+
     return store.build(
         stage="eval",
         kind="eval",
-        name=config.name or slug("-".join(names) or "edits"),
+        name=config.name or slug("-".join(each.name for each in tuned) or "edits"),
         config={
+            **settings,
             **pictures.settings,
-            **(plan.settings() if plan is not None else {}),
-            "strengths": pictures.levels if plan is None else config.levels,
+            "strengths": strengths or pictures.strengths,
             "target": target,
             "wish": config.wish,
             "clips": clips.settings,
             "face": fingerprint(config.face) if config.face else None,
-            "lpips": missing is None and plan is not None,
+            "lpips": plan is not None and missing is None,
         },
-        inputs=inputs,
+        inputs={**inputs, **pictures.inputs, **clips.inputs, **({"judge": judge} if judge else {})},
         seed=config.seed,
         context=context,
-        estimate={"pictures": len(pictures.originals)},
+        estimate={"pictures": len(pictures)},
         make=lambda draft: _Evaluation(
             draft=draft,
             context=context,
             device=device,
             plan=plan,
             pictures=pictures,
-            levels=pictures.levels if plan is None else config.levels,
+            levels=strengths or pictures.strengths,
             caption=target or (prompts[0] if prompts else "edit"),
-            scoring=Scoring(
-                pictures.originals,
-                truth=Truth(pictures.params, drawn_target, pictures.originals.shape[-1])
-                if drawn_target and pictures.params is not None
-                else None,
-                goal=goal,
-                judge=judge.judge,
-                directions=clips.directions,
-                face=load_face_network(config.face, device) if config.face else None,
-            ),
+            scoring=scoring(),
             lpips=missing is None,
             notes=notes,
-            tuned=made,
+            tuned=one,
         ).run(),
     )
 
 
-# --- what is scored
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """Pictures to edit, or edited already, and what is known of them.
-
-    Attributes:
-        originals: (N, 3, H, W) in [-1, 1].
-        params: of drawn faces.
-        data, samples: where else they are from, for its labels.
-        edits: (N, 3, H, W) of each of ``levels``, where they are made already.
-        inputs, settings: for the manifest.
-    """
-
-    originals: Tensor
-    params: Sequence[faces.FaceParams] | None = None
-    data: DataSet | None = None
-    samples: NDArray[np.int64] | None = None
-    edits: Sequence[Tensor] = ()
-    levels: tuple[float, ...] = ()
-    inputs: Mapping[str, Artifact] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> _Pictures:
+def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> Subjects:
     size = plan.info.image_size
-    if config.data is None and _knows_drawn_faces(store, plan.base):
-        source = Rendered(config.count, config.seed, "photo", size)
-        index = range(config.count)
-        return _Pictures(
-            to_float(torch.from_numpy(source.draw(index))),
-            params=[source.drawing_of(i)[0] for i in index],
-            settings={"drawn": config.count, "content": source.fingerprint()},
-        )
+    if config.data is None and knows_drawn_faces(store, plan.base):
+        return subjects.draw(config.count, config.seed, size)
     if config.data is not None:
-        artifact = store.resolve(config.data, "data", context.report)
+        source = store.resolve(config.data, "data", context.report)
     else:
-        artifact = store.input(plan.base, "data")
-        context.report.note(f"using {artifact.ref}")
-    data = DataSet(artifact.path)
-    chosen = data.split(config.split)
-    if config.where:
-        chosen = np.intersect1d(chosen, data.where(*config.where))
-    if len(chosen) < 2:
-        which = " and ".join([f"split {config.split}", *config.where])
-        raise BadInput(f"{artifact.ref} has no samples with {which}", "choose another --split")
-    order = permutation(len(chosen), config.seed, "eval")[: config.count]
-    chosen = np.sort(chosen[order])
-    photos = photo_samples(data, chosen, size=size)
-    pixels = np.stack([photos.load(i) for i in range(len(photos))])
-    return _Pictures(
-        to_float(torch.from_numpy(pixels)),
-        params=_drawn(artifact, data, chosen),
-        data=data,
-        samples=chosen,
-        inputs={"data": artifact},
-        settings={"samples": chosen.tolist()},
-    )
-
-
-def _edited(artifact: Artifact, config: EvalConfig, store: Store) -> _Pictures:
-    """What an edits artifact holds; the samples that it is from where it says so."""
-    with (artifact.path / "samples.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    levels = tuple(sorted({float(row["strength"]) for row in rows}))
-    of: dict[float, dict[int, str]] = {level: {} for level in levels}
-    names: dict[int, str] = {}
-    for row in rows:
-        of[float(row["strength"])][int(row["index"])] = row["picture"]
-        names[int(row["index"])] = row["name"]
-    order = sorted(names)
-    if len(order) < 2:
-        raise BadInput(f"{artifact.ref} has one photo", "edit some more")
-    found = _Pictures(
-        _read([artifact.path / "originals" / f"{names[i]}.png" for i in order]),
-        edits=[_read([artifact.path / of[level][i] for i in order]) for level in levels],
-        levels=levels,
-        settings={"photos": len(order)},
-    )
-    if "data" not in artifact.manifest.inputs:
-        return found
-    source = store.input(artifact, "data")
-    data = DataSet(source.path)
-    samples = np.array(artifact.config["samples"], dtype=np.int64)[order]
-    return _Pictures(
-        found.originals,
-        params=_drawn(source, data, samples),
-        data=data,
-        samples=samples,
-        edits=found.edits,
-        levels=levels,
-        inputs={"data": source},
-        settings=found.settings,
-    )
-
-
-def _read(files: Sequence[Path]) -> Tensor:
-    pixels = [decode(file.read_bytes()).pixels.transpose(2, 0, 1) for file in files]
-    return to_float(torch.from_numpy(np.stack(pixels)))
-
-
-def _drawn(
-    artifact: Artifact, data: DataSet, samples: NDArray[np.int64]
-) -> list[faces.FaceParams] | None:
-    """The faces of drawn photos; None where they are photos, or drawn in another style."""
-    if artifact.config.get("source") != "faces":
-        return None
-    style = str(artifact.config["style"])
-    drawn = []
-    for i in samples:
-        _, seed, number = data.ids[i].split("-")
-        source = Rendered(int(number) + 1, int(seed), style, data.size)
-        params, shown = source.drawing_of(int(number))
-        if shown != "photo":
-            return None
-        drawn.append(params)
-    return drawn
-
-
-def _knows_drawn_faces(store: Store, base: Artifact) -> bool:
-    if base.ref == "model/embedded":  # its data is not in the user's store
-        return True
-    try:
-        return bool(store.input(base, "data").config.get("source") == "faces")
-    except DclipError:
-        return False
-
-
-def _tuned_roles(edits: Artifact) -> list[str]:
-    return [role for role in edits.manifest.inputs if role.startswith("tuned")]
-
-
-# --- what they are scored by
-
-
-def _prompts(config: EvalConfig, made: Sequence[Artifact]) -> tuple[str, str] | None:
-    """(target, source) prompts of the edit; None for several edits at once."""
-    if config.target in PRESETS:
-        return PRESETS[config.target].target, PRESETS[config.target].source
-    if len(made) != 1 or not made[0].config.get("source"):
-        return None
-    return str(made[0].config["target"]), str(made[0].config["source"])
-
-
-def _preset_of(prompts: tuple[str, str]) -> str | None:
-    for name, each in PRESETS.items():
-        if (each.target, each.source) == prompts:
-            return name
-    return None
-
-
-@dataclass(frozen=True)
-class _Judging:
-    judge: Judge | None = None
-    artifact: Artifact | None = None
-    notes: tuple[str, ...] = ()
-
-
-def _judge(
-    config: EvalConfig, pictures: _Pictures, store: Store, context: Context, device: torch.device
-) -> _Judging:
-    if config.judge is None and pictures.params is None:
-        return _Judging(
-            notes=("no judge: train one on labels (`dclip judge train`) and give --judge",)
-        )
-    try:
-        artifact = store.resolve(config.judge or "embedded", "judge", context.report)
-    except DclipError as error:
-        if config.judge is not None:
-            raise
-        return _Judging(notes=(f"no judge: {error.message}",))
-    return _Judging(load_judge(artifact.path, device), artifact)
-
-
-def _goal(
-    config: EvalConfig,
-    target: str | None,
-    drawn_target: str | None,
-    pictures: _Pictures,
-    judge: Any,
-) -> goals.Goal:
-    names, count = judge.attributes, len(pictures.originals)
-    if pictures.params is not None and config.wish is None:
-        return goals.of_drawn(pictures.params, drawn_target, names)
-    attribute, value = None, True
-    if config.wish is not None:
-        attribute, value = goals.read_wish(config.wish)
-        if attribute not in names:
-            raise BadInput(
-                f"the judge knows no attribute {attribute!r}", f"it knows {', '.join(names)}"
-            )
-    elif target in goals.CELEBA and goals.CELEBA[target][0] in names:
-        attribute, sign = goals.CELEBA[target]
-        value = sign == 1
-    labels = None
-    if attribute and pictures.data is not None and attribute in pictures.data.attribute_names:
-        labels = pictures.data.attribute(attribute)[pictures.samples]
-        if not (labels == (-1 if value else 1)).any():
-            raise BadInput(
-                f"all of the {count} pictures have what {attribute} shall become",
-                "choose others with --where, or more with --count",
-            )
-    style = target if attribute is None and target in judge.styles else None
-    return goals.of_labelled(labels, count, names, attribute, value, style)
-
-
-@dataclass(frozen=True)
-class _Clips:
-    directions: Mapping[str, Direction] = field(default_factory=dict)
-    inputs: Mapping[str, Artifact] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def _clips(
-    config: EvalConfig,
-    made: Sequence[Artifact],
-    prompts: tuple[str, str] | None,
-    store: Store,
-    context: Context,
-    device: torch.device,
-) -> _Clips:
-    """The CLIPs that score, by the name of their score."""
-    if prompts is None:
-        return _Clips(notes=("S_dir is left out: nobody knows the prompts of this edit",))
-    directions: dict[str, Direction] = {}
-    inputs: dict[str, Artifact] = {}
-    settings: dict[str, str] = {}
-    notes: list[str] = []
-
-    def add(score: str, role: str, where: str, artifact: Artifact | None) -> None:
-        guide = load_guide(where, device, name=f"CLIP {artifact.ref}" if artifact else None)
-        if warning := guide.warning(prompts[0]):
-            notes.append(warning)
-        directions[score] = Direction(guide, guide.direction(*prompts))
-        settings[score] = artifact.id if artifact else fingerprint(where)
-        if artifact is not None:
-            inputs[role] = artifact
-
-    try:
-        add("s_dir", "clip", *_guide_of(config.clip, made[0] if made else None, store))
-    except DclipError as error:
-        if config.clip is not None:
-            raise
-        notes.append(f"S_dir under the guide is left out: {error.message}")
-    if config.held_out is None:
-        notes.append("S_dir under a CLIP that did not guide is left out: give --held-out CLIP")
-    else:
-        add("s_dir_held_out", "held_out", *_guide_of(config.held_out, None, store))
-        if settings["s_dir_held_out"] == settings.get("s_dir"):
-            raise BadInput("the held-out CLIP is the one that guided", "give another --held-out")
-    return _Clips(directions, inputs, settings, tuple(notes))
-
-
-def _guide_of(
-    spec: str | None, tuned: Artifact | None, store: Store
-) -> tuple[str, Artifact | None]:
-    """Where a CLIP is, and the artifact if it is one; None is the one that guided ``tuned``."""
-    if spec is None and tuned is not None:
-        if "clip" in tuned.manifest.inputs:
-            artifact = store.input(tuned, "clip")
-            return str(artifact.path), artifact
-        spec = str(tuned.config.get("clip", ""))
-        if ":" not in spec:
-            raise BadInput(f"{tuned.ref} was guided by a folder that is not recorded", "--clip DIR")
-        return spec, None
-    assert spec is not None
-    if Path(spec).is_dir() or ":" in spec:
-        return spec, None
-    artifact = store.resolve(spec, "clip")
-    return str(artifact.path), artifact
-
-
-# --- the work
+        source = store.input(plan.base, "data")
+        context.report.note(f"using {source.ref}")
+    return subjects.take(source, config.split, config.where, config.count, config.seed, size)
 
 
 @dataclass
@@ -491,13 +230,13 @@ class _Evaluation:
     context: Context
     device: torch.device
     plan: Plan | None
-    pictures: _Pictures
+    pictures: Subjects
     levels: tuple[float, ...]
     caption: str
     scoring: Scoring
     lpips: bool
     notes: list[str]
-    tuned: Sequence[Artifact]
+    tuned: Artifact | None
 
     def run(self) -> dict[str, Any]:
         originals, scoring = self.pictures.originals, self.scoring
@@ -571,9 +310,9 @@ class _Evaluation:
 
     def _tuning(self) -> dict[str, float]:
         """Seconds of the updates of the tuned model, where its log says them."""
-        if len(self.tuned) != 1:
+        if self.tuned is None:
             return {}
-        file = self.tuned[0].path / "logs" / "stats.jsonl"
+        file = self.tuned.path / "logs" / "stats.jsonl"
         try:
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
             return {"tuning_seconds": round(sum(float(row["seconds"]) for row in rows), 2)}

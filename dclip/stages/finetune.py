@@ -18,7 +18,8 @@ from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
 from dclip.device import pick
 from dclip.diffusion import ddim
-from dclip.errors import BadInput, DclipError
+from dclip.editing import knows_drawn_faces
+from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
 from dclip.guidance.clip import Guide, fingerprint, load_guide
@@ -26,6 +27,7 @@ from dclip.guidance.losses import directional
 from dclip.guidance.objective import Objective, Weights
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
 from dclip.models.checkpoint import load_model, read_info
+from dclip.models.face import load_face_network
 from dclip.models.tuned import Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import RECIPES, Batch, Problem, recipe
@@ -126,22 +128,13 @@ def find_clip(
     """
     if spec is not None:
         return guiding.find_clip(spec, store, context.report)
-    if not store.list("clip") and not _knows_rendered_faces(store, base):
+    if not store.list("clip") and not knows_drawn_faces(store, base):
         from dclip.guidance.clip import DEFAULT_PRETRAINED
 
         context.report.note(f"using CLIP {DEFAULT_PRETRAINED}")
         return DEFAULT_PRETRAINED, None
     artifact = store.resolve(None, "clip", context.report, default="embedded")
     return str(artifact.path), artifact
-
-
-def _knows_rendered_faces(store: Store, base: Artifact) -> bool:
-    if base.ref == "model/embedded":  # its data is not in the user's store
-        return True
-    try:
-        return bool(store.input(base, "data").config.get("source") == "faces")
-    except DclipError:
-        return False
 
 
 def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -256,7 +249,7 @@ class _Tuning:
                 face=settings["face_weight"],
             ),
             views=settings["views"],
-            face=_face_network(config.face, device) if config.face else None,
+            face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
 
@@ -361,16 +354,3 @@ class _Tuning:
 def _u8(x: Tensor) -> np.ndarray:
     pixels: np.ndarray = to_uint8(x).cpu().numpy()
     return pixels
-
-
-def _face_network(path: str, device: torch.device) -> Any:
-    try:
-        network = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as e:
-        raise BadInput(
-            f"{path} is no TorchScript network ({str(e).splitlines()[0]})",
-            "save it with torch.jit.trace(network, example).save(path)",
-        ) from e
-    for parameter in network.parameters():  # a script module has no requires_grad_ of its own
-        parameter.requires_grad_(False)
-    return network.eval()

@@ -1,0 +1,141 @@
+"""The pictures that an evaluation edits, or finds edited, and what is known of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dclip.data import faces
+from dclip.data.dataset import DataSet
+from dclip.data.images import decode, to_float
+from dclip.data.photos import photo_samples
+from dclip.data.rendered import Rendered
+from dclip.errors import BadInput
+from dclip.random import permutation
+from dclip.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """N pictures.
+
+    Attributes:
+        originals: (N, 3, H, W) in [-1, 1].
+        params: of drawn faces; None where they are photos, or drawn in another style.
+        labels: attributes by name, int8 (N,): 1 yes, -1 no, 0 unknown.
+        edits: (N, 3, H, W) of each of ``strengths``, where they were made already.
+        strengths: growing; empty where nothing was made.
+        inputs, settings: what they are from, for a manifest.
+    """
+
+    originals: Tensor
+    params: Sequence[faces.FaceParams] | None = None
+    labels: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
+    edits: Sequence[Tensor] = ()
+    strengths: tuple[float, ...] = ()
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+
+def draw(count: int, seed: int, size: int) -> Subjects:
+    """The first ``count`` faces of the drawn data set ``seed``."""
+    source = Rendered(count, seed, "photo", size)
+    index = range(count)
+    return Subjects(
+        to_float(torch.from_numpy(source.draw(index))),
+        params=[source.drawing_of(i)[0] for i in index],
+        settings={"drawn": count, "content": source.fingerprint()},
+    )
+
+
+def take(
+    artifact: Artifact, split: str, where: Sequence[str], count: int, seed: int, size: int
+) -> Subjects:
+    """Samples of a data artifact, chosen by ``seed``.
+
+    Raises:
+        BadInput: fewer than two samples with these conditions.
+    """
+    data = DataSet(artifact.path)
+    chosen = data.split(split)
+    if where:
+        chosen = np.intersect1d(chosen, data.where(*where))
+    if len(chosen) < 2:
+        which = " and ".join([f"split {split}", *where])
+        raise BadInput(f"{artifact.ref} has no samples with {which}", "choose another --split")
+    chosen = np.sort(chosen[permutation(len(chosen), seed, "eval")[:count]])
+    photos = photo_samples(data, chosen, size=size)
+    pixels = np.stack([photos.load(i) for i in range(len(photos))])
+    found = Subjects(to_float(torch.from_numpy(pixels)), settings={"samples": chosen.tolist()})
+    return _known(found, artifact, data, chosen)
+
+
+def edited(artifact: Artifact, store: Store) -> Subjects:
+    """The originals and edits of an edits artifact, with what its data says of them.
+
+    Raises:
+        BadInput: it has a single photo, with which nothing can be compared.
+    """
+    with (artifact.path / "samples.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    strengths = tuple(sorted({float(row["strength"]) for row in rows}))
+    pictures = {(float(row["strength"]), int(row["index"])): row["picture"] for row in rows}
+    names = {int(row["index"]): row["name"] for row in rows}
+    order = sorted(names)
+    if len(order) < 2:
+        raise BadInput(f"{artifact.ref} has one photo", "edit some more")
+    found = Subjects(
+        _read([artifact.path / "originals" / f"{names[i]}.png" for i in order]),
+        edits=[_read([artifact.path / pictures[s, i] for i in order]) for s in strengths],
+        strengths=strengths,
+        settings={"photos": len(order)},
+    )
+    if "data" not in artifact.manifest.inputs:
+        return found
+    source = store.input(artifact, "data")
+    samples = np.array(artifact.config["samples"], dtype=np.int64)[order]
+    return _known(found, source, DataSet(source.path), samples)
+
+
+def _known(
+    subjects: Subjects, source: Artifact, data: DataSet, samples: NDArray[np.int64]
+) -> Subjects:
+    return replace(
+        subjects,
+        params=_params(source, data, samples),
+        labels={name: data.attribute(name)[samples] for name in data.attribute_names},
+        inputs={"data": source},
+    )
+
+
+def _params(
+    source: Artifact, data: DataSet, samples: NDArray[np.int64]
+) -> list[faces.FaceParams] | None:
+    if source.config.get("source") != "faces":
+        return None
+    style = str(source.config["style"])
+    found = []
+    for i in samples:
+        _, seed, number = data.ids[i].split("-")
+        drawn = Rendered(int(number) + 1, int(seed), style, data.size)
+        params, shown = drawn.drawing_of(int(number))
+        if shown != "photo":
+            return None
+        found.append(params)
+    return found
+
+
+def _read(files: Sequence[Path]) -> Tensor:
+    pixels = [decode(file.read_bytes()).pixels.transpose(2, 0, 1) for file in files]
+    return to_float(torch.from_numpy(np.stack(pixels)))
