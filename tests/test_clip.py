@@ -375,7 +375,7 @@ def test_a_contrast_uses_the_directions_between_its_prompts_alone() -> None:
 def test_a_pair_is_to_move_as_its_prompts_do() -> None:
     side = embeddings(2, 1)
     start = embeddings(1, 0)[0]
-    move = 0.3 * (side[1] - side[0])
+    move = side[1] - side[0]
 
     def loss(image: Tensor, labels: list[int]) -> float:
         pairs = torch.tensor([[0, 1]])
@@ -385,6 +385,8 @@ def test_a_pair_is_to_move_as_its_prompts_do() -> None:
     there = torch.stack([start, start + move])
     assert loss(there, [0, 1]) == pytest.approx(0, abs=1e-5)
     assert loss(there, [1, 0]) == pytest.approx(2, abs=1e-5)
+    short = torch.stack([start, start + 0.5 * move])  # the right way, but not far enough
+    assert loss(short, [0, 1]) == pytest.approx(0.25, abs=1e-5)
     assert loss(there, [1, 1]) == 0 == loss(there, [-1, 1])  # nothing changed, or nobody knows
 
 
@@ -393,10 +395,12 @@ def test_a_mixture_is_asked_for_its_own_share_of_the_way() -> None:
     mixing = torch.rand(6, ct.MIXING, generator=torch.Generator().manual_seed(0))
     mixing[:, 2] = 0.0  # everywhere alike
     mixing[:, 18] = 0.0  # no wash of colour
-    mixing[:, :2] = (torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])[:, None] + 0.4) / 1.6
+    mixing[:, :2] = (torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])[:, None] + 0.4) / 2.0
     mixed, share, washed = ct.mixtures(before, after, mixing)
     wanted = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])
     assert torch.allclose(share, wanted, atol=1e-4) and not washed.any()
+    mixing[:, :2] = (1.5 + 0.4) / 2.0  # past the end, which is no better than short of it
+    assert (ct.mixtures(before, after, mixing)[1] < 0.99).all()
     way = before + wanted.view(-1, 1, 1, 1) * (after - before)
     assert torch.allclose(mixed, way, atol=1e-5)
     image = embeddings(4, 3)

@@ -78,22 +78,32 @@ def contrast_loss(
     return torch.stack(losses).mean() if losses else image.new_zeros(())
 
 
-def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
-    """1 - cos between what a change did to the picture and what it did to the words.
-
-    The directional loss of editing, turned around: where two pictures of one subject differ in one
-    property, their embeddings' difference is to be the prompts' difference.
-    """
-    losses = []
+def pair_moves(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """What each change did to the picture's embedding and to the prompts', both (M, D)."""
+    moved, said = [image[:0]], [image[:0]]
     before, after = batch.pairs.unbind(1)
-    d_image = F.normalize(image[after] - image[before], dim=-1, eps=1e-4)
     for side, label in zip(sides, batch.labels, strict=True):
         a, b = label[before], label[after]
         changed = (a >= 0) & (b >= 0) & (a != b)
-        if bool(changed.any()):
-            d_text = F.normalize(side[b[changed]] - side[a[changed]], dim=-1, eps=1e-4)
-            losses.append(1 - (d_image[changed] * d_text).sum(-1))
-    return torch.cat(losses).mean() if losses else image.new_zeros(())
+        moved.append(image[after[changed]] - image[before[changed]])
+        said.append(side[b[changed]] - side[a[changed]])
+    return torch.cat(moved), torch.cat(said)
+
+
+def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
+    """How far what a change did to the picture is from what it did to the words.
+
+    The directional loss of editing, turned around: where two pictures of one subject differ in one
+    property, their embeddings' difference is to be the prompts' difference, in direction and in
+    length: an edit guided to a text difference longer than the picture's own paints a caricature.
+    The value is ``|d_img - d_text|^2 / (2 |d_img| |d_text|)``: 1 - cos at equal lengths.
+    """
+    moved, said = pair_moves(image, batch, sides)
+    if not len(moved):
+        return image.new_zeros(())
+    size = moved.norm(dim=-1) * said.norm(dim=-1)
+    # Two pictures that happen to look alike have no direction to learn from.
+    return ((moved - said).square().sum(-1) / (2 * size).clamp_min(1e-3)).mean()
 
 
 MIXING = 2 + 16 + 1 + 48
@@ -112,19 +122,22 @@ def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Ten
         mixing: (P, MIXING) uniform in [0, 1).
 
     Returns:
-        pictures like ``before``; shares (P,), the projection of their change (without the wash)
-        on the whole one; and which are washed, bool (P,).
+        pictures like ``before``; shares (P,) of the way that they have gone (without the wash),
+        where what lies past the end in a place counts back: redder than the truth's lips is no
+        better a smile; and which are washed, bool (P,).
     """
     numbers, places, strength, tint = torch.split(mixing, [2, 16, 1, 48], dim=1)
-    amounts = numbers * 1.6 - 0.4
+    amounts = numbers * 2.0 - 0.4
     local = _spread(places.view(-1, 1, 4, 4), before).clamp(0, 1)
     place = torch.where((places[:, 0] < 0.5).view(-1, 1, 1, 1), torch.ones_like(local), local)
     change = after - before
     grey = change.mean(1, keepdim=True)
     brightness, colour = amounts.view(-1, 2, 1, 1, 1).unbind(1)
     mixed = (before + place * (brightness * grey + colour * (change - grey))).clamp(-1, 1)
-    size = change.square().flatten(1).sum(1).clamp_min(1e-6)
-    share = ((mixed - before) * change).flatten(1).sum(1) / size
+    size = change.square().sum(1)
+    gone = ((mixed - before) * change).sum(1) / size.clamp_min(1e-6)
+    counted = size * (1 - (1 - gone).abs())
+    share = counted.flatten(1).sum(1) / size.flatten(1).sum(1).clamp_min(1e-6)
     corners = tint.view(-1, 3, 4, 4)
     # The first corner's colour goes over the whole picture, the others make it uneven.
     wash = (corners[:, :, :1, :1] - 0.5) + 0.5 * (_spread(corners, before) - 0.5)

@@ -344,7 +344,10 @@ class _Training:
                 torch.arange(len(index), device=self.device).view(-1, 2),
                 torch.empty(0, ct.MIXING),
             )
-            scores["pair_cosine"] = 1 - float(ct.pair_loss(images, batch, text.sides))
+            moved, said = ct.pair_moves(images, batch, text.sides)
+            if len(moved):
+                scores["pair_cosine"] = float(F.cosine_similarity(moved, said, dim=-1).mean())
+                scores["pair_length"] = float((moved.norm(dim=-1) / said.norm(dim=-1)).mean())
         return scores
 
 
