@@ -46,7 +46,7 @@ class PartSpec:
     Attributes:
         ref: its reference; None is the newest.
         strength: 0 is the photo, 1 what was learnt; below 0 the other way, above 1 further.
-        window: labels t (low, high) at which it acts; None is all of them. Needs ``mix="noise"``.
+        window: labels t (low, high) at which it acts; None is all that it was tuned at.
     """
 
     ref: str | None = None
@@ -107,7 +107,9 @@ class Part:
     window: tuple[int, int] | None = None
 
     def acts(self, t: int) -> bool:
-        """Whether it acts at label ``t``."""
+        """Whether it acts at label ``t``: where it was tuned to, and within the window."""
+        if t <= int(self.artifact.config.get("until") or 0):
+            return False
         return self.window is None or self.window[0] <= t <= self.window[1]
 
 
@@ -229,10 +231,10 @@ def make_plan(
     Args:
         r: label to invert to.
         steps: steps of the decode, and then of the inversion too.
-        mix: see :class:`Plan`; None takes "noise" where a part has a window, else "weights".
+        mix: see :class:`Plan`; None takes "weights".
 
     Raises:
-        BadInput: r or steps out of range, an unknown mix, or windows that cannot be kept.
+        BadInput: r or steps out of range, an unknown mix, or a window beyond r.
     """
     info = read_info(base.path)
     known = [part.artifact.config for part in parts]
@@ -243,18 +245,11 @@ def make_plan(
     made_with = [_steps(config) for config in known] or [(STEPS, STEPS)]
     steps_for = steps if steps is not None else min(r, max(pair[0] for pair in made_with))
     steps = steps if steps is not None else min(r, max(pair[1] for pair in made_with))
-    windows = [part for part in parts if part.window]
-    mix = mix or ("noise" if windows else "weights")
+    mix = mix or MIXES[0]
     if mix not in MIXES:
         raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
-    for part in windows:
-        assert part.window is not None
-        if mix == "weights":
-            raise BadInput(
-                f"{part.artifact.name} is to act at some t only, which weights cannot",
-                "use --mix noise",
-            )
-        if part.window[0] > r:
+    for part in parts:
+        if part.window and part.window[0] > r:
             raise BadInput(
                 f"{part.artifact.name} is to act at t in {part.window[0]}..{part.window[1]},"
                 f" but the edit begins at r={r}",
@@ -383,9 +378,29 @@ class Editor:
         if not parts:
             return base
         if self.plan.mix == "weights":
-            return merged(base, [(self.weights.deltas(p.artifact), p.strength) for p in parts])
+            return _Summed(self.weights, parts)
         networks = [merged(base, [(self.weights.deltas(p.artifact), 1.0)]) for p in parts]
         return _Mixed(base, list(zip(parts, networks, strict=True)))
+
+
+class _Summed:
+    """The base plus the scaled differences of the parts that act at t."""
+
+    def __init__(self, weights: Weights, parts: Sequence[Part]) -> None:
+        self.weights, self.parts = weights, parts
+        self._networks: dict[tuple[int, ...], nn.Module] = {}
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        label = int(t[0])
+        acting = tuple(i for i, part in enumerate(self.parts) if part.acts(label))
+        if acting not in self._networks:
+            chosen = [self.parts[i] for i in acting]
+            self._networks[acting] = merged(
+                self.weights.network,
+                [(self.weights.deltas(part.artifact), part.strength) for part in chosen],
+            )
+        eps: Tensor = self._networks[acting](x, t)
+        return eps
 
 
 class _Mixed:

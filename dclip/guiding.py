@@ -26,12 +26,13 @@ def find_clip(spec: str, store: Store, report: Reporter) -> tuple[str, Artifact 
     folder = Path(spec).expanduser()
     try:
         artifact = store.resolve(spec, "clip")
-    except MissingArtifact:
+    except MissingArtifact as error:
         if folder.is_dir():
             report.note(f"using the CLIP in the folder {folder}")
             return str(folder), None
         if ":" in spec:
             return spec, None
+        error.fix += "; or give a folder in open_clip's format, or NAME:TAG"
         raise
     if folder.is_dir() and folder.resolve() != artifact.path.resolve():
         report.note(f"using {artifact.ref}, not the folder {spec}: that would be ./{spec}")

@@ -175,10 +175,11 @@ def test_noise_mixing_adds_up_the_differences_of_the_predictions(
     assert torch.allclose(editor.decode(x_r), expected, atol=1e-5)
 
 
-def test_a_window_says_at_which_t_a_model_acts(store: Store, photos: Tensor) -> None:
+@pytest.mark.parametrize("mix", ["weights", "noise"])
+def test_a_window_says_at_which_t_a_model_acts(store: Store, photos: Tensor, mix: str) -> None:
     def moved(window: tuple[int, int] | None) -> Tensor:
         spec = PartSpec("sketch", 1.0, window)
-        editor = load_editor(store, [spec], DEVICE, mix="noise")
+        editor = load_editor(store, [spec], DEVICE, mix=mix)
         x_r, offsets = editor.invert(photos)
         return editor.decode(x_r, offsets) - photos
 
@@ -190,6 +191,17 @@ def test_a_window_says_at_which_t_a_model_acts(store: Store, photos: Tensor) -> 
     assert early.abs().mean() > 1e-4 and late.abs().mean() > 1e-4
     assert not torch.allclose(early, late, atol=1e-4)
     assert not torch.allclose(early, everything, atol=1e-4)
+
+
+def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tensor) -> None:
+    add_tuned(store, "early", seed=1, settings={"until": 6})
+    add_tuned(store, "whole", seed=1)
+    early, whole = (load_editor(store, [(name, 1.0)], DEVICE) for name in ("early", "whole"))
+    windowed = load_editor(store, [PartSpec("whole", 1.0, (7, R))], DEVICE)
+    x_r, offsets = early.invert(photos)
+    expected = windowed.decode(x_r, offsets)
+    assert torch.equal(early.decode(x_r, offsets), expected)
+    assert not torch.allclose(whole.decode(x_r, offsets), expected, atol=1e-4)
 
 
 def test_models_of_different_bases_do_not_combine(store: Store) -> None:
@@ -211,9 +223,7 @@ def test_settings_come_from_the_models_the_largest_of_several(store: Store) -> N
     with pytest.raises(BadInput, match="steps do not fit"):
         make_plan(plan.base, plan.parts, r=5, steps=6)
     windowed = [replace(plan.parts[0], window=(3, 4))]
-    with pytest.raises(BadInput, match="some t only"):
-        make_plan(plan.base, windowed, mix="weights")
-    assert make_plan(plan.base, windowed).mix == "noise"
+    assert make_plan(plan.base, windowed).mix == "weights"
     with pytest.raises(BadInput, match="begins at r=2"):
         make_plan(plan.base, windowed, r=2)
 

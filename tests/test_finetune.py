@@ -30,7 +30,7 @@ from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import merged, read_deltas
 from dclip.recipes import RECIPES, Batch, Problem, recipe
-from dclip.recipes.loops import on_policy, one_step, per_step, unrolled
+from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import FinetuneConfig, run
 from dclip.store import Artifact, Draft, Planned, Store
@@ -326,14 +326,43 @@ def test_an_update_changes_the_next_steps_estimate(problem: Any) -> None:
     assert torch.allclose(after[0], shown[0][0]) and not torch.allclose(after[1], shown[1][0])
 
 
-@pytest.mark.parametrize("loop", [on_policy, one_step])
+@pytest.mark.parametrize("loop", [stepwise, one_step])
 def test_against_the_frozen_model_nothing_is_to_be_seen_at_first(problem: Any, loop: Any) -> None:
     work, batch, shown = problem
     losses = list(loop(work, batch))
-    assert len(losses) == (3 if loop is on_policy else 1)
+    assert len(losses) == (3 if loop is stepwise else 1)
     for x, reference in shown:
         assert not reference.requires_grad
         assert torch.allclose(x.clamp(-1, 1), reference, atol=1e-10)
+
+
+def test_stepwise_walks_the_tuned_models_states_down_to_where_the_base_goes_on(
+    problem: Any,
+) -> None:
+    work, batch, shown = problem
+    with torch.no_grad():
+        for p in work.model.parameters():
+            p.add_(0.01 * torch.ones_like(p))
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, network in (("tuned", work.model), ("frozen", work.frozen)):
+        states: list[Tensor] = []
+        ddim.decode(
+            network, work.schedule, batch.latents, work.grid,
+            on_step=lambda i, t, x, x0, states=states: states.append(x0.detach()),
+        )  # fmt: skip
+        pairs[name] = states[:2]
+    list(stepwise(replace(work, until=work.grid[1]), batch))
+    assert len(shown) == 2  # of the three steps the last is the base's
+
+    def rows(pictures: list[Tensor]) -> Tensor:
+        flat = torch.cat(pictures).flatten(1)
+        return flat[flat[:, 0].argsort()]
+
+    # Mixed, but all there: every label's estimate by the tuned model, and by the frozen one.
+    for which, name, limit in ((0, "tuned", 1.1), (1, "frozen", 1.0)):
+        wanted = [x.clamp(-limit, limit) for x in pairs[name]]
+        found = [pair[which].detach() for pair in shown]
+        assert torch.allclose(rows(found), rows(wanted), atol=1e-8)
 
 
 def test_unrolled_shows_the_decode_and_reaches_every_step(problem: Any) -> None:
@@ -350,7 +379,7 @@ def test_unrolled_shows_the_decode_and_reaches_every_step(problem: Any) -> None:
 
 def test_a_batchs_randomness_is_its_generators_alone(problem: Any) -> None:
     work, batch, shown = problem
-    for loop in (on_policy, one_step):
+    for loop in (stepwise, one_step):
         shown.clear()
         for _ in range(2):
             torch.randn(3)

@@ -65,6 +65,7 @@ def _report(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
         "store disk": lambda: _disk(run.store_path),
         "embedded model": lambda: _embedded_model(run),
         "embedded clip": lambda: _embedded_clip(run),
+        "embedded judge": lambda: _embedded_judge(run),
     }
     report: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -133,4 +134,12 @@ def _embedded_clip(run: Run) -> str:
     from dclip.guidance.clip import load_guide
 
     load_guide(str(artifact.path))
+    return f"loads ({artifact.id[:12]})"
+
+
+def _embedded_judge(run: Run) -> str:
+    artifact = run.store.resolve("embedded", "judge")
+    from dclip.evaluation.judge import load_judge
+
+    load_judge(artifact.path)
     return f"loads ({artifact.id[:12]})"

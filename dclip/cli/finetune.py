@@ -51,7 +51,7 @@ def finetune(
         option(
             "--recipe",
             metavar="NAME",
-            help="one-step, unrolled, stepwise or simplified: else the first.",
+            help="stepwise (the default), one-step, unrolled or simplified.",
         ),
     ] = None,
     lr: Annotated[float | None, option("--lr", metavar="X", help="Adam's rate.")] = None,
@@ -79,6 +79,20 @@ def finetune(
     ] = None,
     rank: Annotated[
         int | None, option("--rank", metavar="N", help="Rank of the adapter; 0 tunes every weight.")
+    ] = None,
+    until: Annotated[
+        float | None,
+        option(
+            "--until",
+            metavar="X",
+            help="Share of r below which the base decodes alone; 0 for none.",
+        ),
+    ] = None,
+    decay: Annotated[
+        float | None, option("--decay", metavar="X", help="Share of the rate left at the end.")
+    ] = None,
+    precision: Annotated[
+        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
     ] = None,
     face: Annotated[
         Path | None,
@@ -114,6 +128,9 @@ def finetune(
         steps=steps,
         views=views,
         rank=rank,
+        until=until,
+        decay=decay,
+        precision=precision,
         face=face,
         face_weight=face_weight,
         seed=seed,

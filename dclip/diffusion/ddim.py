@@ -53,9 +53,13 @@ def check_grid(schedule: Schedule, grid: Sequence[int]) -> None:
         )
 
 
-def x0_hat(schedule: Schedule, x_t: Tensor, eps: Tensor, t: int) -> Tensor:
-    """The clean image that ``x_t`` and its noise imply; equation (9), "predicted x_0"."""
-    a, b = schedule.coefficients(t)
+def x0_hat(schedule: Schedule, x_t: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:
+    """The clean image that ``x_t`` and its noise imply; equation (9), "predicted x_0".
+
+    Args:
+        t: one label for all samples, or int64 (B,), one each.
+    """
+    a, b = schedule.coefficients(t) if isinstance(t, int) else schedule.gather(t, x_t)
     return (x_t - b * eps) / a
 
 

@@ -10,16 +10,23 @@ from dclip.errors import BadInput
 
 @dataclass(frozen=True)
 class Lambdas:
-    """How much each loss counts; see :class:`dclip.guidance.objective.Weights`."""
+    """What a kind of edit needs.
+
+    Attributes:
+        direction, goal, identity: see :class:`dclip.guidance.objective.Weights`.
+        until: share of r below which the base decodes alone. What the base knows (a smile) it
+            finishes better itself, and the background stays; a style it never saw it would undo.
+    """
 
     direction: float
     goal: float
     identity: float
+    until: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
-    "style": Lambdas(direction=0.5, goal=1.0, identity=0.1),
-    "attribute": Lambdas(direction=1.0, goal=0.3, identity=1.0),
+    "style": Lambdas(direction=0.5, goal=1.0, identity=0.1, until=0.0),
+    "attribute": Lambdas(direction=0.5, goal=1.0, identity=1.0, until=0.3),
 }
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
 

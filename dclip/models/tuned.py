@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dclip.diffusion.network import EpsModel
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import load_weights, read_weights
 
@@ -148,3 +149,8 @@ def merged(base: nn.Module, parts: Iterable[tuple[Mapping[str, Tensor], float]])
                 for name, value in deltas.items():
                     own[name].add_(value, alpha=strength)
     return model.eval().requires_grad_(False)
+
+
+def above(until: int, tuned: EpsModel, base: EpsModel) -> EpsModel:
+    """``tuned`` at labels above ``until``, ``base`` below: the samples of a call share a label."""
+    return lambda x, t: (tuned if int(t[0]) > until else base)(x, t)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dclip.errors import BadInput
 from dclip.recipes.contract import Batch, Loop, Loss, Problem
-from dclip.recipes.loops import on_policy, one_step, per_step, unrolled
+from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
 
 __all__ = ["RECIPES", "Batch", "Loop", "Loss", "Problem", "Recipe", "recipe"]
 
@@ -28,6 +28,8 @@ class Recipe:
         steps: decode steps in training (S_gen); None takes those of the latents.
         views: augmented views of each picture that the CLIP sees; 0 shows the picture itself.
         rank: rank of the adapter; 0 tunes all weights.
+        decay: share of the rate that is left at the end; it falls evenly. 1 keeps it.
+        until: share of r below which the base decodes alone; None takes that of the kind of edit.
     """
 
     loop: Loop
@@ -42,18 +44,22 @@ class Recipe:
     steps: int | None = None
     views: int = 0
     rank: int = 0
+    decay: float = 1.0
+    until: float | None = 0.0
 
 
 RECIPES: dict[str, Recipe] = {
     "stepwise": Recipe(
-        on_policy,
-        "the report's idea at rates that keep the picture: each step against the frozen model's",
-        lr=1e-3,
+        stepwise,
+        "the report's idea on the model's own states, steps mixed, against the frozen model's",
+        lr=3e-3,
         batch=8,
-        updates=80,
+        updates=120,
         steps=10,
         views=1,
         rank=8,
+        decay=0.1,
+        until=None,
     ),
     "one-step": Recipe(
         one_step,

@@ -25,6 +25,7 @@ class Problem:
         schedule: the noise schedule of both.
         grid: decode grid from 0 to r.
         objective: ``(x, reference, draw) -> loss, parts``.
+        until: at labels up to this one the base decodes, not the tuned model.
     """
 
     model: EpsModel
@@ -32,6 +33,7 @@ class Problem:
     schedule: Schedule
     grid: tuple[int, ...]
     objective: Callable[[Tensor, Tensor, Callable[[int], Tensor]], Loss]
+    until: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,32 +27,42 @@ def per_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
         x = ddim.step(problem.schedule, x, eps.detach(), t, s)
 
 
-def on_policy(problem: Problem, batch: Batch) -> Iterator[Loss]:
-    """Like :func:`per_step`, from fresh noise, against the frozen model's x0_hat at the same t.
+def stepwise(problem: Problem, batch: Batch) -> Iterator[Loss]:
+    """Like :func:`per_step`, on the tuned model's own states, against the frozen model's x0_hat.
 
-    Both networks walk the same grid from the same noised photo, so what differs between their
-    estimates is the edit, and blur, which both have, is no part of it (StyleGAN-NADA compares
-    frozen and tuned outputs in the same way). The tuned network sees the states that its own edits
-    lead to, and learns not to edit twice: on states of unedited photos alone (:func:`one_step`)
-    every decode step adds the whole edit again.
+    Both networks walk the grid from the same latents, down to the label below which the base
+    decodes alone; so what differs between their estimates is the edit, and blur, which both have,
+    is no part of it (StyleGAN-NADA compares frozen and tuned outputs in the same way). Then follow
+    as many updates as there were steps, each on states of all labels mixed. The tuned network sees
+    the states that its own edits lead to and learns not to edit twice: on states of unedited photos
+    alone (:func:`one_step`) every decode step adds the whole edit again. An update for each step in
+    turn, as in the report, pulls the weights to and fro between the labels: mixed, they bear three
+    times the rate.
     """
-    noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
-    x = still = ddpm.q_sample(problem.schedule, batch.photos, problem.grid[-1], noise)
-    for s, t in _down(problem):
-        with torch.no_grad():
+    schedule = problem.schedule
+    states, references, labels = [], [], []
+    with torch.no_grad():
+        x = still = batch.latents
+        for s, t in _down(problem):
             eps_still = predict(problem.frozen, still, t)
-            reference = ddim.x0_hat(problem.schedule, still, eps_still, t).clamp(-1, 1)
-            still = ddim.step(problem.schedule, still, eps_still, t, s)
-        eps = predict(problem.model, x, t)
+            references.append(ddim.x0_hat(schedule, still, eps_still, t).clamp(-1, 1))
+            still = ddim.step(schedule, still, eps_still, t, s)
+            states.append(x)
+            labels.append(torch.full((len(x),), t, device=x.device))
+            x = ddim.step(schedule, x, predict(problem.model, x, t), t, s)
+    seen, shown, at = torch.cat(states), torch.cat(references), torch.cat(labels)
+    order = torch.randperm(len(seen), generator=batch.generator).to(seen.device)
+    for part in order.split(len(batch.latents)):
+        x, t = seen[part], at[part]
+        eps = problem.model(x, t).to(x.dtype)
         # A little room beyond the range of pixels, where the gradient still pulls back.
-        x0 = ddim.x0_hat(problem.schedule, x, eps, t).clamp(-1.1, 1.1)
-        yield problem.objective(x0, reference, batch.draw)
-        x = ddim.step(problem.schedule, x, eps.detach(), t, s)
+        x0 = ddim.x0_hat(schedule, x, eps, t).clamp(-1.1, 1.1)
+        yield problem.objective(x0, shown[part], batch.draw)
 
 
 def _down(problem: Problem) -> list[tuple[int, int]]:
-    """The grid's (s, t) pairs from r to 0."""
-    return list(reversed(list(pairwise(problem.grid))))
+    """The grid's (s, t) pairs from r down to where the base goes on alone."""
+    return [(s, t) for s, t in reversed(list(pairwise(problem.grid))) if t > problem.until]
 
 
 def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:

@@ -135,6 +135,15 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     photos, inputs, settings = _photos(config, plan, store, context)
     device = pick(context.device)
     names = list(dict.fromkeys(part.artifact.name for part in parts))
+
+    def accept(artifact: Artifact) -> None:
+        if config.strict and artifact.metrics["skipped"]:
+            raise BadInput(
+                f"{artifact.metrics['skipped']} of {len(photos)} photos could not be read: see"
+                f" {artifact.path / 'skipped.csv'}",
+                "remove them, or leave --strict out",
+            )
+
     artifact = store.build(
         stage="edit",
         kind="edits",
@@ -160,14 +169,13 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         make=lambda draft: _Editing(
             config, photos, Editor(plan, Weights(plan.base, device)), context, draft
         ).run(),
+        accept=accept,
     )
-    skipped = artifact.metrics["skipped"]
-    if skipped:
-        said = f"{skipped} of {len(photos)} photos could not be read"
-        where = artifact.path / "skipped.csv"
-        if config.strict:
-            raise BadInput(f"{said}: see {where}", "remove them, or leave --strict out")
-        context.report.warn(f"{said} and were left out: see {where}")
+    if skipped := artifact.metrics["skipped"]:
+        context.report.warn(
+            f"{skipped} of {len(photos)} photos could not be read and were left out: see"
+            f" {artifact.path / 'skipped.csv'}"
+        )
     return artifact
 
 

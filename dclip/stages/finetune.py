@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from dclip import guiding
 from dclip.context import Context
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import pick
+from dclip.device import bf16_is_faster, pick
 from dclip.diffusion import ddim
 from dclip.editing import knows_drawn_faces
 from dclip.errors import BadInput
@@ -28,10 +29,10 @@ from dclip.guidance.objective import Objective, Weights
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
-from dclip.models.tuned import Adapter, Full, merged
+from dclip.models.tuned import Adapter, Full, above, merged
 from dclip.random import key, permutation
 from dclip.recipes import RECIPES, Batch, Problem, recipe
-from dclip.recipes.loops import on_policy, per_step
+from dclip.recipes.loops import per_step, stepwise
 from dclip.store import Artifact, Draft, Store, slug
 from dclip.training import Loop
 
@@ -53,8 +54,10 @@ class FinetuneConfig:
             the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
-        lr, direction, goal, identity, batch, updates, epochs, steps, views, rank: see
-            :class:`dclip.recipes.Recipe`.
+        lr, direction, goal, identity, batch, updates, epochs, steps, views, rank, decay, until:
+            see :class:`dclip.recipes.Recipe`.
+        precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
+            bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
         face_weight: lambda of the face-identity loss.
     """
@@ -76,6 +79,9 @@ class FinetuneConfig:
     steps: int | None = None
     views: int | None = None
     rank: int | None = None
+    decay: float | None = None
+    until: float | None = None
+    precision: str = "auto"
     face: str | None = None
     face_weight: float = 1.0
     seed: int = 0
@@ -104,6 +110,12 @@ class FinetuneConfig:
                 raise BadInput(f"{field} must be 0 or more, not {value}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
+        if self.decay is not None and not 0 < self.decay <= 1:
+            raise BadInput(f"decay must be above 0 and at most 1, not {self.decay}")
+        if self.until is not None and not 0 <= self.until < 1:
+            raise BadInput(f"until is a share of r below 1, not {self.until}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise BadInput(f"precision {self.precision!r} is unknown", "use auto, fp32 or bf16")
         if self.epochs is not None and self.updates is not None:
             raise BadInput("epochs and updates both say how long to train", "give one of them")
 
@@ -166,8 +178,11 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     chosen = recipe(config.recipe)
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
-        for name in ("lr", "direction", "goal", "identity", "batch", "steps", "views", "rank")
-    }
+        for name in (
+            "lr", "direction", "goal", "identity", "batch", "steps", "views", "rank", "decay",
+            "until",
+        )
+    }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
         own[name] = value if own[name] is None else own[name]
     own["steps"] = min(own["steps"] or steps_for, r)
@@ -176,11 +191,17 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     if not len(train):
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     rounds = math.ceil(len(train) / own["batch"])
-    per_round = own["steps"] if chosen.loop in (per_step, on_policy) else 1
+    until = round(own.pop("until") * r)
+    per_round = 1
+    if chosen.loop in (per_step, stepwise):
+        per_round = sum(t > until for t in ddim.grid(r, own["steps"]))
     if config.epochs is None and (config.updates or chosen.updates):
         updates = config.updates or chosen.updates or 1
     else:
         updates = (config.epochs or chosen.epochs) * rounds * per_round
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if bf16_is_faster(device) else "fp32"
     settings = {
         **own,
         "updates": updates,
@@ -193,6 +214,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "steps_for": steps_for,
         # The tuned model knows the states of its own grid; on a finer one it would edit more often.
         "steps_gen": own["steps"],
+        "until": until,
+        "precision": precision,
         "face": fingerprint(config.face) if config.face else None,
         "face_weight": config.face_weight if config.face else 0.0,
     }
@@ -252,12 +275,50 @@ class _Tuning:
             face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
+        self.train = self._without_target(self.train)
+
+    @torch.no_grad()
+    def _without_target(self, index: np.ndarray) -> np.ndarray:
+        """The training photos that do not show the target yet, as the guide classifies them.
+
+        A face that smiles already has nothing to learn from but how to smile too much. Where fewer
+        than a batch are left, the batch that shows the target least.
+        """
+        scores = []
+        for part in np.array_split(index, math.ceil(len(index) / 128)):
+            scores.append((self.guide.embed_image(self._pixels(part)) @ self.d_text).cpu().numpy())
+        score = np.concatenate(scores)
+        least = min(len(index), self.settings["batch"])
+        kept = np.sort(np.argsort(score, kind="stable")[: max(int((score <= 0).sum()), least)])
+        if len(kept) < len(index):
+            self.context.report.note(
+                f"tuning on {len(kept)} of {len(index)} photos: the others already look like"
+                f" {self.settings['target']!r}"
+            )
+        return index[kept]
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
         own = dict(self.base.named_parameters())
         changed = {k: own[k] + d for k, d in self.delta.deltas().items()}
-        out: Tensor = functional_call(self.base, changed, (x, t))
+        with self._autocast():
+            out: Tensor = functional_call(self.base, changed, (x, t))
         return out
+
+    def _frozen(self, x: Tensor, t: Tensor) -> Tensor:
+        with self._autocast():  # as the tuned one rounds, so that only the edit differs
+            out: Tensor = self.base(x, t)
+        return out
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bf16"
+        )
+
+    def _objective(
+        self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        with self._autocast():
+            return self.objective(x, reference, draw)
 
     def run(self) -> dict[str, Any]:
         total = self.settings["updates"]
@@ -271,11 +332,21 @@ class _Tuning:
             counters={"round": 0, "scores": []},
         )
         counters, every = loop.counters, max(1, math.ceil(total / SNAPSHOTS))
-        problem = Problem(self._model, self.base, self.info.schedule, self.grid, self.objective)
+        problem = Problem(
+            self._model,
+            self._frozen,
+            self.info.schedule,
+            self.grid,
+            self._objective,
+            self.settings["until"],
+        )
         if not counters["scores"]:
             self._snapshot(counters)
         for _ in loop.rounds(self.context.report, "fine-tuning"):
             for loss, parts in self.recipe(problem, self._batch(counters["round"])):
+                left = 1 - (1 - self.settings["decay"]) * loop.step / total
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.settings["lr"] * left
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 value = float(loss.detach())
@@ -324,7 +395,8 @@ class _Tuning:
         photos = self._pixels(index)
         latents = torch.from_numpy(self.data.latents(index)).to(self.device)
         grid = ddim.grid(self.settings["r"], self.settings["steps_gen"])
-        model = merged(self.base, [({k: v.detach() for k, v in self.delta.deltas().items()}, 1.0)])
+        deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
+        model = above(self.settings["until"], merged(self.base, [(deltas, 1.0)]), self.base)
         edits = ddim.decode(model, self.info.schedule, latents, grid).clamp(-1, 1)
         loss = directional(
             self.guide.embed_image(edits), self.guide.embed_image(photos), self.d_text

@@ -143,6 +143,14 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         "style": pictures.style,
     }
     count = len(pictures.items)
+
+    def accept(artifact: Artifact) -> None:
+        if config.strict and (skipped := artifact.metrics.get("skipped", 0)):
+            raise BadInput(
+                f"{skipped} pictures could not be read: see {artifact.path / 'skipped.csv'}",
+                "replace or remove them, or leave --strict out",
+            )
+
     artifact = store.build(
         stage="prepare",
         kind="data",
@@ -153,14 +161,9 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         context=context,
         make=lambda draft: _make(draft, pictures, config, context),
         estimate={"images": count, "bytes": count * 3 * config.side**2},
+        accept=accept,
     )
-    skipped = artifact.metrics.get("skipped", 0)
-    if skipped and config.strict:
-        raise BadInput(
-            f"{skipped} pictures could not be read: see {artifact.path / 'skipped.csv'}",
-            "replace or remove them, or leave --strict out",
-        )
-    if skipped:
+    if skipped := artifact.metrics.get("skipped", 0):
         context.report.warn(
             f"{skipped} of {count} pictures could not be read and were left out: "
             f"see {artifact.path / 'skipped.csv'}"

@@ -149,6 +149,7 @@ class Store:
         context: Context,
         make: Callable[[Draft], Mapping[str, Any]],
         estimate: Mapping[str, Any] | None = None,
+        accept: Callable[[Artifact], None] | None = None,
     ) -> Artifact:
         """Return the artifact of this work, doing the work only where it is not done yet.
 
@@ -161,6 +162,7 @@ class Store:
             make: fills ``draft.path`` and returns the metrics. Called again with the same draft
                 after an interruption, and then must come to the same files.
             estimate: what a dry run may say of size and time.
+            accept: raises where done work will not do, before it is returned or copied.
 
         Returns:
             The artifact, ``fresh`` if it was made now. Work that exists under another name is
@@ -174,6 +176,8 @@ class Store:
         """
         request = _request(stage, kind, name, config, inputs, seed)
         found = None if context.force else self._done(request, context)
+        if found is not None and accept is not None:
+            accept(found)
         if context.dry_run:
             raise Planned(self._plan(request, found, estimate))
         if found is not None and found.name == name:
@@ -181,6 +185,8 @@ class Store:
         with self._sole_writer(request):
             if not context.force:  # another process may have finished it since
                 found = self._done(request, context)
+                if found is not None and accept is not None:
+                    accept(found)
                 if found is not None and found.name == name:
                     return self._up_to_date(found, context)
             workspace = Workspace(self.root, request.key)
