@@ -254,6 +254,10 @@ def test_strict_refuses_an_artifact_with_gaps_that_is_there(store: Store, photos
     make(store, source="folder", root=str(photos), size=16)
     with pytest.raises(BadInput, match="5 pictures"):
         make(store, source="folder", root=str(photos), size=16, strict=True)
+    before = sorted(store.root.rglob("*"))
+    with pytest.raises(BadInput, match="could not be read"):  # nor is it copied to a new name
+        make(store, source="folder", root=str(photos), size=16, strict=True, name="other")
+    assert sorted(store.root.rglob("*")) == before
 
 
 def test_strict_changes_nothing_where_all_is_well(tmp_path: Path) -> None:
