@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,34 @@ def tune(
     return store.find(found["ref"]), cost if found["fresh"] else {}
 
 
-def measure(store: Store, target: str, recipe: str, options: Any, known: Mapping[str, Any]) -> Any:
-    """One row: what `dclip eval` says of one recipe, and what tuning took."""
+def measure(
+    store: Store,
+    target: str,
+    recipe: str,
+    options: Any,
+    known: Mapping[str, Any],
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """One row: what `dclip eval` says of one recipe, and what tuning took.
+
+    Args:
+        known: the row as it is so far, or empty.
+        keep: takes the row, first with what tuning took: that cannot be measured again.
+    """
     context = Context()
     T = read_info(store.resolve("embedded", "model").path).schedule.T
     latents = latents_for(store, preset_r(PRESETS[target], T), context)
     tuned, cost = tune(store, target, recipe, latents, options.updates)
+    if not cost and known.get("tuned") == tuned.id:  # made earlier: measured then
+        cost = {k: known[k] for k in ("tune_seconds", "tune_mb") if k in known}
+    begun = cost | {
+        "target": target,
+        "recipe": recipe,
+        "updates": tuned.metrics["updates"],
+        "tuned": tuned.id,
+        **{role: store.resolve("embedded", role).id for role in FIXED},
+    }
+    keep(begun)
     scored = evaluate.run(
         evaluate.EvalConfig(
             tuned=(tuned.id,), count=options.faces, held_out=options.held_out,
@@ -135,20 +157,17 @@ def measure(store: Store, target: str, recipe: str, options: Any, known: Mapping
     table = json.loads((scored.path / evaluate.TABLE).read_text(encoding="utf-8"))
     truth = next(row for row in table["rows"] if row["what"] == "truth")
     grows = table["monotone"] or {}
-    if not cost and known.get("tuned") == tuned.id:  # made earlier: measured then
-        cost = {k: known[k] for k in ("tune_seconds", "tune_mb") if k in known}
     row = {k: v for k, v in scored.metrics.items() if k in COLUMNS or k == "faces"}
-    return row | cost | {
-        "target": target,
-        "recipe": recipe,
-        "updates": tuned.metrics["updates"],
-        "monotone": " / ".join("yes" if g["mean"] else "no" for g in grows.values()) or None,
-        "judge_target_truth": truth.get("judge_target"),
-        "judge_kept_truth": truth.get("judge_kept"),
-        "tuned": tuned.id,
-        "eval": scored.id,
-        **{role: store.resolve("embedded", role).id for role in FIXED},
-    }  # fmt: skip
+    keep(
+        begun
+        | row
+        | {
+            "monotone": " / ".join("yes" if g["mean"] else "no" for g in grows.values()) or None,
+            "judge_target_truth": truth.get("judge_target"),
+            "judge_kept_truth": truth.get("judge_kept"),
+            "eval": scored.id,
+        }
+    )
 
 
 def picture(store: Store, target: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -261,13 +280,18 @@ def main() -> None:
     for target in options.targets:
         for recipe in options.recipes:
             key = (target, recipe)
-            rows[key] = measure(store, target, recipe, options, rows.get(key, {}))
-            # In the tables' own order, and on disk after every row: a kill loses one at most.
-            ordered = [rows[t, r] for t in TARGETS for r in RECIPES if (t, r) in rows]
-            data.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
-            own = [row for row in ordered if row["target"] == target]
+
+            def keep(row: dict[str, Any], key: tuple[str, str] = key) -> None:
+                rows[key] = row
+                ordered = [rows[t, r] for t in TARGETS for r in RECIPES if (t, r) in rows]
+                data.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
+
+            measure(store, target, recipe, options, rows.get(key, {}), keep)
+            # In the tables' own order; rows that a kill left half done come with the next run.
+            done = [rows[t, r] for t in TARGETS for r in RECIPES if "eval" in rows.get((t, r), {})]
+            own = [row for row in done if row["target"] == target]
             picture(store, target, own, options.docs)
-            update(options.docs / "results.md", written(ordered, options.docs))
+            update(options.docs / "results.md", written(done, options.docs))
             print(table([rows[key]], "recipe"), flush=True)
 
 
