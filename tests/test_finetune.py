@@ -238,7 +238,7 @@ def test_every_preset_builds_its_prompts(name: str) -> None:
     assert FinetuneConfig(target=name).prompts() == pair  # its name alone stands for the pair
     assert FinetuneConfig(target=name, source="a face").prompts().target == name
     if name in faces.TARGETS:
-        assert pair.kind == faces.TARGETS[name].kind
+        assert pair.local == (faces.TARGETS[name].kind == "attribute")
 
 
 def test_the_page_lists_every_preset_and_recipe() -> None:

@@ -88,6 +88,14 @@ def finetune(
             help="Share of r below which the base decodes alone; 0 for none.",
         ),
     ] = None,
+    chroma: Annotated[
+        float | None,
+        option("--chroma", metavar="X", help="What the CLIP sees of colours: 0 is grey."),
+    ] = None,
+    reach: Annotated[
+        float | None,
+        option("--reach", metavar="X", help="How far the goal lies, in text differences."),
+    ] = None,
     decay: Annotated[
         float | None, option("--decay", metavar="X", help="Share of the rate left at the end.")
     ] = None,
@@ -129,6 +137,8 @@ def finetune(
         views=views,
         rank=rank,
         until=until,
+        chroma=chroma,
+        reach=reach,
         decay=decay,
         precision=precision,
         face=face,

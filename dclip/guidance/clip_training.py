@@ -103,7 +103,8 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
         return image.new_zeros(())
     size = moved.norm(dim=-1) * said.norm(dim=-1)
     # Two pictures that happen to look alike have no direction to learn from.
-    return ((moved - said).square().sum(-1) / (2 * size).clamp_min(1e-3)).mean()
+    loss: Tensor = (moved - said).square().sum(-1) / (2 * size).clamp_min(1e-3)
+    return loss.mean()
 
 
 MIXING = 2 + 16 + 1 + 48

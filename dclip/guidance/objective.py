@@ -43,6 +43,8 @@ class Objective:
             The picture and its reference get the same crops (as in FuseDream's AugCLIP), so
             that what differs between their embeddings is the edit.
         face: a face recognition network, where there is one.
+        chroma: factor on the colours that the guides see, 1 as they are, 0 grey.
+        reach: the goal's distance, in text differences.
     """
 
     guides: Sequence[Guide]
@@ -50,6 +52,8 @@ class Objective:
     weights: Weights
     views: int = 0
     face: Callable[[Tensor], Tensor] | None = None
+    chroma: float = 1.0
+    reach: float = 1.0
 
     def __call__(
         self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]
@@ -68,13 +72,15 @@ class Objective:
             # Crops alone: a guide that sees changed colours lets the picture's own drift.
             both = augment(both, draw, torch.arange(n).repeat(2), colour=0.0)
             seen, shown = both[:n], both[n:]
+        if self.chroma != 1:
+            seen, shown = (grey(z) + self.chroma * (z - grey(z)) for z in (seen, shown))
         directions, goals = [], []
         for guide, difference in zip(self.guides, self.differences, strict=True):
             with torch.no_grad():
                 before = guide.embed_image(shown)
             after = guide.embed_image(seen)
             directions.append(directional(after, before, F.normalize(difference, dim=0)).mean())
-            goals.append(goal(after, before, difference).mean())
+            goals.append(goal(after, before, self.reach * difference).mean())
         l_dir, l_goal = torch.stack(directions).mean(), torch.stack(goals).mean()
         l_id = identity_l1(x, reference).mean()
         weights = self.weights
@@ -89,3 +95,9 @@ class Objective:
             loss = loss + self.weights.face * l_face
             parts["face"] = float(l_face.detach())
         return loss, parts
+
+
+def grey(x: Tensor) -> Tensor:
+    """The luma (ITU-R BT.601) of pictures (B, 3, H, W) in all three channels, same shape."""
+    weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (x * weights).sum(1, keepdim=True).expand_as(x)

@@ -16,17 +16,24 @@ class Lambdas:
         direction, goal, identity: see :class:`dclip.guidance.objective.Weights`.
         until: share of r below which the base decodes alone. What the base knows (a smile) it
             finishes better itself, and the background stays; a style it never saw it would undo.
+        chroma: what the guide sees of colours, as a factor: 0 is grey. A small CLIP takes red
+            lips for a smile; in grey it has to be the mouth.
+        reach: how far the goal lies, in text differences. Above 1 where the guide calls an edit
+            finished before people do.
     """
 
     direction: float
     goal: float
     identity: float
     until: float
+    chroma: float
+    reach: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
-    "style": Lambdas(direction=0.5, goal=1.0, identity=0.1, until=0.0),
-    "attribute": Lambdas(direction=0.5, goal=1.0, identity=1.0, until=0.3),
+    "style": Lambdas(direction=0.5, goal=1.0, identity=0.1, until=0.0, chroma=1.0, reach=1.0),
+    "attribute": Lambdas(direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=0.0, reach=2.5),
+    "colour": Lambdas(direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=1.0, reach=1.5),
 }
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
 
@@ -38,7 +45,8 @@ class Preset:
     Attributes:
         target: prompt of what to see.
         source: prompt of what is there.
-        kind: ``"style"`` repaints the whole picture, ``"attribute"`` changes a part of it.
+        kind: ``"style"`` repaints the whole picture, ``"attribute"`` changes a part of it,
+            ``"colour"`` a part's colour alone.
         r: the label to invert to for it, of T = 200: what is to change must drown in the noise.
     """
 
@@ -50,7 +58,7 @@ class Preset:
     @property
     def local(self) -> bool:
         """Whether most of the picture is to stay as it is."""
-        return self.kind == "attribute"
+        return self.kind != "style"
 
 
 # Named as the renderer names its targets, so that edits of rendered faces can be scored.
@@ -69,15 +77,15 @@ PRESETS: dict[str, Preset] = {
     "not smiling": Preset("a serious person", "a smiling person", "attribute"),
     "glasses": Preset("a face with glasses", "a face without glasses", "attribute"),
     "no glasses": Preset("a face without glasses", "a face with glasses", "attribute"),
-    "blond hair": Preset("a face with blond hair", "a face with black hair", "attribute"),
-    "black hair": Preset("a face with black hair", "a face with blond hair", "attribute"),
-    "brown hair": Preset("a face with brown hair", "a face with black hair", "attribute"),
-    "red hair": Preset("a face with red hair", "a face with black hair", "attribute"),
-    "gray hair": Preset("a face with gray hair", "a face with black hair", "attribute"),
+    "blond hair": Preset("a face with blond hair", "a face with black hair", "colour"),
+    "black hair": Preset("a face with black hair", "a face with blond hair", "colour"),
+    "brown hair": Preset("a face with brown hair", "a face with black hair", "colour"),
+    "red hair": Preset("a face with red hair", "a face with black hair", "colour"),
+    "gray hair": Preset("a face with gray hair", "a face with black hair", "colour"),
     "beard": Preset("a face with a beard", "a face without a beard", "attribute"),
     "no beard": Preset("a face without a beard", "a face with a beard", "attribute"),
     "mustache": Preset("a face with a mustache", "a face without a mustache", "attribute"),
-    "lipstick": Preset("a face with lipstick", "a face without lipstick", "attribute"),
+    "lipstick": Preset("a face with lipstick", "a face without lipstick", "colour"),
     "bald": Preset("a bald person", "a person with hair", "attribute"),
     "old": Preset("an old person", "a young person", "attribute"),
     "young": Preset("a young person", "an old person", "attribute"),

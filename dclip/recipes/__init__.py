@@ -29,7 +29,8 @@ class Recipe:
         views: augmented views of each picture that the CLIP sees; 0 shows the picture itself.
         rank: rank of the adapter; 0 tunes all weights.
         decay: share of the rate that is left at the end; it falls evenly. 1 keeps it.
-        until: share of r below which the base decodes alone; None takes that of the kind of edit.
+        until, chroma, reach: see :class:`dclip.guidance.prompts.Lambdas`; None takes those of the
+            kind of edit.
     """
 
     loop: Loop
@@ -46,6 +47,8 @@ class Recipe:
     rank: int = 0
     decay: float = 1.0
     until: float | None = 0.0
+    chroma: float | None = 1.0
+    reach: float | None = 1.0
 
 
 RECIPES: dict[str, Recipe] = {
@@ -60,6 +63,8 @@ RECIPES: dict[str, Recipe] = {
         rank=8,
         decay=0.1,
         until=None,
+        chroma=None,
+        reach=None,
     ),
     "one-step": Recipe(
         one_step,

@@ -52,11 +52,11 @@ def stepwise(problem: Problem, batch: Batch) -> Iterator[Loss]:
             x = ddim.step(schedule, x, predict(problem.model, x, t), t, s)
     seen, shown, at = torch.cat(states), torch.cat(references), torch.cat(labels)
     order = torch.randperm(len(seen), generator=batch.generator).to(seen.device)
-    for part in order.split(len(batch.latents)):
-        x, t = seen[part], at[part]
-        eps = problem.model(x, t).to(x.dtype)
+    for part in torch.split(order, len(batch.latents)):
+        noised, label = seen[part], at[part]
+        eps = problem.model(noised, label).to(noised.dtype)
         # A little room beyond the range of pixels, where the gradient still pulls back.
-        x0 = ddim.x0_hat(schedule, x, eps, t).clamp(-1.1, 1.1)
+        x0 = ddim.x0_hat(schedule, noised, eps, label).clamp(-1.1, 1.1)
         yield problem.objective(x0, shown[part], batch.draw)
 
 

@@ -54,8 +54,8 @@ class FinetuneConfig:
             the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
-        lr, direction, goal, identity, batch, updates, epochs, steps, views, rank, decay, until:
-            see :class:`dclip.recipes.Recipe`.
+        lr, direction, goal, identity, batch, updates, epochs, steps, views, rank, decay, until,
+            chroma, reach: see :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
@@ -81,6 +81,8 @@ class FinetuneConfig:
     rank: int | None = None
     decay: float | None = None
     until: float | None = None
+    chroma: float | None = None
+    reach: float | None = None
     precision: str = "auto"
     face: str | None = None
     face_weight: float = 1.0
@@ -114,6 +116,10 @@ class FinetuneConfig:
             raise BadInput(f"decay must be above 0 and at most 1, not {self.decay}")
         if self.until is not None and not 0 <= self.until < 1:
             raise BadInput(f"until is a share of r below 1, not {self.until}")
+        if self.chroma is not None and self.chroma < 0:
+            raise BadInput(f"chroma must be 0 or more, not {self.chroma}")
+        if self.reach is not None and not self.reach > 0:
+            raise BadInput(f"reach must be above 0, not {self.reach}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise BadInput(f"precision {self.precision!r} is unknown", "use auto, fp32 or bf16")
         if self.epochs is not None and self.updates is not None:
@@ -180,7 +186,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
             "lr", "direction", "goal", "identity", "batch", "steps", "views", "rank", "decay",
-            "until",
+            "until", "chroma", "reach",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -272,6 +278,8 @@ class _Tuning:
                 face=settings["face_weight"],
             ),
             views=settings["views"],
+            chroma=settings["chroma"],
+            reach=settings["reach"],
             face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
