@@ -41,10 +41,11 @@ from dclip.store import (
     atomic,
     check_name,
     export,
+    slim,
     slug,
 )
 from dclip.store import refs as store_refs
-from dclip.store.manifest import canonical
+from dclip.store.manifest import canonical, recomputed_id
 
 # A shared machine may take any time for an example; 50 find what 100 do.
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -821,6 +822,24 @@ def test_export_copies_byte_for_byte(store: Store, tmp_path: Path) -> None:
     with pytest.raises(DclipError):
         export(made, tmp_path / "bad")
     assert not list(tmp_path.glob("*bad*"))
+
+
+def test_a_lean_export_is_an_artifact_without_its_records(store: Store, tmp_path: Path) -> None:
+    def make(draft: Draft) -> dict[str, Any]:
+        for name in ("weights.bin", "loss.png", "samples/one.png", "logs/stats.jsonl"):
+            (draft.path / name).parent.mkdir(exist_ok=True)
+            (draft.path / name).write_text(name)
+        return {"loss": 0.5}
+
+    made = store.build(
+        stage="train", kind="model", name="m", config={}, inputs={}, seed=0,
+        context=Context(), make=make,
+    )  # fmt: skip
+    out = export(made, tmp_path / "lean", lean=True)
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "weights.bin"]
+    lean = Artifact.open(out)
+    assert lean.id == slim(made.manifest).id != made.id and lean.metrics == made.metrics
+    assert recomputed_id(lean.manifest) == lean.id
 
 
 def test_open_needs_an_artifact(tmp_path: Path) -> None:

@@ -170,19 +170,28 @@ def tag(
     run.out.record(shown, identity=artifact.id)
 
 
-@command("dclip export tuned/sketch/v2 sketch-model", "dclip export edits/photos results")
+@command(
+    "dclip export tuned/sketch/v2 sketch-model",
+    "dclip export edits/photos results",
+    "dclip export base dclip/assets/base --lean",
+)
 def export(
     run: Run,
     ref: Ref,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    lean: Annotated[
+        bool,
+        typer.Option("--lean", help="Without logs and pictures; that is an artifact of its own."),
+    ] = False,
 ) -> None:
     """Copy an artifact out of the store, manifest and all; the copy can be used like it."""
     from dclip.store import export as copy
+    from dclip.store import slim
 
     artifact = run.store.find(ref)
-    path = copy(artifact, directory)
-    document = {"artifact": artifact.ref, "path": str(path)}
-    run.out.record(document | {"id": artifact.id}, identity=artifact.id)
+    path = copy(artifact, directory, lean=lean)
+    identity = slim(artifact.manifest).id if lean else artifact.id
+    run.out.record({"artifact": artifact.ref, "path": str(path), "id": identity}, identity=identity)
 
 
 @command(

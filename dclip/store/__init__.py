@@ -11,7 +11,7 @@ from dclip.store.manifest import FORMAT, Artifact, FileEntry, Manifest
 from dclip.store.names import check_name, slug
 from dclip.store.refs import MAKERS
 from dclip.store.store import Planned, Store
-from dclip.store.upkeep import Collected, Garbage, Removed, export
+from dclip.store.upkeep import Collected, Garbage, Removed, export, slim
 from dclip.store.verify import Problem, Verification
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "atomic",
     "check_name",
     "export",
+    "slim",
     "slug",
     "write_atomic",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import secrets
 import shutil
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from dclip.errors import BadInput, DclipError, StoreBusy, StoreError
 from dclip.store import files as disk
 from dclip.store.draft import OWNER
 from dclip.store.lineage import users
-from dclip.store.manifest import MANIFEST, Artifact
+from dclip.store.manifest import LOGS, MANIFEST, Artifact, Manifest, dump, recomputed_id
 from dclip.store.places import Place, open_place, readable, versions
 from dclip.store.refs import locate
 from dclip.store.tags import Tags, load_tags, refresh_links, save_tags
@@ -179,12 +180,28 @@ def _draft_words(draft: Path) -> str:
 # --- export --------------------------------------------------------------------------------------
 
 
-def export(artifact: Artifact, directory: Path | str) -> Path:
+RECORDS = ("*.png", "samples/*", "snapshots/*", f"{LOGS}*")
+"""Files of an artifact that tell how it came about and that no stage reads."""
+
+
+def slim(manifest: Manifest) -> Manifest:
+    """The manifest of the artifact without its :data:`RECORDS`: another artifact, by its id."""
+    files = tuple(
+        entry
+        for entry in manifest.files
+        if not any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in RECORDS)
+    )
+    lean = replace(manifest, files=files)
+    return replace(lean, id=recomputed_id(lean))
+
+
+def export(artifact: Artifact, directory: Path | str, *, lean: bool = False) -> Path:
     """Copy an artifact's folder, manifest and all, byte for byte.
 
     Args:
         artifact: what to copy.
         directory: the new folder; its parent must exist, it must not (an empty one may).
+        lean: leave out its logs and pictures; the copy is an artifact of its own.
 
     Raises:
         BadInput: ``directory`` has something in it, or cannot be there.
@@ -200,12 +217,18 @@ def export(artifact: Artifact, directory: Path | str) -> Path:
         raise BadInput(f"there is no folder {directory.parent}", "make it first")
     part = directory.with_name(f"{disk.PART}{secrets.token_hex(4)}-{directory.name}")
     Artifact.open(artifact.path, ref=artifact.ref)
+    manifest = slim(artifact.manifest) if lean else artifact.manifest
     with disk.writing(directory, "the folder"):
         try:
-            for path in [MANIFEST, *(entry.path for entry in artifact.manifest.files)]:
-                target = part / path
+            for entry in manifest.files:
+                target = part / entry.path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(artifact.path / path, target)
+                shutil.copyfile(artifact.path / entry.path, target)
+            if lean:
+                (part / MANIFEST).write_bytes(dump(manifest))
+            else:
+                part.mkdir(exist_ok=True)
+                shutil.copyfile(artifact.path / MANIFEST, part / MANIFEST)
             Artifact.open(part, ref=artifact.ref)
             disk.sync_tree(part)
             part.replace(directory)
