@@ -125,7 +125,8 @@ def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Ten
     Returns:
         pictures like ``before``; shares (P,) of the way that they have gone (without the wash),
         where what lies past the end in a place counts back: redder than the truth's lips is no
-        better a smile; and which are washed, bool (P,).
+        better a smile; and which are washed without it counting, bool (P,). Where the edit repaints
+        the whole picture, a wash over it counts against its share.
     """
     numbers, places, strength, tint = torch.split(mixing, [2, 16, 1, 48], dim=1)
     amounts = numbers * 2.0 - 0.4
@@ -144,7 +145,19 @@ def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Ten
     wash = (corners[:, :, :1, :1] - 0.5) + 0.5 * (_spread(corners, before) - 0.5)
     washed = strength[:, 0] >= 0.5
     amount = torch.where(washed, 2.4 * (strength[:, 0] - 0.5), 0).view(-1, 1, 1, 1)
-    return (mixed + amount * wash).clamp(-1, 1), share, washed
+    final = (mixed + amount * wash).clamp(-1, 1)
+    spoilt = (final - mixed).square().flatten(1).sum(1)
+    whole = size.flatten(1).sum(1)
+    repaints = whole > REPAINTED * before.shape[1:].numel()
+    # A grey drawing under a wash of purple is that much less of one; a smile is still a smile.
+    share = torch.where(
+        repaints, share * (1 - 4 * spoilt / whole.clamp_min(1e-6)).clamp(0, 1), share
+    )
+    return final, share, washed & ~repaints
+
+
+REPAINTED = 0.12
+"""Mean squared change of a pixel from which an edit repaints the picture."""
 
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
