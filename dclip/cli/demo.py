@@ -37,7 +37,7 @@ def demo(
         str | None, option("--target", metavar="NAME", help="A preset that the renderer can draw.")
     ] = None,
     faces: Annotated[
-        int | None, option("--faces", metavar="N", help="Faces to draw; half are held out.")
+        int | None, option("--faces", metavar="N", help="Faces to draw; a third is held out.")
     ] = None,
     model: Annotated[str | None, ref("model", "--model", help="Base model.")] = None,
     clip: Annotated[str | None, ref("clip", "--clip", help="CLIP that guides.")] = None,

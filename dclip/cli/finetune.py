@@ -96,6 +96,10 @@ def finetune(
         float | None,
         option("--reach", metavar="X", help="How far the goal lies, in text differences."),
     ] = None,
+    soften: Annotated[
+        float | None,
+        option("--soften", metavar="X", help="Most blur of the CLIP's views; 1: half resolution."),
+    ] = None,
     decay: Annotated[
         float | None, option("--decay", metavar="X", help="Share of the rate left at the end.")
     ] = None,
@@ -139,6 +143,7 @@ def finetune(
         until=until,
         chroma=chroma,
         reach=reach,
+        soften=soften,
         decay=decay,
         precision=precision,
         face=face,

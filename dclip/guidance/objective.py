@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dclip.guidance.clip import Guide
-from dclip.guidance.clip_training import augment
+from dclip.guidance.clip_training import augment, soften
 from dclip.guidance.losses import directional, face_identity, goal, identity_l1
 
 
@@ -45,6 +45,7 @@ class Objective:
         face: a face recognition network, where there is one.
         chroma: factor on the colours that the guides see, 1 as they are, 0 grey.
         reach: the goal's distance, in text differences.
+        soften: most blur of a view, see :func:`dclip.guidance.clip_training.soften`; needs views.
     """
 
     guides: Sequence[Guide]
@@ -54,6 +55,7 @@ class Objective:
     face: Callable[[Tensor], Tensor] | None = None
     chroma: float = 1.0
     reach: float = 1.0
+    soften: float = 0.0
 
     def __call__(
         self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]
@@ -72,6 +74,9 @@ class Objective:
             # Crops alone: a guide that sees changed colours lets the picture's own drift.
             both = augment(both, draw, torch.arange(n).repeat(2), colour=0.0)
             seen, shown = both[:n], both[n:]
+            if self.soften:
+                amount = self.soften * draw(n).to(seen)
+                seen, shown = soften(seen, amount), soften(shown, amount)
         if self.chroma != 1:
             seen, shown = (grey(z) + self.chroma * (z - grey(z)) for z in (seen, shown))
         directions, goals = [], []

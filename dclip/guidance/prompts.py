@@ -20,6 +20,8 @@ class Lambdas:
             lips for a smile; in grey it has to be the mouth.
         reach: how far the goal lies, in text differences. Above 1 where the guide calls an edit
             finished before people do.
+        soften: views are blurred by up to this much (1 is half the resolution), so that speckle
+            is no way to please the guide.
     """
 
     direction: float
@@ -28,12 +30,19 @@ class Lambdas:
     until: float
     chroma: float
     reach: float
+    soften: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
-    "style": Lambdas(direction=0.5, goal=1.0, identity=0.1, until=0.0, chroma=1.0, reach=1.0),
-    "attribute": Lambdas(direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=0.0, reach=2.5),
-    "colour": Lambdas(direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=1.0, reach=1.5),
+    "style": Lambdas(
+        direction=0.5, goal=1.0, identity=0.05, until=0.1, chroma=1.0, reach=1.0, soften=1.0
+    ),
+    "attribute": Lambdas(
+        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=0.0, reach=2.2, soften=0.0
+    ),
+    "colour": Lambdas(
+        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=1.0, reach=1.2, soften=0.0
+    ),
 }
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
 

@@ -24,8 +24,13 @@ Deltas = dict[str, Tensor]
 """Weight differences by parameter name, each shaped like its parameter."""
 
 
+PIXEL_LAYERS = frozenset({"stem", "head", "last"})
+"""Layers of the U-Net at the pixels' own resolution, which adapters leave alone: where they were
+tuned too, a style came with speckle that a CLIP does not see."""
+
+
 class Adapter(nn.Module):
-    """Trainable low-rank differences for every convolution and linear weight of a network.
+    """Trainable low-rank differences for the convolution and linear weights of a network.
 
     A weight (out, in, k, k) gets ``up @ down`` with ``down`` (rank, in * k * k), random at first,
     and ``up`` (out, rank), zero at first, so that training starts at the base.
@@ -47,7 +52,7 @@ class Adapter(nn.Module):
         self.down = nn.ParameterList()
         self.up = nn.ParameterList()
         for name, weight in base.named_parameters():
-            if weight.ndim < 2:
+            if weight.ndim < 2 or PIXEL_LAYERS & set(name.split(".")):
                 continue
             out, width = weight.shape[0], weight[0].numel()
             self.names.append(name)

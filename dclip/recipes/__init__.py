@@ -29,8 +29,8 @@ class Recipe:
         views: augmented views of each picture that the CLIP sees; 0 shows the picture itself.
         rank: rank of the adapter; 0 tunes all weights.
         decay: share of the rate that is left at the end; it falls evenly. 1 keeps it.
-        until, chroma, reach: see :class:`dclip.guidance.prompts.Lambdas`; None takes those of the
-            kind of edit.
+        until, chroma, reach, soften: see :class:`dclip.guidance.prompts.Lambdas`; None takes
+            those of the kind of edit.
     """
 
     loop: Loop
@@ -49,6 +49,7 @@ class Recipe:
     until: float | None = 0.0
     chroma: float | None = 1.0
     reach: float | None = 1.0
+    soften: float | None = 0.0
 
 
 RECIPES: dict[str, Recipe] = {
@@ -65,6 +66,7 @@ RECIPES: dict[str, Recipe] = {
         until=None,
         chroma=None,
         reach=None,
+        soften=None,
     ),
     "one-step": Recipe(
         one_step,

@@ -46,12 +46,12 @@ class DemoConfig:
 
     Attributes:
         target: a preset whose truth the renderer can draw.
-        faces: how many to render; half of them are held out from fine-tuning.
+        faces: how many to render; a third of them is held out from fine-tuning.
         model, clip: what to use instead of the embedded base and CLIP.
     """
 
     target: str = "sketch"
-    faces: int = 32
+    faces: int = 48
     model: str = "embedded"
     clip: str = "embedded"
     seed: int = SEED
@@ -90,7 +90,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
             count=config.faces,
             size=info.image_size,
             seed=config.seed,
-            split="50/50",
+            split="67/33",
             name="demo",
         ),
     )

@@ -55,7 +55,7 @@ class FinetuneConfig:
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
         lr, direction, goal, identity, batch, updates, epochs, steps, views, rank, decay, until,
-            chroma, reach: see :class:`dclip.recipes.Recipe`.
+            chroma, reach, soften: see :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
@@ -83,6 +83,7 @@ class FinetuneConfig:
     until: float | None = None
     chroma: float | None = None
     reach: float | None = None
+    soften: float | None = None
     precision: str = "auto"
     face: str | None = None
     face_weight: float = 1.0
@@ -118,6 +119,8 @@ class FinetuneConfig:
             raise BadInput(f"until is a share of r below 1, not {self.until}")
         if self.chroma is not None and self.chroma < 0:
             raise BadInput(f"chroma must be 0 or more, not {self.chroma}")
+        if self.soften is not None and not 0 <= self.soften <= 2:
+            raise BadInput(f"soften must be 0 to 2, not {self.soften}")
         if self.reach is not None and not self.reach > 0:
             raise BadInput(f"reach must be above 0, not {self.reach}")
         if self.precision not in ("auto", "fp32", "bf16"):
@@ -186,7 +189,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
             "lr", "direction", "goal", "identity", "batch", "steps", "views", "rank", "decay",
-            "until", "chroma", "reach",
+            "until", "chroma", "reach", "soften",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -280,6 +283,7 @@ class _Tuning:
             views=settings["views"],
             chroma=settings["chroma"],
             reach=settings["reach"],
+            soften=settings["soften"],
             face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
