@@ -49,7 +49,6 @@ TARGETS = (
     "blond hair", "black hair", "glasses", "no glasses",
 )  # fmt: skip
 SEED = 77_000  # of the faces to tune on; no shipped model was trained on them
-STEPS = 20
 SHOWN = 8
 PANEL_BYTES = 60_000
 BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
@@ -85,8 +84,8 @@ def latents_for(store: Store, r: int, context: Context) -> Artifact:
         context,
     )
     config = invert.InvertConfig(
-        data=data.id, model="embedded", name=f"quality-{r}", r=r, steps=min(r, STEPS),
-        split="all", count=0,
+        data=data.id, model="embedded", name=f"quality-{r}", r=r, steps=min(r, invert.EDIT_STEPS),
+        refinements=invert.EDIT_REFINEMENTS, split="all", count=0,
     )  # fmt: skip
     return invert.run(config, store, context)
 

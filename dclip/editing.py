@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dclip.context import Reporter, Silent
 from dclip.diffusion import ddim
-from dclip.diffusion.inversion import invert
+from dclip.diffusion.inversion import REFINEMENTS, invert
 from dclip.diffusion.network import EpsModel, predict
 from dclip.errors import BadInput, DclipError
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
@@ -147,6 +147,12 @@ class Plan:
         fine = ddim.grid(self.r, max(self.steps, self.steps_for), self.info.schedule.T)
         return tuple(sorted({*fine, *self.grid}))
 
+    @property
+    def refinements(self) -> int:
+        """Refinements of each inversion step: as in the latents that the parts were tuned on."""
+        known = [part.artifact.config.get("refinements") for part in self.parts]
+        return max((int(n) for n in known if n is not None), default=REFINEMENTS)
+
     def caption(self, strength: float = 1.0, *, always: bool = False) -> str:
         """``sketch``, ``sketch 0.5``, ``sketch 0.8 + smiling −0.5``.
 
@@ -181,6 +187,7 @@ class Plan:
             "r": self.r,
             "steps": self.steps,
             "steps_for": self.steps_for,
+            "refinements": self.refinements,
             "mix": self.mix,
         }
 
@@ -328,7 +335,14 @@ class Editor:
                 on_step()
 
         network = self.weights.network
-        x_r = invert(network, self.schedule, x0, self.plan.inversion_grid, on_step=keep)
+        x_r = invert(
+            network,
+            self.schedule,
+            x0,
+            self.plan.inversion_grid,
+            refinements=self.plan.refinements,
+            on_step=keep,
+        )
         if not bool(torch.isfinite(x_r).all()):
             raise DclipError(
                 f"the inversion to r={self.plan.r} gave values that are not finite",

@@ -22,7 +22,7 @@ from dclip.guidance.prompts import PRESETS
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tiny import TinyConfig
 from dclip.stages import prepare
-from dclip.stages.invert import InvertConfig, run, select
+from dclip.stages.invert import EDIT_REFINEMENTS, InvertConfig, run, select
 from dclip.store import Artifact, Draft, Planned, Store
 
 CPU = Context(device="cpu", workers=1)
@@ -194,8 +194,10 @@ def test_a_preset_says_how_far_to_invert(store: Store) -> None:
     expected = PRESETS["sketch"].r * T // 200
     assert planned.value.plan["config"]["r"] == expected
     assert f"inverting to r={expected}, for sketch" in said.messages
+    assert planned.value.plan["config"]["refinements"] == EDIT_REFINEMENTS < REFINEMENTS
+    plain = replace(config, preset=None, r=expected, refinements=EDIT_REFINEMENTS)
     with pytest.raises(Planned) as other:
-        run(replace(config, preset=None, r=expected), store, replace(CPU, dry_run=True))
+        run(plain, store, replace(CPU, dry_run=True))
     assert other.value.plan["key"] == planned.value.plan["key"]
     with pytest.raises(BadInput, match="its own r"):
         replace(config, r=5)

@@ -59,7 +59,6 @@ RECIPES: dict[str, Recipe] = {
         lr=3e-3,
         batch=8,
         updates=120,
-        steps=10,
         views=1,
         rank=8,
         decay=0.1,

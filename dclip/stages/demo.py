@@ -33,7 +33,6 @@ from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
 from dclip.store import Artifact, Draft, Planned, Store, slug
 
-STEPS = 20
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 PANEL_ROWS = 8
 STRIP_ROWS = 4
@@ -103,7 +102,8 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
             model=model.id if config.model != "embedded" else "embedded",
             name="demo",
             r=r,
-            steps=min(r, STEPS),
+            steps=min(r, invert.EDIT_STEPS),
+            refinements=invert.EDIT_REFINEMENTS,
             split="all",
             count=0,
         ),

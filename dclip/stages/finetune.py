@@ -221,6 +221,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "clip": clip.id if clip else fingerprint(where),
         "r": r,
         "steps_for": steps_for,
+        "refinements": int(latents.config.get("refinements") or 0),
         # The tuned model knows the states of its own grid; on a finer one it would edit more often.
         "steps_gen": own["steps"],
         "until": until,

@@ -31,6 +31,10 @@ from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Journal, Store
 
+EDIT_STEPS, EDIT_REFINEMENTS = 10, 1
+"""How latents for an edit are made. An exact inversion over few steps hides in the latent whatever
+the network cannot draw, as fine noise that comes out again once the edit has changed what was under
+it; a decode that replays its offsets does not need it."""
 NOT_SETTINGS = ("data", "model", "name", "preset", "seed")
 BOTH = "train+val"
 SPLITS = (BOTH, "train", "val", "test", "all")
@@ -48,7 +52,8 @@ class InvertConfig:
         model: model artifact; None takes the newest, else the embedded one.
         name: name of the latents; None takes the data's name.
         r: the noise label to invert to, in 1..T; None takes the preset's, else 50.
-        preset: an edit that the latents are for, see :data:`dclip.guidance.prompts.PRESETS`.
+        preset: an edit that the latents are for, see :data:`dclip.guidance.prompts.PRESETS`; its
+            r, and :data:`EDIT_STEPS` with :data:`EDIT_REFINEMENTS` where nothing else is asked for.
         steps: steps of the inversion, and of the decode that measures it; None takes 40, or r
             where that is less.
         method: ``"fixed-point"``, ``"ddim"``, or for comparison ``"simplified"``; see
@@ -117,14 +122,18 @@ def resolve(config: InvertConfig, available: int, T: int) -> InvertConfig:
         config,
         r=r,
         preset=None,
-        steps=min(r, STEPS) if config.steps is None else config.steps,
+        steps=min(r, EDIT_STEPS if config.preset else STEPS)
+        if config.steps is None
+        else config.steps,
         count=min(config.count or available, available),
     )
     if config.method != "fixed-point":
         return filled
     return replace(
         filled,
-        refinements=REFINEMENTS if config.refinements is None else config.refinements,
+        refinements=(EDIT_REFINEMENTS if config.preset else REFINEMENTS)
+        if config.refinements is None
+        else config.refinements,
         tolerance=TOLERANCE if config.tolerance is None else float(config.tolerance),
     )
 
