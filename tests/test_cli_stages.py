@@ -303,7 +303,7 @@ def test_a_planned_demo_is_all_of_its_stages_and_writes_nothing(
     # What is made already is known to the id, and what follows from it can be planned for real.
     data = plans[0]["config"]
     words_of = ["--count", "8", "--size", str(data["size"]), "--seed", str(plans[0]["seed"])]
-    made = ["prepare", "faces", *words_of, "--split", "50/50", "--name", "demo", "-q"]
+    made = ["prepare", "faces", *words_of, "--split", "67/33", "--name", "demo", "-q"]
     assert main([*made, "--store", str(store)]) == 0
     made_id = capsys.readouterr().out.strip()
     assert plans[0]["key"] == (again := planned())[0]["key"]
