@@ -99,15 +99,17 @@ class Loop:
             loss: what they are the gradients of.
 
         Raises:
-            DclipError: it is not finite; nothing was changed.
+            DclipError: it or a gradient is not finite; nothing was changed.
         """
-        if not math.isfinite(loss):
-            raise DclipError(
-                f"the loss became {loss} at update {self.step + 1}",
-                f"train again with a lower rate, e.g. --lr {self.optimizer.defaults['lr'] / 4:g}",
-            )
         parameters = chain.from_iterable(m.parameters() for m in self.modules.values())
-        nn.utils.clip_grad_norm_(list(parameters), self.limit)
+        norm = float(nn.utils.clip_grad_norm_(list(parameters), self.limit))
+        for what, value in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(value):
+                raise DclipError(
+                    f"the {what} became {value} at update {self.step + 1}",
+                    "train again with a lower rate, e.g. --lr"
+                    f" {self.optimizer.defaults['lr'] / 4:g}, or with --precision fp32",
+                )
         self.optimizer.step()
         if self.ema is not None:
             (model,) = self.modules.values()
