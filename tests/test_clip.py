@@ -20,10 +20,11 @@ from small_guide import CONFIG, write_clip
 from torch import Tensor
 
 from dclip.data.dataset import DataSet
+from dclip.device import autocast
 from dclip.errors import BadInput, CorruptArtifact, DclipError
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts
-from dclip.guidance.clip import Guide, load_guide, new_model, save_guide
+from dclip.guidance.clip import LEAST_SIZE, Guide, load_guide, new_model, save_guide
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +145,20 @@ def test_a_new_model_is_one_that_open_clip_can_load(name: str, tmp_path: Path) -
     assert any(p.requires_grad for p in made.model.parameters())
 
 
-@pytest.mark.parametrize(("name", "least"), [("small", 16), ("small-convnext", 32)])
-def test_a_new_model_trains_on_the_smallest_pictures_that_it_takes(name: str, least: int) -> None:
-    made = new_model(name, least)
+@pytest.mark.parametrize("name", ["small", "small-convnext"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_new_model_trains_on_the_smallest_pictures_that_it_takes(
+    name: str, precision: str
+) -> None:
+    made = new_model(name, LEAST_SIZE)
     made.model.train()
-    made.embed_image(torch.zeros(2, 3, least, least)).sum().backward()
-    if least > 16:  # less is not prepared
-        with pytest.raises(BadInput, match=f"{least} pixels or more, not {least - 1}"):
-            new_model(name, least - 1)
+    for _ in range(5):
+        with autocast(torch.device("cpu"), precision):
+            made.embed_image(torch.randn(4, 3, LEAST_SIZE, LEAST_SIZE)).sum().backward()
+    gradients = [p.grad for p in made.model.visual.parameters()]  # type: ignore[union-attr]
+    assert all(bool(g is not None and g.isfinite().all() and g.norm() < 1e6) for g in gradients)
+    with pytest.raises(BadInput, match="32 pixels or more, not 31"):
+        new_model(name, LEAST_SIZE - 1)
 
 
 # --- prompts

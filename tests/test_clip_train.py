@@ -29,8 +29,8 @@ CPU = Context(device="cpu", workers=1)
 
 def make_store(root: Path) -> Store:
     store = Store(root)
-    for name, style in (("plain", "all"), ("pairs", "pairs")):
-        settings = prepare.PrepareConfig("faces", count=48, size=16, style=style, name=name)
+    for name, style, size in (("plain", "all", 32), ("pairs", "pairs", 16)):
+        settings = prepare.PrepareConfig("faces", count=48, size=size, style=style, name=name)
         prepare.run(settings, store, CPU)
     return store
 
@@ -135,7 +135,7 @@ def test_data_without_pairs_and_a_fresh_network(store: Store) -> None:
     made = run(ClipTrainConfig(data="plain", images=8, batch=4, clean=0.0, ramp=0.0), store, CPU)
     assert made.name == "plain" and "pair_cosine" not in made.metrics
     assert all(1.0 <= row["radius"] <= 4.0 for row in stats(made))
-    assert load_guide(str(made.path)).size == (16, 16)
+    assert load_guide(str(made.path)).size == (32, 32)
 
 
 def test_it_goes_on_from_an_artifact_and_knows_it_by_content(
@@ -162,11 +162,12 @@ def test_data_without_captions_is_refused(tmp_path: Path) -> None:
 
 def test_pictures_too_small_and_models_unknown_are_refused_at_once(store: Store) -> None:
     before = sorted(store.root.rglob("*"))
-    config = ClipTrainConfig(data="pairs", model="small-convnext", images=8, batch=8)
+    config = ClipTrainConfig(data="pairs", images=8, batch=8)
     for context in (CPU, replace(CPU, dry_run=True)):
-        with pytest.raises(BadInput, match="32 pixels or more, not 16") as caught:
-            run(config, store, context)
-        assert "--size 32" in caught.value.fix
+        for model in ("small", "small-convnext"):
+            with pytest.raises(BadInput, match="32 pixels or more, not 16") as caught:
+                run(replace(config, model=model), store, context)
+            assert "--size 32" in caught.value.fix
         with pytest.raises(BadInput, match="smal-convnext"):
             run(replace(config, model="smal-convnext"), store, context)
     assert sorted(store.root.rglob("*")) == before
@@ -174,7 +175,7 @@ def test_pictures_too_small_and_models_unknown_are_refused_at_once(store: Store)
 
 def test_one_picture_is_nothing_to_compare(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    prepare.run(prepare.PrepareConfig("faces", count=2, size=16, split="50/50"), store, CPU)
+    prepare.run(prepare.PrepareConfig("faces", count=2, size=32, split="50/50"), store, CPU)
     with pytest.raises(BadInput, match="fewer than two training images"):
         run(ClipTrainConfig(images=8, batch=8), store, CPU)
 

@@ -279,9 +279,11 @@ MODELS: dict[str, dict[str, Any]] = {
 """Image towers for a CLIP trained from nothing on a CPU; ``small-convnext`` shares no design with
 ``small``, so that one can judge what the other guided."""
 
-LEAST_SIZE = {"small-convnext": 32}
-"""Side of the smallest pictures that a tower of :data:`MODELS` can halve as often as it does; what
-is not named here takes any."""
+LEAST_SIZE = 32
+"""Side of the smallest pictures that a tower of :data:`MODELS` can halve as often as it does.
+
+``small-convnext`` runs out of pixels below. ``small`` would stride over a single pixel, where
+oneDNN's bf16 gradient of the weights has entries never written to (torch 2.15 on a CPU)."""
 
 _SMALL_TEXT = {
     "context_length": 32, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 3,
@@ -299,11 +301,10 @@ def check_model(name: str, image_size: int) -> None:
     if name not in MODELS and name not in open_clip.list_models():
         near = difflib.get_close_matches(name, [*MODELS, *open_clip.list_models()], 3)
         raise BadInput(f"unknown CLIP model {name!r}", f"use e.g. {', '.join(near or MODELS)}")
-    least = LEAST_SIZE.get(name, 1)
-    if image_size < least:
+    if name in MODELS and image_size < LEAST_SIZE:
         raise BadInput(
-            f"{name} needs pictures of {least} pixels or more, not {image_size}",
-            f"`dclip prepare ... --size {least}` or more, or --model small",
+            f"{name} needs pictures of {LEAST_SIZE} pixels or more, not {image_size}",
+            f"`dclip prepare ... --size {LEAST_SIZE}` or more",
         )
 
 
