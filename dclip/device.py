@@ -39,6 +39,24 @@ def bf16_is_faster(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def check_precision(precision: str) -> None:
+    """Refuse what is neither ``"fp32"``, ``"bf16"`` nor ``"auto"``, with a BadInput."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise BadInput(f"precision {precision!r} is unknown", "use auto, fp32 or bf16")
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``"fp32"`` or ``"bf16"``: ``"auto"`` is the one that trains faster on the device."""
+    if precision == "auto":
+        return "bf16" if bf16_is_faster(device) else "fp32"
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Where networks compute in ``"bf16"``; nothing changes within it for ``"fp32"``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
     """The layout in which the U-Net's convolutions run fastest.
 

@@ -20,6 +20,20 @@ from dclip.store import Draft
 CHECKPOINT_SECONDS = 60.0
 
 
+def warm_cosine(lr: float, step: int, updates: int, warmup: int, floor: float) -> float:
+    """The rate of an update: up to ``lr`` over the warm-up, down a cosine to ``floor`` times it."""
+    fallen = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * step / updates))
+    return lr * min(1.0, (step + 1) / warmup) * fallen
+
+
+def decay_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: gains and biases shall not decay."""
+    return [
+        {"params": [p for p in network.parameters() if p.ndim > 1]},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
 class Loop:
     """Updates up to a number of them, from where an interrupted run of the same work got to.
 
@@ -36,6 +50,7 @@ class Loop:
         limit: largest gradient norm of an update.
         ema: an average that follows the only module.
         counters: what the state has beside the step, JSON-able, with the values of the start.
+        log_every: of so many updates one is logged, and the last.
 
     Attributes:
         counters: as last saved or as given; the caller's to change.
@@ -53,7 +68,9 @@ class Loop:
         limit: float,
         ema: EMA | None = None,
         counters: Mapping[str, Any] | None = None,
+        log_every: int = 1,
     ) -> None:
+        self.log_every = log_every
         self.updates, self.images, self.limit = updates, images, limit
         self.modules, self.optimizer, self.ema = modules, optimizer, ema
         self.checkpoint = draft.scratch / "state.safetensors"
@@ -120,5 +137,6 @@ class Loop:
         """Log the figures of the update just made, and show some of them beside the progress."""
         now = time.monotonic()
         seconds, self._last = round(now - self._last, 4), now
-        self.stats.add(step=self.step, images=self.step * self.images, **row, seconds=seconds)
+        if self.step % self.log_every == 0 or self.done:
+            self.stats.add(step=self.step, images=self.step * self.images, **row, seconds=seconds)
         self._task.advance(self.images, **{name: row[name] for name in show})

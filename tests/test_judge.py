@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_guide import Stop
 
+from dclip import training
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.dataset import DataSet
@@ -68,7 +69,7 @@ def test_killed_anywhere_it_ends_as_if_it_never_was(
 ) -> None:
     store, began = make_store(tmp_path / "other"), []
     for after, seconds in ((3, 0.0), (2, 1e9)):
-        monkeypatch.setattr(judge_train, "CHECKPOINT_SECONDS", seconds)
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", seconds)
         with pytest.raises(KeyboardInterrupt):
             run(SMALL, store, replace(CPU, report=(stop := Stop(after))))
         began += stop.began

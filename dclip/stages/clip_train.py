@@ -17,7 +17,7 @@ from torch import Tensor
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import bf16_is_faster, pick
+from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
@@ -26,7 +26,7 @@ from dclip.guidance.clip import check_model, fingerprint, load_guide, new_model,
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop
+from dclip.training import Loop, decay_groups, warm_cosine
 
 MAX_LOGIT_SCALE = math.log(50.0)
 
@@ -73,8 +73,7 @@ class ClipTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise BadInput(f"precision {self.precision!r} is unknown", "use auto, fp32 or bf16")
+        check_precision(self.precision)
         if self.batch < 2 or self.images < self.batch:
             raise BadInput(
                 "clip train needs a batch of at least 2 and at least one batch of images"
@@ -122,8 +121,7 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
     if init is not None:
         init, artifact = find_clip(init, store, context.report)
         inputs |= {"init": artifact} if artifact else {}
-    if config.precision == "auto":
-        config = replace(config, precision="bf16" if bf16_is_faster(device) else "fp32")
+    config = replace(config, precision=resolve_precision(config.precision, device))
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
     return store.build(
         stage="clip-train",
@@ -177,12 +175,8 @@ class _Training:
         self.per_update: int = max(1, config.batch // self.units.shape[1])
         self.per_epoch = max(1, len(self.units) // self.per_update)
         self.updates: int = max(1, config.images // (self.per_update * self.units.shape[1]))
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.ndim > 1]},
-            {"params": [p for p in self.model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         self.optimizer = torch.optim.AdamW(
-            groups,
+            decay_groups(self.model),
             lr=config.lr,
             betas=(0.9, 0.98),
             weight_decay=config.weight_decay,
@@ -224,8 +218,7 @@ class _Training:
 
     def _rate(self, step: int) -> float:
         warmup = max(1, min(500, self.updates // 20))
-        fallen = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.updates))
-        return self.config.lr * min(1.0, (step + 1) / warmup) * fallen
+        return warm_cosine(self.config.lr, step, self.updates, warmup, floor=0.02)
 
     def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor, Tensor]:
         epoch, at = divmod(step, self.per_epoch)
@@ -274,9 +267,7 @@ class _Training:
         strength = self._strength(step)
         radius = torch.zeros(())
         weights = ct.Weights()
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
+        with autocast(self.device, self.config.precision):
             text = self._text(index, choice)
             scale = self.model.logit_scale.exp()  # type: ignore[operator]
             pixels = batch.pixels

@@ -17,7 +17,7 @@ from dclip import guiding
 from dclip.context import Context
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import bf16_is_faster, pick
+from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.diffusion import ddim
 from dclip.editing import knows_drawn_faces
 from dclip.errors import BadInput
@@ -123,8 +123,7 @@ class FinetuneConfig:
             raise BadInput(f"soften must be 0 to 2, not {self.soften}")
         if self.reach is not None and not self.reach > 0:
             raise BadInput(f"reach must be above 0, not {self.reach}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise BadInput(f"precision {self.precision!r} is unknown", "use auto, fp32 or bf16")
+        check_precision(self.precision)
         if self.epochs is not None and self.updates is not None:
             raise BadInput("epochs and updates both say how long to train", "give one of them")
 
@@ -208,9 +207,6 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         updates = config.updates or chosen.updates or 1
     else:
         updates = (config.epochs or chosen.epochs) * rounds * per_round
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if bf16_is_faster(device) else "fp32"
     settings = {
         **own,
         "updates": updates,
@@ -225,7 +221,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         # The tuned model knows the states of its own grid; on a finer one it would edit more often.
         "steps_gen": own["steps"],
         "until": until,
-        "precision": precision,
+        "precision": resolve_precision(config.precision, device),
         "face": fingerprint(config.face) if config.face else None,
         "face_weight": config.face_weight if config.face else 0.0,
     }
@@ -323,9 +319,7 @@ class _Tuning:
         return out
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bf16"
-        )
+        return autocast(self.device, self.settings["precision"])
 
     def _objective(
         self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,21 +10,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import bf16_is_faster, pick
-from dclip.errors import BadInput, DclipError
+from dclip.device import autocast, check_precision, pick, resolve_precision
+from dclip.errors import BadInput
 from dclip.evaluation import judge_training as jt
 from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, load_judge, save_judge
 from dclip.figures.curves import save_curves
-from dclip.models.state import StatsLog, load_state, save_state
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
+from dclip.training import Loop, decay_groups, warm_cosine
 
-CHECKPOINT_SECONDS = 60.0
 LOG_EVERY = 40  # updates: the log ships with the embedded judge
 SCORED = 4000  # held-out pictures
 
@@ -59,8 +56,7 @@ class JudgeTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16", "auto"):
-            raise BadInput(f"unknown precision {self.precision!r}", "use fp32, bf16 or auto")
+        check_precision(self.precision)
         if self.batch < 2 or self.images < self.batch:
             raise BadInput(f"{self.images} images in batches of {self.batch}", "use --batch 64")
         if not 0 < self.lr < 1:
@@ -80,8 +76,7 @@ def run(config: JudgeTrainConfig, store: Store, context: Context = Context()) ->
     sources = [store.resolve(ref, "data", context.report) for ref in refs]
     data = _Labelled(sources)
     device = pick(context.device)
-    if config.precision == "auto":
-        config = replace(config, precision="bf16" if bf16_is_faster(device) else "fp32")
+    config = replace(config, precision=resolve_precision(config.precision, device))
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name")}
     roles = ["data", *(f"data{n}" for n in range(2, len(sources) + 1))]
     return store.build(
@@ -174,37 +169,24 @@ class _Training:
         self.train, self.val = data.split("train"), data.split("val")
         self.batch = config.batch - config.batch % 2
         self.updates = max(1, config.images // self.batch)
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in network.parameters() if p.ndim > 1]},
-            {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            decay_groups(network), lr=config.lr, weight_decay=config.weight_decay
+        )
         self._epoch, self._units = -1, np.empty((0, 2), np.int64)
 
     def run(self) -> dict[str, Any]:
-        checkpoint = self.draft.scratch / "state.safetensors"
-        found = load_state(checkpoint, modules={"model": self.network}, optimizer=self.optimizer)
-        step = int(found[0]["step"]) if found else 0
-        stats = StatsLog(self.draft.path / "logs" / "stats.jsonl", step)
-        saved = time.monotonic()
-        with self.context.report.task(
-            "training the judge", self.updates * self.batch, done=step * self.batch
-        ) as task:
-            while step < self.updates:
-                row = self._update(step)
-                step += 1
-                if step % LOG_EVERY == 0 or step == self.updates:
-                    stats.add(step=step, images=step * self.batch, **row)
-                task.advance(self.batch, loss=row["loss"])
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or step == self.updates:
-                    save_state(
-                        checkpoint,
-                        {"step": step},
-                        modules={"model": self.network},
-                        optimizer=self.optimizer,
-                    )
-                    saved = time.monotonic()
-        curves = {k: stats.curve(k) for k in ("attributes", "style")}
+        loop = Loop(
+            self.draft,
+            updates=self.updates,
+            images=self.batch,
+            modules={"model": self.network},
+            optimizer=self.optimizer,
+            limit=self.config.clip,
+            log_every=LOG_EVERY,
+        )
+        for step in loop.rounds(self.context.report, "training the judge"):
+            loop.add(self._update(loop, step))
+        curves = {k: loop.stats.curve(k) for k in ("attributes", "style")}
         save_curves(self.draft.path / "loss.png", curves, title="judge", log=True)
         save_judge(self.draft.path, self.network)
         return {
@@ -216,8 +198,7 @@ class _Training:
 
     def _rate(self, step: int) -> float:
         warmup = max(1, min(200, self.updates // 20))
-        fallen = 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * step / self.updates))
-        return self.config.lr * min(1.0, (step + 1) / warmup) * fallen
+        return warm_cosine(self.config.lr, step, self.updates, warmup, floor=0.005)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures, attribute labels (B, A) with 0 for unknown, style labels (B,) with -1."""
@@ -268,13 +249,11 @@ class _Training:
         stranger = (np.arange(len(index)) + 2) % len(index)
         return torch.from_numpy(np.where(alike, stranger, mate)).to(self.device)
 
-    def _update(self, step: int) -> dict[str, float]:
+    def _update(self, loop: Loop, step: int) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         x, labels, style = self._batch(step)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
+        with autocast(self.device, self.config.precision):
             logits = self.network(x)
         logits = logits.float()
         count = labels.shape[1]
@@ -287,15 +266,9 @@ class _Training:
             parts["style"] = F.cross_entropy(logits[:, count:], style, ignore_index=-1)
         loss = torch.stack(list(parts.values())).sum()
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DclipError(
-                f"the loss became {value} at update {step + 1}",
-                f"train again with a lower rate, e.g. --lr {self.config.lr / 4:g}",
-            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
-        self.optimizer.step()
+        loop.update(value)
         return {"loss": value, **{k: float(v.detach()) for k, v in parts.items()}}
 
     def _scores(self) -> dict[str, Any]:

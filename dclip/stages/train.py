@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import bf16_is_faster, memory_format, pick
+from dclip.device import autocast, check_precision, memory_format, pick, resolve_precision
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
@@ -26,7 +26,7 @@ from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop
+from dclip.training import Loop, warm_cosine
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
@@ -83,12 +83,12 @@ class TrainConfig:
             ("size", tuple(SIZES)),
             ("schedule", ("linear-rescaled", "linear", "cosine")),
             ("decay", ("cosine", "constant")),
-            ("precision", ("auto", "fp32", "bf16")),
             ("storage", ("fp32", "fp16")),
         ):
             value = getattr(self, field)
             if value not in allowed:
                 raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
+        check_precision(self.precision)
         for field in ("batch", "accumulate", "T"):
             if getattr(self, field) < 1:
                 raise BadInput(f"{field} must be at least 1, not {getattr(self, field)}")
@@ -109,9 +109,7 @@ def resolve(config: TrainConfig, images: int, device: torch.device) -> TrainConf
         images=config.images or max(1, math.ceil(config.epochs * images)),
         epochs=1.0 if config.images else config.epochs,
         lr=config.lr or (2e-4 if config.network == "tiny" else 5e-4),
-        precision=("bf16" if bf16_is_faster(device) else "fp32")
-        if config.precision == "auto"
-        else config.precision,
+        precision=resolve_precision(config.precision, device),
     )
 
 
@@ -232,10 +230,8 @@ class _Training:
     def _rate(self, step: int) -> float:
         """Warm-up over the first hundredth (at most 500 updates), then the decay."""
         warmup = min(500, max(1, self.updates // 100))
-        rate = self.lr * min(1.0, (step + 1) / warmup)
-        if self.config.decay == "cosine":
-            rate *= 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / self.updates))
-        return rate
+        floor = 0.05 if self.config.decay == "cosine" else 1.0
+        return warm_cosine(self.lr, step, self.updates, warmup, floor)
 
     def _batches(self, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch."""
@@ -265,9 +261,7 @@ class _Training:
         return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], shape)
 
     def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"
-        ):
+        with autocast(self.device, self.config.precision):
             losses = ddpm.loss(
                 model,
                 self.info.schedule,
