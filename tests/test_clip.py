@@ -397,6 +397,19 @@ def test_a_pair_is_to_move_as_its_prompts_do() -> None:
     assert loss(there, [1, 1]) == 0 == loss(there, [-1, 1])  # nothing changed, or nobody knows
 
 
+def test_a_drawing_in_the_colours_of_the_photo_is_less_of_a_drawing() -> None:
+    before = torch.tensor([0.4, -0.3, -0.1]).view(1, 3, 1, 1).expand(3, 3, 16, 16)
+    after = torch.full_like(before, 0.55)
+    mixing = torch.rand(3, ct.MIXING, generator=torch.Generator().manual_seed(0))
+    mixing[:, 2] = mixing[:, 18] = 0.0  # everywhere alike, no wash
+    mixing[:, :2] = (torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]) + 0.4) / 2.0
+    _, share, washed = ct.mixtures(before, after, mixing)
+    # Two parts of which each is half of the distance: one done leaves the square root of a half.
+    assert torch.allclose(share, torch.tensor([1.0, 1 - 0.5**0.5, 1 - 0.5**0.5]), atol=0.02)
+    mixing[:, 18] = 0.9
+    assert (ct.mixtures(before, after, mixing)[1][0] < 0.9).all() and not washed.any()
+
+
 def test_a_mixture_is_asked_for_its_own_share_of_the_way() -> None:
     before, after = 0.5 * ours(pictures(6, 16, 16)), 0.5 * ours(pictures(6, 16, 16, seed=1))
     mixing = torch.rand(6, ct.MIXING, generator=torch.Generator().manual_seed(0))

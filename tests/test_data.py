@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dclip.data.arrays import ShardWriter
 from dclip.data.celeba import download, open_celeba
+from dclip.data.celeba_captions import caption
 from dclip.data.dataset import DataSet, LatentSet, open_samples
 from dclip.data.folder import open_folder
 from dclip.data.source import fingerprint
@@ -259,12 +261,24 @@ def test_every_layout_gives_the_same_celeba(tmp_path: Path, layout: Callable[[Pa
     assert found.columns["identity"] == ["1001", "1004", "1010", "1011", "1039", "1040"]
     assert found.columns["partition"] == ["val", "val", "val", "test", "train", "val"]
     assert found.columns["Male"] == ["-1", "1", "1", "-1", "-1", "1"]
-    assert set(found.columns) == {"identity", "partition", *ATTRIBUTES}
+    assert set(found.columns) == {"identity", "partition", "caption", *ATTRIBUTES}
     assert not found.notes
     reference = open_celeba(zipped(tmp_path / "reference"))
     assert fingerprint(found.items, found.columns) == fingerprint(
         reference.items, reference.columns
     )
+
+
+def test_captions_of_celeba_say_what_is_true_and_differ() -> None:
+    person = {"Male": "1", "Smiling": "-1", "Young": "-1", "Eyeglasses": "1", "No_Beard": "1"}
+    person |= {"Gray_Hair": "1", "Wavy_Hair": "1", "Bald": "-1", "Wearing_Hat": "-1"}
+    texts = [caption(person, f"{n:06d}") for n in range(200)]
+    assert texts == [caption(person, f"{n:06d}") for n in range(200)]
+    words = {word for text in texts for word in re.findall(r"[a-z]+", text)}
+    assert {"man", "serious", "old", "glasses", "gray", "wavy", "hair", "person"} <= words
+    assert not words & {"woman", "smiling", "happy", "young", "beard", "hat", "bald", "blond"}
+    assert len(set(texts)) > 60 and not any(re.search(r"\ba [aeiou]", text) for text in texts)
+    assert caption({}, "000001") == "" == caption(dict.fromkeys(person, ""), "000001")
 
 
 def test_fingerprint_sees_pictures_lists_and_names(tmp_path: Path) -> None:

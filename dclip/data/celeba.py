@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dclip.context import Reporter, Silent
+from dclip.data.celeba_captions import caption
 from dclip.data.source import Item, file_mark, mark_files, read_file
 from dclip.errors import BadInput
 
@@ -41,8 +42,8 @@ class CelebA:
 
     Columns: the 40 attributes as "1"/"-1" (``list_attr_celeba``), ``partition`` as train, val or
     test (``list_eval_partition``), ``identity`` (``identity_CelebA``); each where the list is
-    there, empty where it has no row for the picture. Lists may have more rows than there are
-    pictures.
+    there, empty where it has no row for the picture. ``caption`` is English made of the attributes.
+    Lists may have more rows than there are pictures.
     """
 
     place: Path
@@ -249,6 +250,12 @@ def _with_lists(
             raise BadInput(f"{path} is not a text file", _GET_IT) from None
         except OSError as error:
             raise BadInput(f"{path} cannot be read: {error.strerror or error}") from None
+    attributes = [name for name in columns if name not in ("identity", "partition")]
+    if attributes:
+        columns["caption"] = [
+            caption({name: columns[name][row] for name in attributes}, item.id)
+            for row, item in enumerate(items)
+        ]
     if missing:
         notes.append(f"no {', '.join(missing)} beside the pictures: prepared without")
     return CelebA(place, tuple(items), columns, tuple(notes), reader)

@@ -146,14 +146,29 @@ def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Ten
     washed = strength[:, 0] >= 0.5
     amount = torch.where(washed, 2.4 * (strength[:, 0] - 0.5), 0).view(-1, 1, 1, 1)
     final = (mixed + amount * wash).clamp(-1, 1)
-    spoilt = (final - mixed).square().flatten(1).sum(1)
-    whole = size.flatten(1).sum(1)
-    repaints = whole > REPAINTED * before.shape[1:].numel()
-    # A grey drawing under a wash of purple is that much less of one; a smile is still a smile.
-    share = torch.where(
-        repaints, share * (1 - 4 * spoilt / whole.clamp_min(1e-6)).clamp(0, 1), share
-    )
+    repaints = size.flatten(1).sum(1) > REPAINTED * before[0].numel()
+    # A drawing in the photo's colours, or under a wash of purple, is that much less of a drawing; a
+    # smile under it is still a smile.
+    share = torch.where(repaints, _covered(before, final, after), share)
     return final, share, washed & ~repaints
+
+
+def _covered(before: Tensor, x: Tensor, after: Tensor) -> Tensor:
+    """How much of the distance from ``before`` to ``after`` (P, 3, H, W) ``x`` has covered, (P,).
+
+    Brightness and colour count alike, whatever their energies: of what a pencil sketch changes, a
+    few per cent are colour, and a CLIP that weighs pixels lets colour pass in a drawing.
+    """
+
+    def parts(change: Tensor) -> tuple[Tensor, Tensor]:
+        grey = change.mean(1, keepdim=True).expand_as(change)
+        return grey.square().flatten(1).sum(1), (change - grey).square().flatten(1).sum(1)
+
+    (grey, colour), (grey_left, colour_left) = parts(after - before), parts(after - x)
+    grey = grey.clamp_min(1e-6)
+    unit = colour.maximum(0.1 * grey)  # grey photos have no colour to lose
+    left = (grey_left / grey + colour_left / unit) / (1 + colour / unit)
+    return (1 - left.sqrt()).clamp(0, 1)
 
 
 REPAINTED = 0.12
