@@ -386,7 +386,9 @@ def test_a_pair_is_to_move_as_its_prompts_do() -> None:
 
     def loss(image: Tensor, labels: list[int]) -> float:
         pairs = torch.tensor([[0, 1]])
-        batch = ct.Batch(image, torch.eye(2) > 0, (torch.tensor(labels),), pairs, torch.empty(0))
+        batch = ct.Batch(
+            image, torch.eye(2) > 0, (torch.tensor(labels),), pairs, *2 * [torch.empty(0)]
+        )
         return float(ct.pair_loss(image, batch, [side]))
 
     there = torch.stack([start, start + move])
@@ -401,26 +403,35 @@ def test_a_drawing_in_the_colours_of_the_photo_is_less_of_a_drawing() -> None:
     before = torch.tensor([0.4, -0.3, -0.1]).view(1, 3, 1, 1).expand(3, 3, 16, 16)
     after = torch.full_like(before, 0.55)
     mixing = torch.rand(3, ct.MIXING, generator=torch.Generator().manual_seed(0))
+    grain = 2 * torch.rand(before.shape, generator=torch.Generator().manual_seed(1)) - 1
     mixing[:, 2] = mixing[:, 18] = 0.0  # everywhere alike, no wash
-    mixing[:, :2] = (torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]) + 0.4) / 2.0
-    _, share, washed = ct.mixtures(before, after, mixing)
+    shares = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    mixing[:, :2] = (shares + 0.4) / torch.tensor([2.0, 2.8])
+    _, share, washed = ct.mixtures(before, after, mixing, grain)
     # Two parts of which each is half of the distance: one done leaves the square root of a half.
     assert torch.allclose(share, torch.tensor([1.0, 1 - 0.5**0.5, 1 - 0.5**0.5]), atol=0.02)
     mixing[:, 18] = 0.9
-    assert (ct.mixtures(before, after, mixing)[1][0] < 0.9).all() and not washed.any()
+    for kind in (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999):  # a wash, then all sorts of grain
+        mixing[:, 19] = kind
+        _, share, washed = ct.mixtures(before, after, mixing, grain)
+        assert share[0] < 0.9 and not washed.any()
 
 
 def test_a_mixture_is_asked_for_its_own_share_of_the_way() -> None:
     before, after = 0.5 * ours(pictures(6, 16, 16)), 0.5 * ours(pictures(6, 16, 16, seed=1))
     mixing = torch.rand(6, ct.MIXING, generator=torch.Generator().manual_seed(0))
+    grain = torch.zeros_like(before)
     mixing[:, 2] = 0.0  # everywhere alike
     mixing[:, 18] = 0.0  # no wash of colour
-    mixing[:, :2] = (torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])[:, None] + 0.4) / 2.0
-    mixed, share, washed = ct.mixtures(before, after, mixing)
+    both = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])[:, None]
+    mixing[:, :2] = (both + 0.4) / torch.tensor([2.0, 2.8])
+    mixed, share, washed = ct.mixtures(before, after, mixing, grain)
     wanted = torch.tensor([0.0, 0.5, 1.0, 0.25, 0.0, 1.0])
     assert torch.allclose(share, wanted, atol=1e-4) and not washed.any()
-    mixing[:, :2] = (1.5 + 0.4) / 2.0  # past the end, which is no better than short of it
-    assert (ct.mixtures(before, after, mixing)[1] < 0.99).all()
+    mixing[:, :2] = (1.5 + 0.4) / torch.tensor(
+        [2.0, 2.8]
+    )  # past the end, which is no better than short of it
+    assert (ct.mixtures(before, after, mixing, grain)[1] < 0.99).all()
     way = before + wanted.view(-1, 1, 1, 1) * (after - before)
     assert torch.allclose(mixed, way, atol=1e-5)
     image = embeddings(4, 3)

@@ -19,7 +19,7 @@ from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput, DclipError
 from dclip.guidance.clip import load_guide
-from dclip.guidance.clip_training import Batch, radii, soften
+from dclip.guidance.clip_training import MIXING, Batch, radii, soften
 from dclip.stages import clip_train, prepare
 from dclip.stages.clip_train import ClipTrainConfig, run
 from dclip.store import Artifact, Store
@@ -94,7 +94,8 @@ def test_no_attack_goes_further_than_a_share_of_the_pair() -> None:
         torch.eye(5, dtype=torch.bool),
         (),
         torch.tensor([[0, 1], [2, 3]]),
-        torch.empty(2, 67),
+        torch.empty(2, MIXING),
+        torch.empty(2, 3, 4, 4),
     )
     assert torch.allclose(
         radii(batch, 1.0, 0.3), torch.tensor([1.0, 1.0, 0.003 * 48**0.5, 0.003 * 48**0.5, 1.0])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_guide import Stop, write_clip
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from dclip import training
 from dclip.context import Context, Silent
 from dclip.data import faces
+from dclip.data.dataset import LatentSet
+from dclip.data.images import to_float
 from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
@@ -128,6 +131,25 @@ def test_it_moves_pictures_where_the_text_points(store: Store, small: FinetuneCo
     assert rows[-1]["direction"] < rows[0]["direction"] - 0.2
     scores = artifact.metrics["scores"]
     assert scores[-1]["s_dir"] > scores[0]["s_dir"] + 0.2
+
+
+def test_an_attribute_is_to_go_as_far_as_the_photos_lie_apart(
+    store: Store, small: FinetuneConfig, clip: Path
+) -> None:
+    """A style goes as far as its words, and so does what few photos cannot say."""
+    guide, latents = load_guide(str(clip)), store.resolve("faces", "latents")
+    data = LatentSet(latents.path)
+    photos = to_float(torch.from_numpy(data.references(data.split("train"))))
+    for name in ("blond hair", "sketch"):
+        pair = PRESETS[name]
+        config = replace(small, preset=name, target=None, name=name.replace(" ", "-"), updates=1)
+        difference = guide.difference(pair.target, pair.source)
+        score = (guide.embed_image(photos) @ F.normalize(difference, dim=0)).sort().values
+        n = len(score)
+        apart = float(score[-max(1, n // 10) :].mean() - score[: max(1, n // 4)].mean())
+        assert n >= 16
+        wanted = apart if pair.local else float(difference.norm())
+        assert run(config, store, CPU).metrics["unit"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_only_the_differences_are_trained(

@@ -94,7 +94,7 @@ def finetune(
     ] = None,
     reach: Annotated[
         float | None,
-        option("--reach", metavar="X", help="How far the goal lies, in text differences."),
+        option("--reach", metavar="X", help="How far the edit is to go: 1 is the usual way."),
     ] = None,
     soften: Annotated[
         float | None,

@@ -26,6 +26,7 @@ class Batch:
         labels: for each contrast, the side of each sample, int64 (B,), -1 for none.
         pairs: (P, 2) int64, rows that show the same subject before and after one change.
         mixing: (P, MIXING) uniform in [0, 1), how :func:`mixtures` mixes each pair.
+        grain: (P, 3, H, W) uniform in [-1, 1), the noise that some mixtures carry.
     """
 
     pixels: Tensor
@@ -33,6 +34,7 @@ class Batch:
     labels: tuple[Tensor, ...]
     pairs: Tensor
     mixing: Tensor
+    grain: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,29 +109,34 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
     return loss.mean()
 
 
-MIXING = 2 + 16 + 1 + 48
+MIXING = 2 + 16 + 2 + 48
 """Random numbers that one mixture takes."""
 
 
-def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def mixtures(
+    before: Tensor, after: Tensor, mixing: Tensor, grain: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures part of the way through an edit, and the share of the way that they have gone.
 
     Brightness and colour go different ways, past both ends, and in every other picture each place
     goes at its own speed: these are the half-made edits that fine-tuning will try on the guide.
-    Over half of them lies a wash of colour that belongs to no edit.
+    Over half of them lies what belongs to no edit: a wash of colour, or grain.
 
     Args:
         before, after: (P, 3, H, W) in [-1, 1].
         mixing: (P, MIXING) uniform in [0, 1).
+        grain: (P, 3, H, W) uniform in [-1, 1).
 
     Returns:
         pictures like ``before``; shares (P,) of the way that they have gone (without the wash),
         where what lies past the end in a place counts back: redder than the truth's lips is no
         better a smile; and which are washed without it counting, bool (P,). Where the edit repaints
-        the whole picture, a wash over it counts against its share.
+        the whole picture, the share is of the distance that it has covered, in brightness and in
+        colour alike, and a wash counts against it.
     """
-    numbers, places, strength, tint = torch.split(mixing, [2, 16, 1, 48], dim=1)
-    amounts = numbers * 2.0 - 0.4
+    numbers, places, strength, tint = torch.split(mixing, [2, 16, 2, 48], dim=1)
+    # Colour goes further: skin turned blue is what a guide that asks for less colour alone gets.
+    amounts = numbers * numbers.new_tensor([2.0, 2.8]) - 0.4
     local = _spread(places.view(-1, 1, 4, 4), before).clamp(0, 1)
     place = torch.where((places[:, 0] < 0.5).view(-1, 1, 1, 1), torch.ones_like(local), local)
     change = after - before
@@ -143,14 +150,28 @@ def mixtures(before: Tensor, after: Tensor, mixing: Tensor) -> tuple[Tensor, Ten
     corners = tint.view(-1, 3, 4, 4)
     # The first corner's colour goes over the whole picture, the others make it uneven.
     wash = (corners[:, :, :1, :1] - 0.5) + 0.5 * (_spread(corners, before) - 0.5)
-    washed = strength[:, 0] >= 0.5
-    amount = torch.where(washed, 2.4 * (strength[:, 0] - 0.5), 0).view(-1, 1, 1, 1)
+    coarse, kind = strength.unbind(1)
+    wash = torch.where((kind < 0.5).view(-1, 1, 1, 1), wash, _grained(grain, kind))
+    washed = coarse >= 0.5
+    amount = torch.where(washed, 2.4 * (coarse - 0.5), 0).view(-1, 1, 1, 1)
     final = (mixed + amount * wash).clamp(-1, 1)
-    repaints = size.flatten(1).sum(1) > REPAINTED * before[0].numel()
+    repaints = size.flatten(1).sum(1) > REPAINTED * before.shape[1:].numel()
     # A drawing in the photo's colours, or under a wash of purple, is that much less of a drawing; a
     # smile under it is still a smile.
     share = torch.where(repaints, _covered(before, final, after), share)
     return final, share, washed & ~repaints
+
+
+def _grained(grain: Tensor, kind: Tensor) -> Tensor:
+    """Grain as fine as the pixels, or of two or four of them; in every other picture of colour
+    alone. ``kind`` is uniform in [0.5, 1), (P,)."""
+    which = ((kind - 0.5) * 12).long().clamp(0, 5).view(-1, 1, 1, 1)
+    sizes = [
+        F.interpolate(n * F.avg_pool2d(grain, n), grain.shape[-2:], mode="nearest")
+        for n in (1, 2, 4)
+    ]
+    out = torch.where(which % 3 == 0, sizes[0], torch.where(which % 3 == 1, sizes[1], sizes[2]))
+    return torch.where(which < 3, out, out - out.mean(1, keepdim=True))
 
 
 def _covered(before: Tensor, x: Tensor, after: Tensor) -> Tensor:
@@ -209,7 +230,7 @@ class Weights:
     contrastive: float = 0.3
     contrast: float = 2.0
     pair: float = 2.0
-    mixture: float = 1.0
+    mixture: float = 2.0
 
 
 def image_loss(
@@ -222,7 +243,7 @@ def image_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All losses of a batch whose pictures are ``pixels``; the total and its parts."""
     before, after = batch.pairs.unbind(1)
-    mixed, share, washed = mixtures(pixels[before], pixels[after], batch.mixing)
+    mixed, share, washed = mixtures(pixels[before], pixels[after], batch.mixing, batch.grain)
     both = encode(torch.cat([pixels, mixed]))
     image, halfway = both[: len(pixels)], both[len(pixels) :]
     parts = {

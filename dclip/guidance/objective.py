@@ -20,7 +20,7 @@ class Weights:
 
     Attributes:
         direction: L_dir.
-        goal: distance to the reference moved by the whole text difference.
+        goal: distance to the reference moved by the whole difference.
         identity: L1 to the reference.
         face: face-identity loss, given a network.
     """
@@ -37,14 +37,14 @@ class Objective:
 
     Attributes:
         guides: frozen CLIPs; their directional losses are averaged.
-        differences: target's minus source's text embedding of each guide, not normalised.
+        differences: the text direction of each guide, as long as the edit is to move a picture.
         weights: the lambdas.
         views: augmented views of each picture that the guides see; 0 shows the picture itself.
             The picture and its reference get the same crops (as in FuseDream's AugCLIP), so
             that what differs between their embeddings is the edit.
         face: a face recognition network, where there is one.
         chroma: factor on the colours that the guides see, 1 as they are, 0 grey.
-        reach: the goal's distance, in text differences.
+        reach: the goal's distance, in ``differences``.
         soften: most blur of a view, see :func:`dclip.guidance.clip_training.soften`; needs views.
     """
 
@@ -77,8 +77,7 @@ class Objective:
             if self.soften:
                 amount = self.soften * draw(n).to(seen)
                 seen, shown = soften(seen, amount), soften(shown, amount)
-        if self.chroma != 1:
-            seen, shown = (grey(z) + self.chroma * (z - grey(z)) for z in (seen, shown))
+        seen, shown = recoloured(seen, self.chroma), recoloured(shown, self.chroma)
         directions, goals = [], []
         for guide, difference in zip(self.guides, self.differences, strict=True):
             with torch.no_grad():
@@ -102,7 +101,10 @@ class Objective:
         return loss, parts
 
 
-def grey(x: Tensor) -> Tensor:
-    """The luma (ITU-R BT.601) of pictures (B, 3, H, W) in all three channels, same shape."""
+def recoloured(x: Tensor, chroma: float) -> Tensor:
+    """Pictures (B, 3, H, W) with their colours times ``chroma``; the luma (ITU-R BT.601) stays."""
+    if chroma == 1:
+        return x
     weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (x * weights).sum(1, keepdim=True).expand_as(x)
+    grey = (x * weights).sum(1, keepdim=True).expand_as(x)
+    return grey + chroma * (x - grey)

@@ -18,8 +18,9 @@ class Lambdas:
             finishes better itself, and the background stays; a style it never saw it would undo.
         chroma: what the guide sees of colours, as a factor: 0 is grey. A small CLIP takes red
             lips for a smile; in grey it has to be the mouth.
-        reach: how far the goal lies, in text differences. Above 1 where the guide calls an edit
-            finished before people do.
+        reach: how far the goal lies: of a style in text differences; of what some photos show
+            already in distances between the photos that show it most and least, as the guide sees
+            them. Above 1 where it calls an edit finished before people do.
         soften: views are blurred by up to this much (1 is half the resolution), so that speckle
             is no way to please the guide.
     """
@@ -38,10 +39,10 @@ LAMBDAS: dict[str, Lambdas] = {
         direction=0.5, goal=1.0, identity=0.05, until=0.1, chroma=1.0, reach=1.0, soften=1.0
     ),
     "attribute": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=0.0, reach=2.2, soften=0.0
+        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=0.0, reach=1.6, soften=0.0
     ),
     "colour": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=1.0, reach=1.2, soften=0.0
+        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=1.0, reach=1.3, soften=0.0
     ),
 }
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""

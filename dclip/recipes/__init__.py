@@ -76,6 +76,7 @@ RECIPES: dict[str, Recipe] = {
         steps=10,
         views=1,
         rank=8,
+        reach=None,
     ),
     "unrolled": Recipe(
         unrolled,
@@ -86,6 +87,7 @@ RECIPES: dict[str, Recipe] = {
         steps=6,
         views=1,
         rank=8,
+        reach=None,
     ),
     "simplified": Recipe(
         per_step,

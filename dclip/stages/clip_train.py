@@ -244,6 +244,7 @@ class _Training:
                 labels=tuple(label[index].to(self.device) for label in self.labels),
                 pairs=pairs.to(self.device),
                 mixing=torch.rand(len(pairs), ct.MIXING, generator=generator).to(self.device),
+                grain=(2 * torch.rand(len(pairs), *x.shape[1:], generator=generator) - 1).to(x),
             ),
             index,
             torch.rand(len(self.prompts), generator=generator),
@@ -334,6 +335,7 @@ class _Training:
                 tuple(label[index].to(self.device) for label in self.labels),
                 torch.arange(len(index), device=self.device).view(-1, 2),
                 torch.empty(0, ct.MIXING),
+                torch.empty(0),
             )
             moved, said = ct.pair_moves(images, batch, text.sides)
             if len(moved):

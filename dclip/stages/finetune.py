@@ -25,7 +25,7 @@ from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
 from dclip.guidance.clip import Guide, fingerprint, load_guide
 from dclip.guidance.losses import directional
-from dclip.guidance.objective import Objective, Weights
+from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
@@ -37,6 +37,7 @@ from dclip.store import Artifact, Draft, Store, slug
 from dclip.training import Loop
 
 HELD_OUT = 8
+FEWEST_FOR_SPREAD = 16  # photos: of fewer a quarter is nobody in particular
 SNAPSHOTS = 4
 DEFAULT_SOURCE = "a photo of a person"
 
@@ -268,9 +269,12 @@ class _Tuning:
         self.guide = guide
         difference = guide.difference(settings["target"], settings["source"])
         self.d_text = F.normalize(difference, dim=0)
+        self.length = float(difference.norm())
+        if settings["local"]:
+            self.length = self._spread(self.train) or self.length
         self.objective = Objective(
             [guide],
-            [difference],
+            [self.length * self.d_text],
             Weights(
                 direction=settings["direction"],
                 goal=settings["goal"],
@@ -286,17 +290,13 @@ class _Tuning:
         self.grid = ddim.grid(settings["r"], settings["steps"])
         self.train = self._without_target(self.train)
 
-    @torch.no_grad()
     def _without_target(self, index: np.ndarray) -> np.ndarray:
         """The training photos that do not show the target yet, as the guide classifies them.
 
         A face that smiles already has nothing to learn from but how to smile too much. Where fewer
         than a batch are left, the batch that shows the target least.
         """
-        scores = []
-        for part in np.array_split(index, math.ceil(len(index) / 128)):
-            scores.append((self.guide.embed_image(self._pixels(part)) @ self.d_text).cpu().numpy())
-        score = np.concatenate(scores)
+        score = self._scores(index)
         least = min(len(index), self.settings["batch"])
         kept = np.sort(np.argsort(score, kind="stable")[: max(int((score <= 0).sum()), least)])
         if len(kept) < len(index):
@@ -305,6 +305,25 @@ class _Tuning:
                 f" {self.settings['target']!r}"
             )
         return index[kept]
+
+    def _spread(self, index: np.ndarray) -> float | None:
+        """How far apart the guide sees photos that show the target most and those that do least.
+
+        The prompts' distance is no measure of a picture's edit: between CLIPs, and between prompts
+        of one CLIP, it is from a seventh to twice of what sets photos apart. None of few photos.
+        """
+        if len(index) < FEWEST_FOR_SPREAD:
+            return None
+        score = np.sort(self._scores(index, self.settings["chroma"]))
+        tenth, quarter = max(1, len(score) // 10), max(1, len(score) // 4)
+        return float(score[-tenth:].mean() - score[:quarter].mean())
+
+    @torch.no_grad()
+    def _scores(self, index: np.ndarray, chroma: float = 1.0) -> np.ndarray:
+        """How much each photo looks like the target, along the text direction; (n,)."""
+        parts = np.array_split(index, math.ceil(len(index) / 128))
+        seen = (self.guide.embed_image(recoloured(self._pixels(part), chroma)) for part in parts)
+        return np.concatenate([(e @ self.d_text).cpu().numpy() for e in seen])
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
         own = dict(self.base.named_parameters())
@@ -373,6 +392,7 @@ class _Tuning:
             "updates": loop.step,
             "parameters": sum(p.numel() for p in self.delta.parameters()),
             "scores": counters["scores"],
+            "unit": self.length,
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
         }
 
