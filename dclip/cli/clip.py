@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dclip.cli.common import Run, add, command, group
-from dclip.cli.options import Batch, Data, Name, Seed, option
+from dclip.cli.options import Batch, Data, Name, PeakRate, Precision, Seed, Seen, option
 
 
 @command(
@@ -34,18 +34,14 @@ def train(
             "--contrasts", metavar="FILE", help="JSON of contrasts: else those of the attributes."
         ),
     ] = None,
-    images: Annotated[
-        int | None, option("--images", metavar="N", help="Pictures to see in all.")
-    ] = None,
+    images: Seen = None,
     batch: Batch = None,
-    lr: Annotated[float | None, option("--lr", metavar="X", help="AdamW's peak rate.")] = None,
+    lr: PeakRate = None,
     radius: Annotated[
         float | None,
         option("--radius", metavar="X", help="L2 radius of adversarial pictures; 0 for none."),
     ] = None,
-    precision: Annotated[
-        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
-    ] = None,
+    precision: Precision = None,
     seed: Seed = None,
 ) -> None:
     """Train a CLIP on pictures with captions, in open_clip's own format.

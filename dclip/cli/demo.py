@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
+from dclip.cli import evaluate
 from dclip.cli.common import Run, command
 from dclip.cli.options import Seed, option, ref
 
@@ -12,17 +13,10 @@ if TYPE_CHECKING:
     from dclip.store import Artifact
 
 TABLE = "table.json"
-COLUMNS = {
-    "strength": "strength",
-    "faces": "faces",
-    "success": "success",
-    "identity@1": "identity@1",
-    "gain": "gain",
-    "reach": "reach",
-    "kept_psnr": "rest kept, dB",
-    "judge_target": "judge: target",
-    "judge_kept": "judge: rest kept",
-}
+SHOWN = (
+    "faces", "success", "identity@1", "gain", "reach", "kept_psnr", "judge_target", "judge_kept",
+)  # fmt: skip
+COLUMNS = {"strength": "strength", **{name: evaluate.COLUMNS[name] for name in SHOWN}}
 
 
 @command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dclip.cli.common import Run, command, switch
-from dclip.cli.options import Name, Seed, option, ref
+from dclip.cli.options import Mix, Name, R, Seed, StepsEachWay, option, ref
 
 if TYPE_CHECKING:
     from dclip.store import Artifact
@@ -66,17 +66,9 @@ def edit(
             help="center, face, or pixels: else as the model's data was; square ones are whole.",
         ),
     ] = None,
-    r: Annotated[
-        int | None,
-        option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
-    ] = None,
-    steps: Annotated[
-        int | None, option("--steps", metavar="N", help="Steps each way: else those of the tuning.")
-    ] = None,
-    mix: Annotated[
-        str | None,
-        option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
-    ] = None,
+    r: R = None,
+    steps: StepsEachWay = None,
+    mix: Mix = None,
     direct: Annotated[
         bool | None,
         switch("--direct/--no-direct", help="Take the base's own errors back at every step."),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dclip.cli.common import Run, command
-from dclip.cli.options import Name, Seed, option, ref
+from dclip.cli.options import Face, Mix, Name, R, Seed, StepsEachWay, option, ref
 
 if TYPE_CHECKING:
     from dclip.store import Artifact
@@ -87,21 +86,10 @@ def eval_(
         str | None,
         ref("clip", "--held-out", help="Another CLIP, which did not guide (folder or NAME:TAG)."),
     ] = None,
-    face: Annotated[
-        Path | None,
-        option("--face", metavar="FILE", help="TorchScript face network, for the face's identity."),
-    ] = None,
-    r: Annotated[
-        int | None,
-        option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
-    ] = None,
-    steps: Annotated[
-        int | None, option("--steps", metavar="N", help="Steps each way: else those of the tuning.")
-    ] = None,
-    mix: Annotated[
-        str | None,
-        option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
-    ] = None,
+    face: Face = None,
+    r: R = None,
+    steps: StepsEachWay = None,
+    mix: Mix = None,
     name: Name = None,
     seed: Seed = None,
 ) -> None:

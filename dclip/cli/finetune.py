@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dclip.cli.common import Run, command
-from dclip.cli.options import Batch, Clip, Latents, Name, Seed, option, preset_names
+from dclip.cli.options import (
+    Batch,
+    Clip,
+    Face,
+    Latents,
+    Name,
+    Precision,
+    Seed,
+    option,
+    preset_names,
+)
 
 
 @command(
@@ -103,13 +112,8 @@ def finetune(
     decay: Annotated[
         float | None, option("--decay", metavar="X", help="Share of the rate left at the end.")
     ] = None,
-    precision: Annotated[
-        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
-    ] = None,
-    face: Annotated[
-        Path | None,
-        option("--face", metavar="FILE", help="TorchScript face network, for the face's identity."),
-    ] = None,
+    precision: Precision = None,
+    face: Face = None,
     face_weight: Annotated[
         float | None, option("--face-weight", metavar="X", help="Weight of the face's identity.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dclip.cli.common import Run, command, switch
-from dclip.cli.options import Name, Seed, option, ref
+from dclip.cli.options import Name, R, Seed, option, ref
 
 
 @command(
@@ -60,10 +60,7 @@ def grid(
         str | None,
         ref("latents", "--latents", help="Latents: else those that the model was tuned on."),
     ] = None,
-    r: Annotated[
-        int | None,
-        option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
-    ] = None,
+    r: R = None,
     mix: Annotated[
         str | None, option("--mix", metavar="HOW", help="weights or noise, as in `dclip edit`.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from dclip.cli.common import Run, add, command, group
-from dclip.cli.options import Batch, Name, Seed, option, ref
+from dclip.cli.options import Batch, Name, PeakRate, Precision, Seed, Seen, option, ref
 
 
 @command(
@@ -21,18 +21,14 @@ def train(
         ref("data", "--data", help="Data artifact with labels; again for more: else the newest."),
     ] = None,
     name: Name = None,
-    images: Annotated[
-        int | None, option("--images", metavar="N", help="Pictures to see in all.")
-    ] = None,
+    images: Seen = None,
     batch: Batch = None,
-    lr: Annotated[float | None, option("--lr", metavar="X", help="AdamW's peak rate.")] = None,
+    lr: PeakRate = None,
     other: Annotated[
         float | None,
         option("--other", metavar="X", help="Share of spoilt pictures, which are of no style."),
     ] = None,
-    precision: Annotated[
-        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
-    ] = None,
+    precision: Precision = None,
     seed: Seed = None,
 ) -> None:
     """Train a judge of attributes and style on labelled pictures: drawn faces, or CelebA.

@@ -74,3 +74,23 @@ Clip = Annotated[
 Name = Annotated[str | None, option("--name", metavar="NAME", help="Name of the new artifact.")]
 Seed = Annotated[int | None, option("--seed", metavar="N", help="Seed of everything random.")]
 Batch = Annotated[int | None, option("--batch", metavar="N", help="Images at once.")]
+Precision = Annotated[
+    str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
+]
+Face = Annotated[
+    Path | None,
+    option("--face", metavar="FILE", help="TorchScript face network, for the face's identity."),
+]
+R = Annotated[
+    int | None,
+    option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
+]
+StepsEachWay = Annotated[
+    int | None, option("--steps", metavar="N", help="Steps each way: else those of the tuning.")
+]
+Mix = Annotated[
+    str | None,
+    option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
+]
+Seen = Annotated[int | None, option("--images", metavar="N", help="Pictures to see in all.")]
+PeakRate = Annotated[float | None, option("--lr", metavar="X", help="AdamW's peak rate.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from dclip.cli.common import Run, command, switch
-from dclip.cli.options import Batch, Data, Name, Seed, option, ref
+from dclip.cli.options import Batch, Data, Name, Precision, Seed, option, ref
 
 
 @command(
@@ -61,9 +61,7 @@ def train(
     flip: Annotated[
         bool | None, switch("--flip/--no-flip", help="Mirror half of the images.")
     ] = None,
-    precision: Annotated[
-        str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
-    ] = None,
+    precision: Precision = None,
     storage: Annotated[
         str | None, option("--storage", metavar="KIND", help="Weights on disk: fp32 or fp16.")
     ] = None,
