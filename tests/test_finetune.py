@@ -434,7 +434,7 @@ def test_the_latents_decide_r_and_a_presets_own_is_told(
     own = PRESETS["sketch"].r // 10
     assert own != R
     (note,) = notes(target="sketch")
-    assert f"r={R}" in note and f"dclip invert --r {own}" in note
+    assert f"r={R}" in note and f"r={own}" in note and "dclip invert --preset sketch" in note
     assert notes(target=None, preset="sketch") == [note]
     assert not notes(target="sketch", source="a photo")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -172,10 +173,11 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
     steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
     own_r = guiding.preset_r(pair, read_info(base.path).schedule.T)
-    if pair in PRESETS.values() and own_r != r:
+    name = next((name for name, known in PRESETS.items() if known == pair), None)
+    if name and own_r != r:
         context.report.note(
             f"the edit will start at r={r}, as {latents.ref} does; the preset is made for r={own_r}"
-            f" (`dclip invert --r {own_r}`)"
+            f" (`dclip invert --preset {shlex.quote(name)}`)"
         )
     device = pick(context.device)
     where, clip = find_clip(config.clip, store, base, context)
