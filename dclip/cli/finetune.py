@@ -74,6 +74,12 @@ def finetune(
     identity: Annotated[
         float | None, option("--identity", metavar="X", help="Weight of the identity loss (L1).")
     ] = None,
+    colour: Annotated[
+        float | None, option("--colour", metavar="X", help="Weight of the identity of colours.")
+    ] = None,
+    speckle: Annotated[
+        float | None, option("--speckle", metavar="X", help="Weight against coloured speckle.")
+    ] = None,
     batch: Batch = None,
     updates: Annotated[int | None, option("--updates", metavar="N", help="Updates in all.")] = None,
     epochs: Annotated[
@@ -138,6 +144,8 @@ def finetune(
         direction=direction,
         goal=goal,
         identity=identity,
+        colour=colour,
+        speckle=speckle,
         batch=batch,
         updates=updates,
         epochs=epochs,

@@ -59,6 +59,32 @@ def identity_l1(x: Tensor, reference: Tensor, weight: Tensor | None = None) -> T
     return difference.flatten(1).mean(1)
 
 
+def colours(x: Tensor) -> Tensor:
+    """What is left of pictures (B, 3, H, W) without their luma (ITU-R BT.601), same shape."""
+    weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return x - (x * weights).sum(1, keepdim=True)
+
+
+def colour_l1(x: Tensor, reference: Tensor) -> Tensor:
+    """Mean absolute difference of the colours alone, brightness apart, one value a sample (B,)."""
+    return colours(x - reference).abs().flatten(1).mean(1)
+
+
+def speckle(x: Tensor, reference: Tensor) -> Tensor:
+    """How much more the colours vary from pixel to pixel than the reference's do, (B,).
+
+    The total variation (Rudin, Osher, Fatemi 1992) of the colours, anisotropic, as far as it passes
+    the reference's. Edges of pictures are edges of brightness first: coloured speckle is how an
+    edit pleases a small CLIP without looking like anything.
+    """
+
+    def variation(z: Tensor) -> Tensor:
+        across = (z[..., 1:] - z[..., :-1]).abs().flatten(1).mean(1)
+        return across + (z[..., 1:, :] - z[..., :-1, :]).abs().flatten(1).mean(1)
+
+    return (variation(colours(x)) - variation(colours(reference))).clamp_min(0)
+
+
 def face_identity(network: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:
     """L_face = 1 - cos(f(x), f(reference)), one value a sample (B,), differentiable in ``x``.
 

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from dclip.guidance.clip import Guide
 from dclip.guidance.clip_training import augment, soften
-from dclip.guidance.losses import directional, face_identity, goal, identity_l1
+from dclip.guidance.losses import (
+    colour_l1,
+    colours,
+    directional,
+    face_identity,
+    goal,
+    identity_l1,
+    speckle,
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,16 @@ class Weights:
         direction: L_dir.
         goal: distance to the reference moved by the whole difference.
         identity: L1 to the reference.
+        colour: the same of the colours alone. Where the guide sees none, nothing else holds them.
+        speckle: of colours that vary from pixel to pixel.
         face: face-identity loss, given a network.
     """
 
     direction: float = 1.0
     goal: float = 0.0
     identity: float = 0.3
+    colour: float = 0.0
+    speckle: float = 0.0
     face: float = 0.0
 
 
@@ -89,6 +101,10 @@ class Objective:
         l_id = identity_l1(x, reference).mean()
         weights = self.weights
         loss = weights.direction * l_dir + weights.goal * l_goal + weights.identity * l_id
+        if weights.colour:
+            loss = loss + weights.colour * colour_l1(x, reference).mean()
+        if weights.speckle:
+            loss = loss + weights.speckle * speckle(x, reference).mean()
         parts = {
             "direction": float(l_dir.detach()),
             "goal": float(l_goal.detach()),
@@ -105,6 +121,4 @@ def recoloured(x: Tensor, chroma: float) -> Tensor:
     """Pictures (B, 3, H, W) with their colours times ``chroma``; the luma (ITU-R BT.601) stays."""
     if chroma == 1:
         return x
-    weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    grey = (x * weights).sum(1, keepdim=True).expand_as(x)
-    return grey + chroma * (x - grey)
+    return x + (chroma - 1) * colours(x)

@@ -13,11 +13,12 @@ class Lambdas:
     """What a kind of edit needs.
 
     Attributes:
-        direction, goal, identity: see :class:`dclip.guidance.objective.Weights`.
+        direction, goal, identity, colour, speckle: see
+            :class:`dclip.guidance.objective.Weights`.
         until: share of r below which the base decodes alone. What the base knows (a smile) it
             finishes better itself, and the background stays; a style it never saw it would undo.
         chroma: what the guide sees of colours, as a factor: 0 is grey. A small CLIP takes red
-            lips for a smile; in grey it has to be the mouth.
+            lips for a smile; in grey it has to be the mouth. Above 1 it minds rests of colour.
         reach: how far the goal lies: of a style in text differences; of what some photos show
             already in distances between the photos that show it most and least, as the guide sees
             them. Above 1 where it calls an edit finished before people do.
@@ -32,19 +33,28 @@ class Lambdas:
     chroma: float
     reach: float
     soften: float
+    colour: float
+    speckle: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
     "style": Lambdas(
-        direction=0.5, goal=1.0, identity=0.05, until=0.1, chroma=1.0, reach=1.0, soften=1.0
+        direction=0.5, goal=1.0, identity=0.05, colour=0.0, speckle=0.7,
+        until=0.1, chroma=1.0, reach=1.2, soften=1.0,
+    ),
+    "drawing": Lambdas(
+        direction=0.5, goal=1.0, identity=0.05, colour=0.0, speckle=0.7,
+        until=0.1, chroma=1.5, reach=1.1, soften=1.0,
     ),
     "attribute": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=0.0, reach=1.6, soften=0.0
+        direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0,
+        until=0.35, chroma=0.0, reach=1.6, soften=0.0,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, until=0.35, chroma=1.0, reach=1.3, soften=0.0
+        direction=0.5, goal=1.0, identity=1.0, colour=0.0, speckle=0.7,
+        until=0.35, chroma=1.0, reach=1.3, soften=0.0,
     ),
-}
+}  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
 
 
@@ -55,8 +65,8 @@ class Preset:
     Attributes:
         target: prompt of what to see.
         source: prompt of what is there.
-        kind: ``"style"`` repaints the whole picture, ``"attribute"`` changes a part of it,
-            ``"colour"`` a part's colour alone.
+        kind: ``"style"`` repaints the whole picture, ``"drawing"`` does so without colours,
+            ``"attribute"`` changes a part of it, ``"colour"`` a part's colour alone.
         r: the label to invert to for it, of T = 200: what is to change must drown in the noise.
     """
 
@@ -68,18 +78,18 @@ class Preset:
     @property
     def local(self) -> bool:
         """Whether most of the picture is to stay as it is."""
-        return self.kind != "style"
+        return self.kind not in ("style", "drawing")
 
 
 # Named as the renderer names its targets, so that edits of rendered faces can be scored.
 PRESETS: dict[str, Preset] = {
-    "sketch": Preset("a pencil sketch of a person", "a photo of a person", "style"),
+    "sketch": Preset("a pencil sketch of a person", "a photo of a person", "drawing"),
     "cartoon": Preset("a cartoon of a person", "a photo of a person", "style"),
     "oil painting": Preset("an oil painting of a person", "a photo of a person", "style"),
     "watercolor": Preset("a watercolor of a person", "a photo of a person", "style"),
     "neon": Preset("a neon picture of a person", "a photo of a person", "style"),
     "black and white": Preset(
-        "a black and white photo of a person", "a photo of a person", "style"
+        "a black and white photo of a person", "a photo of a person", "drawing"
     ),
     "sepia": Preset("a sepia photo of a person", "a photo of a person", "style"),
     "zombie": Preset("a photo of a zombie", "a photo of a person", "style"),

@@ -20,8 +20,8 @@ class Recipe:
         loop: yields losses; an update follows each.
         summary: one line for people who choose.
         lr: Adam's rate.
-        direction, goal, identity: the lambdas of the losses; None takes those of the kind of edit
-            (:data:`dclip.guidance.prompts.LAMBDAS`).
+        direction, goal, identity, colour, speckle: the lambdas of the losses; None takes those of
+            the kind of edit (:data:`dclip.guidance.prompts.LAMBDAS`).
         batch: pictures a round.
         updates: updates in all, if the recipe counts those; else ``epochs`` over the latents.
         epochs: passes over the training latents.
@@ -40,6 +40,8 @@ class Recipe:
     direction: float | None = None
     goal: float | None = None
     identity: float | None = None
+    colour: float | None = None
+    speckle: float | None = None
     updates: int | None = None
     epochs: int = 1
     steps: int | None = None
@@ -47,9 +49,9 @@ class Recipe:
     rank: int = 0
     decay: float = 1.0
     until: float | None = 0.0
-    chroma: float | None = 1.0
-    reach: float | None = 1.0
-    soften: float | None = 0.0
+    chroma: float | None = None
+    reach: float | None = None
+    soften: float | None = None
 
 
 RECIPES: dict[str, Recipe] = {
@@ -63,9 +65,6 @@ RECIPES: dict[str, Recipe] = {
         rank=8,
         decay=0.1,
         until=None,
-        chroma=None,
-        reach=None,
-        soften=None,
     ),
     "one-step": Recipe(
         one_step,
@@ -76,7 +75,6 @@ RECIPES: dict[str, Recipe] = {
         steps=10,
         views=1,
         rank=8,
-        reach=None,
     ),
     "unrolled": Recipe(
         unrolled,
@@ -87,7 +85,6 @@ RECIPES: dict[str, Recipe] = {
         steps=6,
         views=1,
         rank=8,
-        reach=None,
     ),
     "simplified": Recipe(
         per_step,
@@ -96,6 +93,10 @@ RECIPES: dict[str, Recipe] = {
         direction=1.0,
         goal=0.0,
         identity=0.3,
+        colour=0.0,
+        speckle=0.0,
+        chroma=1.0,
+        soften=0.0,
         batch=30,
         epochs=5,
         steps=50,

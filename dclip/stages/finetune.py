@@ -56,8 +56,8 @@ class FinetuneConfig:
             the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
-        lr, direction, goal, identity, batch, updates, epochs, steps, views, rank, decay, until,
-            chroma, reach, soften: see :class:`dclip.recipes.Recipe`.
+        lr, direction, goal, identity, colour, speckle, batch, updates, epochs, steps, views, rank,
+            decay, until, chroma, reach, soften: see :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
@@ -75,6 +75,8 @@ class FinetuneConfig:
     direction: float | None = None
     goal: float | None = None
     identity: float | None = None
+    colour: float | None = None
+    speckle: float | None = None
     batch: int | None = None
     updates: int | None = None
     epochs: int | None = None
@@ -109,7 +111,7 @@ class FinetuneConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise BadInput(f"{field} must be at least 1, not {value}")
-        for field in ("views", "rank"):
+        for field in ("views", "rank", "direction", "goal", "identity", "colour", "speckle"):
             value = getattr(self, field)
             if value is not None and value < 0:
                 raise BadInput(f"{field} must be 0 or more, not {value}")
@@ -190,8 +192,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
-            "lr", "direction", "goal", "identity", "batch", "steps", "views", "rank", "decay",
-            "until", "chroma", "reach", "soften",
+            "lr", "direction", "goal", "identity", "colour", "speckle", "batch", "steps", "views",
+            "rank", "decay", "until", "chroma", "reach", "soften",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -281,6 +283,8 @@ class _Tuning:
                 direction=settings["direction"],
                 goal=settings["goal"],
                 identity=settings["identity"],
+                colour=settings["colour"],
+                speckle=settings["speckle"],
                 face=settings["face_weight"],
             ),
             views=settings["views"],
