@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dclip.guidance.losses import directional, face_identity, goal, identity_l1
+from dclip.guidance.losses import (
+    colour_l1,
+    directional,
+    face_identity,
+    goal,
+    identity_l1,
+    speckle,
+)
 
 
 def units(n: int, d: int = 5, seed: int = 0) -> Tensor:
@@ -102,3 +109,24 @@ def test_the_reference_of_a_face_gets_no_gradient() -> None:
     reference = torch.randn(1, 3, 4, 4, requires_grad=True)
     face_identity(network, torch.randn(1, 3, 4, 4, requires_grad=True), reference).backward()
     assert reference.grad is None
+
+
+def test_colours_are_held_where_brightness_may_change() -> None:
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 0.5
+    brighter = x + torch.linspace(-0.3, 0.3, 64).view(1, 1, 8, 8)
+    assert float(colour_l1(brighter, x).abs().max()) < 1e-6
+    assert float(speckle(brighter, x).abs().max()) < 1e-6
+    assert float(identity_l1(brighter, x).min()) > 0.1
+    tinted = x.clone()
+    tinted[:, 2] += 0.3  # blue: luma 0.114 of it, so that the colours left are 0.3 times these
+    wanted = 0.3 * (0.114 + 0.114 + 0.886) / 3
+    assert torch.allclose(colour_l1(tinted, x), torch.full((3,), wanted))
+    assert float(speckle(tinted, x).abs().max()) < 1e-6  # the same everywhere
+
+
+def test_speckle_is_the_variation_beyond_the_references() -> None:
+    flat, checks = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    checks[0, 2] = (torch.arange(8)[:, None] + torch.arange(8)) % 2  # every neighbour differs by 1
+    wanted = 2 * (0.114 + 0.114 + 0.886) / 3
+    assert torch.allclose(speckle(checks, flat), torch.tensor([wanted]))
+    assert float(speckle(flat, checks)) == 0.0 == float(speckle(checks, checks))
