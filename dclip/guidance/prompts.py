@@ -48,11 +48,11 @@ LAMBDAS: dict[str, Lambdas] = {
     ),
     "attribute": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0,
-        until=0.35, chroma=0.0, reach=1.6, soften=0.0,
+        until=0.35, chroma=0.0, reach=1.9, soften=0.0,
     ),
     "colour": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=0.0, speckle=0.7,
-        until=0.35, chroma=1.0, reach=1.3, soften=0.0,
+        until=0.35, chroma=1.0, reach=1.4, soften=0.0,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
