@@ -91,8 +91,8 @@ FILE_ONLY = {
 }
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {
-    "prepare celeba": {"source", "count", "style"},
-    "prepare folder": {"source", "count", "style", "download"},
+    "prepare celeba": {"source", "count"},
+    "prepare folder": {"source", "count", "download"},
     "prepare faces": {"source", "root", "crop", "limit", "strict", "download"},
 }
 

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from dclip.context import Context, Silent
-from dclip.data import arrays, faces
+from dclip.data import arrays, faces, filters
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
+from dclip.guidance import contrasts
 from dclip.stages import prepare
 from dclip.stages.prepare import PrepareConfig, parse_split, run
 from dclip.store import Artifact, Planned, Store
@@ -372,6 +373,48 @@ def test_split_follows_the_pictures_not_their_number(tmp_path: Path) -> None:
 
 
 # --- rendered faces
+
+
+def test_pairs_of_photos_are_each_photo_and_itself_in_a_style(tmp_path: Path) -> None:
+    root = celeba(tmp_path / "celeba", zipped=True)
+    store = Store(tmp_path / "store")
+    plain = DataSet(make(store, source="celeba", root=str(root), size=32).path)
+    made = make(store, source="celeba", root=str(root), size=32, style="pairs", workers=2)
+    assert (made.name, made.config["style"]) == ("celeba-pairs", "pairs")
+    data = DataSet(made.path)
+    assert len(data) == 24 and data.ids[::2] == plain.ids
+    assert np.array_equal(data.images(range(0, 24, 2)), plain.images(range(12)))
+    styles, pairs = data.table.text("style"), data.table.text("pair")
+    assert set(styles[::2]) == {"photo"} and set(styles[1::2]) <= set(filters.MEDIA)
+    assert pairs[::2] == pairs[1::2] == plain.ids
+    assert data.table.text("split")[::2] == data.table.text("split")[1::2]
+    for photo, after, style in zip(
+        data.images(range(0, 24, 2)), data.images(range(1, 24, 2)), styles[1::2], strict=True
+    ):
+        assert np.array_equal(
+            after, filters.filtered(photo.transpose(1, 2, 0), style).transpose(2, 0, 1)
+        )
+    assert all("photo of" in text or "portrait of" in text or " of " not in text
+               for text in data.captions[::2])  # fmt: skip
+    for text, style in zip(data.captions[1::2], styles[1::2], strict=True):
+        assert text.startswith(filters.MEDIA[style])
+    assert [c.name for c in contrasts.fitting(data)] == ["style"]
+
+
+def test_filters_make_what_they_are_called() -> None:
+    rows = np.linspace(40, 220, 48, dtype=np.uint8)
+    photo = np.stack(np.broadcast_arrays(rows[:, None], rows[None], np.uint8(120)), axis=-1)
+    photo = np.ascontiguousarray(photo)
+    photo[16:32, 16:32] = (60, 30, 20)
+    for style in ("sketch", "bw"):
+        grey = filters.filtered(photo, style)
+        assert grey.shape == photo.shape and (grey == grey[..., :1]).all()
+    sketch, bw = filters.filtered(photo, "sketch"), filters.filtered(photo, "bw")
+    assert sketch.mean() > bw.mean() + 40  # paper
+    assert sketch[16, 24, 0] < sketch[8, 24, 0] - 40  # a line where the patch begins
+    sepia = filters.filtered(photo, "sepia").astype(int)
+    assert (sepia[..., 0] >= sepia[..., 1]).all() and (sepia[..., 1] >= sepia[..., 2]).all()
+    assert len(np.unique(filters.filtered(photo, "cartoon").reshape(-1, 3), axis=0)) < 200
 
 
 def test_faces(tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ Split = Annotated[
     option("--split", metavar="A/B", help="Percentages for train/val, or train/val/test."),
 ]
 Limit = Annotated[int | None, option("--limit", metavar="N", help="Only the first N pictures.")]
+FilteredPairs = Annotated[
+    str | None,
+    option(
+        "--style", metavar="pairs", help="Each photo again, filtered as a drawing or an old one."
+    ),
+]
 Strict = Annotated[
     bool | None, switch("--strict", help="Fail at an unreadable picture instead of skipping it.")
 ]
@@ -48,6 +54,7 @@ def celeba(
         option("--split", metavar="A/B", help="Percentages for train/val[/test], or official."),
     ] = None,
     limit: Limit = None,
+    style: FilteredPairs = None,
     download: Annotated[
         bool | None, switch("--download", help="Fetch CelebA into --root first if it is not there.")
     ] = None,
@@ -66,6 +73,7 @@ def celeba(
         crop=crop,
         split=split,
         limit=limit,
+        style=style,
         download=download,
         strict=strict,
         name=name,
@@ -89,6 +97,7 @@ def folder(
     ] = None,
     split: Split = None,
     limit: Limit = None,
+    style: FilteredPairs = None,
     strict: Strict = None,
     name: Name = None,
     seed: Seed = None,
@@ -101,6 +110,7 @@ def folder(
         crop=crop,
         split=split,
         limit=limit,
+        style=style,
         strict=strict,
         name=name,
         seed=seed,

@@ -67,16 +67,12 @@ def binary(name: str, attribute: str, *prompts: tuple[str, str]) -> Contrast:
 
 def faces() -> tuple[Contrast, ...]:
     """The contrasts of rendered faces, from the renderer's own prompt pairs."""
-    from dclip.data.faces import PROMPT_PAIRS, STYLE_PROMPTS
+    from dclip.data.faces import PROMPT_PAIRS, STYLES
 
     by_name: dict[str, list[tuple[str, str]]] = {}
     for name, positive, negative in PROMPT_PAIRS:
         by_name.setdefault(name, []).append((positive, negative))
-    contrasts = [
-        Contrast(
-            "style", tuple(Side((f"style={s}",), prompts) for s, prompts in STYLE_PROMPTS.items())
-        )
-    ]
+    contrasts = [styles(STYLES)]
     colours = ("black", "brown", "blond", "red", "gray")
     frames = ("a photo of a person with {} hair", "a face with {} hair", "{} hair")
     contrasts.append(
@@ -188,11 +184,23 @@ def to_json(contrasts: Sequence[Contrast]) -> list[dict[str, Any]]:
     ]
 
 
+def styles(names: Sequence[str]) -> Contrast:
+    """The styles of the pictures against each other, in the prompts of drawn faces."""
+    from dclip.data.faces import STYLE_PROMPTS
+
+    return Contrast("style", tuple(Side((f"style={s}",), STYLE_PROMPTS[s]) for s in names))
+
+
 def fitting(data: DataSet) -> tuple[Contrast, ...]:
-    """The built-in contrasts whose attributes the data has; empty where it has none."""
+    """The built-in contrasts whose attributes and styles the data has; empty where it has none."""
+    from dclip.data.faces import STYLES
+
     names = set(data.attribute_names)
     if {"smiling", "glasses"} <= names:
         return faces()
+    shown = set(data.table.text("style"))
+    known = [style for style in STYLES if style in shown]
+    by_style = (styles(known),) if len(known) > 1 else ()
     if {"Smiling", "Eyeglasses"} <= names:
-        return celeba()
-    return ()
+        return by_style + celeba()
+    return by_style

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dclip.context import Context
-from dclip.data import celeba, folder
+from dclip.data import celeba, filters, folder
 from dclip.data.arrays import ShardReader, ShardWriter
 from dclip.data.images import check_crop, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
-from dclip.data.rendered import Rendered
+from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import write_table
 from dclip.errors import BadInput
@@ -46,7 +46,8 @@ class PrepareConfig:
         limit: take only the first so many pictures.
         seed: decides the split, and which faces are drawn.
         count: how many faces to draw.
-        style: faces only: "photo", another style, or "all".
+        style: of faces: "photo", another style, "all", or "pairs"; of photos only "pairs": each
+            is followed by itself in a style (:mod:`dclip.data.filters`).
         strict: fail at an unreadable picture instead of leaving it out.
         download: CelebA only: fetch it into ``root`` first where it is not there.
         name: the artifact's name; by default that of the source.
@@ -77,11 +78,12 @@ class PrepareConfig:
             ("crop", self.crop is not None, not drawn),
             ("limit", self.limit is not None, not drawn),
             ("count", self.count is not None, drawn),
-            ("style", self.style is not None, drawn),
+            ("style", self.style is not None, drawn or self.style == PAIRS),
             ("download", self.download, self.source == "celeba"),
         ):
             if there and not fits:
-                raise BadInput(f"{self.source} has no {setting}", f"leave --{setting} out")
+                fix = "leave it out, or --style pairs" if setting == "style" else None
+                raise BadInput(f"{self.source} has no {setting}", fix or f"leave --{setting} out")
         if not drawn and self.root is None:
             raise BadInput(
                 f"where are the photos of {self.source}?",
@@ -207,31 +209,43 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         context.report.note(note)
     crop = config.crop or ("face" if config.source == "celeba" else "center")
     size = config.side
+    items: Sequence[Item] = source.items
+    known = source.columns
+    if config.style == PAIRS:
+        known = filters.columns_of_pairs([item.id for item in items], known)
+        items = [
+            Item(f"{item.id}{end}", item.file, item.mark)
+            for item in items
+            for end in ("", f"~{filters.style_of(item.id)}")
+        ]
 
     def one_block(numbers: Sequence[int]) -> _Block:
         pixels, failures, notes = [], {}, []
         for number in numbers:
-            item = source.items[number]
+            item = items[number]
             try:
                 picture = decode(source.read(item), size=size, crop=crop, name=item.file)
             except BadInput as error:
                 failures[number] = error.message
                 continue
-            pixels.append(picture.pixels.transpose(2, 0, 1))
+            shown = picture.pixels
+            if config.style == PAIRS and number % 2:
+                shown = filters.filtered(shown, filters.style_of(source.items[number // 2].id))
+            pixels.append(shown.transpose(2, 0, 1))
             notes += [f"{item.file}: {note}" for note in picture.notes]
         empty = np.empty((0, 3, size, size), dtype=np.uint8)
         return _Block(np.stack(pixels) if pixels else empty, failures, tuple(notes))
 
     return _Pictures(
-        name=slug(source.name),
+        name=slug(source.name if config.style is None else f"{source.name}-{config.style}"),
         place=str(source.place.resolve()),
-        items=source.items,
-        content=fingerprint(source.items, source.columns),
+        items=items,
+        content=fingerprint(items, known),
         crop=crop,
-        style=None,
+        style=config.style,
         load=lambda blocks, workers: map_threads(one_block, blocks, workers),
         columns=lambda numbers, workers: {
-            name: [column[n] for n in numbers] for name, column in source.columns.items()
+            name: [column[n] for n in numbers] for name, column in known.items()
         },
     )
 
