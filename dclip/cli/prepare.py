@@ -33,6 +33,7 @@ Strict = Annotated[
     "dclip prepare celeba --root ~/celeba",
     "dclip prepare celeba --root img_align_celeba.zip --size 64 --limit 5000",
     "dclip prepare celeba --root ~/celeba --download --split official",
+    "dclip prepare celeba --root ~/celeba --style pairs    # for dclip clip train",
     config=CONFIG,
 )
 def celeba(
@@ -131,7 +132,7 @@ def faces(
     size: Size = None,
     style: Annotated[
         str | None,
-        option("--style", metavar="STYLE", help="photo, another style, or all: else photo."),
+        option("--style", metavar="STYLE", help="photo, another style, all, or pairs: else photo."),
     ] = None,
     split: Split = None,
     name: Name = None,
