@@ -82,8 +82,11 @@ class PrepareConfig:
             ("download", self.download, self.source == "celeba"),
         ):
             if there and not fits:
-                fix = "leave it out, or --style pairs" if setting == "style" else None
-                raise BadInput(f"{self.source} has no {setting}", fix or f"leave --{setting} out")
+                if setting == "style":
+                    raise BadInput(
+                        f"photos have no style {self.style!r}", "use --style pairs, or leave it out"
+                    )
+                raise BadInput(f"{self.source} has no {setting}", f"leave --{setting} out")
         if not drawn and self.root is None:
             raise BadInput(
                 f"where are the photos of {self.source}?",
