@@ -109,7 +109,7 @@ def finetune(
     ] = None,
     reach: Annotated[
         float | None,
-        option("--reach", metavar="X", help="How far the edit is to go: 1 is the usual way."),
+        option("--reach", metavar="X", help="How far the edit is to go; each kind has its own."),
     ] = None,
     soften: Annotated[
         float | None,

@@ -5,28 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-_ADJECTIVES = {
-    "smiling": (("Smiling", "1"), ("smiling", "happy")),
-    "serious": (("Smiling", "-1"), ("serious",)),
-    "young": (("Young", "1"), ("young",)),
-    "old": (("Young", "-1"), ("old",)),
-    "bald": (("Bald", "1"), ("bald",)),
-    "chubby": (("Chubby", "1"), ("chubby",)),
-}
-_WITH = {
-    "glasses": (("Eyeglasses", "1"), ("glasses", "eyeglasses")),
-    "hat": (("Wearing_Hat", "1"), ("a hat",)),
-    "beard": (("No_Beard", "-1"), ("a beard",)),
-    "mustache": (("Mustache", "1"), ("a mustache",)),
-    "goatee": (("Goatee", "1"), ("a goatee",)),
-    "bangs": (("Bangs", "1"), ("bangs",)),
-    "makeup": (("Heavy_Makeup", "1"), ("heavy makeup", "makeup")),
-    "lipstick": (("Wearing_Lipstick", "1"), ("lipstick",)),
-    "earrings": (("Wearing_Earrings", "1"), ("earrings",)),
-    "necktie": (("Wearing_Necktie", "1"), ("a necktie",)),
-    "pale": (("Pale_Skin", "1"), ("pale skin",)),
-    "open mouth": (("Mouth_Slightly_Open", "1"), ("an open mouth",)),
-}
+_ADJECTIVES = (
+    ("Smiling", "1", ("smiling", "happy")),
+    ("Smiling", "-1", ("serious",)),
+    ("Young", "1", ("young",)),
+    ("Young", "-1", ("old",)),
+    ("Bald", "1", ("bald",)),
+    ("Chubby", "1", ("chubby",)),
+)
+_WITH = (
+    ("Eyeglasses", "1", ("glasses", "eyeglasses")),
+    ("Wearing_Hat", "1", ("a hat",)),
+    ("No_Beard", "-1", ("a beard",)),
+    ("Mustache", "1", ("a mustache",)),
+    ("Goatee", "1", ("a goatee",)),
+    ("Bangs", "1", ("bangs",)),
+    ("Heavy_Makeup", "1", ("heavy makeup", "makeup")),
+    ("Wearing_Lipstick", "1", ("lipstick",)),
+    ("Wearing_Earrings", "1", ("earrings",)),
+    ("Wearing_Necktie", "1", ("a necktie",)),
+    ("Pale_Skin", "1", ("pale skin",)),
+    ("Mouth_Slightly_Open", "1", ("an open mouth",)),
+)
 _COLOURS = {f"{c.title()}_Hair": c for c in ("black", "brown", "blond", "gray")}
 _SHAPES = {"Wavy_Hair": "wavy", "Straight_Hair": "straight"}
 _MALE = {"1": ("man",), "-1": ("woman",)}
@@ -47,16 +47,16 @@ def caption(attributes: Mapping[str, str], name: str) -> str:
         return ""
     rand = random.Random(f"celeba caption {name}")
 
-    def chosen(table: Mapping[str, tuple[tuple[str, str], Sequence[str]]], most: int) -> list[str]:
+    def chosen(table: Sequence[tuple[str, str, Sequence[str]]], most: int) -> list[str]:
         true = [
             words
-            for (attribute, value), words in table.values()
+            for attribute, value, words in table
             if attributes.get(attribute) == value and rand.random() < _MENTIONED
         ]
         return [rand.choice(words) for words in rand.sample(true, min(most, len(true)))]
 
     subjects: tuple[str, ...] = _ANYONE
-    if rand.random() < 2 * _MENTIONED - 0.2:
+    if rand.random() < 0.8:
         subjects = _MALE.get(attributes.get("Male", ""), _ANYONE)
     named = [*chosen(_ADJECTIVES, 2), rand.choice(subjects)]
     details = chosen(_WITH, 2)

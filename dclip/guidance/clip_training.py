@@ -80,11 +80,13 @@ def contrast_loss(
     return torch.stack(losses).mean() if losses else image.new_zeros(())
 
 
-def pair_moves(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def pair_moves(
+    image: Tensor, pairs: Tensor, labels: Sequence[Tensor], sides: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
     """What each change did to the picture's embedding and to the prompts', both (M, D)."""
     moved, said = [image[:0]], [image[:0]]
-    before, after = batch.pairs.unbind(1)
-    for side, label in zip(sides, batch.labels, strict=True):
+    before, after = pairs.unbind(1)
+    for side, label in zip(sides, labels, strict=True):
         a, b = label[before], label[after]
         changed = (a >= 0) & (b >= 0) & (a != b)
         moved.append(image[after[changed]] - image[before[changed]])
@@ -100,7 +102,7 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
     length: an edit guided to a text difference longer than the picture's own paints a caricature.
     The value is ``|d_img - d_text|^2 / (2 |d_img| |d_text|)``: 1 - cos at equal lengths.
     """
-    moved, said = pair_moves(image, batch, sides)
+    moved, said = pair_moves(image, batch.pairs, batch.labels, sides)
     if not len(moved):
         return image.new_zeros(())
     size = moved.norm(dim=-1) * said.norm(dim=-1)

@@ -329,15 +329,12 @@ class _Training:
                 accuracy[contrast.name] = round(float(right.float().mean()), 4)
         scores["contrast_accuracy"] = accuracy
         if units.shape[1] == 2:
-            batch = ct.Batch(
+            moved, said = ct.pair_moves(
                 images,
-                torch.eye(len(index), dtype=torch.bool),
-                tuple(label[index].to(self.device) for label in self.labels),
                 torch.arange(len(index), device=self.device).view(-1, 2),
-                torch.empty(0, ct.MIXING),
-                torch.empty(0),
+                [label[index].to(self.device) for label in self.labels],
+                text.sides,
             )
-            moved, said = ct.pair_moves(images, batch, text.sides)
             if len(moved):
                 scores["pair_cosine"] = float(F.cosine_similarity(moved, said, dim=-1).mean())
                 scores["pair_length"] = float((moved.norm(dim=-1) / said.norm(dim=-1)).mean())

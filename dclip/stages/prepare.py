@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,10 +216,10 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     known = source.columns
     if config.style == PAIRS:
         known = filters.columns_of_pairs([item.id for item in items], known)
+        twice = [item for item in items for _ in range(2)]
         items = [
-            Item(f"{item.id}{end}", item.file, item.mark)
-            for item in items
-            for end in ("", f"~{filters.style_of(item.id)}")
+            item if style == "photo" else replace(item, id=f"{item.id}~{style}")
+            for item, style in zip(twice, known["style"], strict=True)
         ]
 
     def one_block(numbers: Sequence[int]) -> _Block:
@@ -232,8 +232,8 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
                 failures[number] = error.message
                 continue
             shown = picture.pixels
-            if config.style == PAIRS and number % 2:
-                shown = filters.filtered(shown, filters.style_of(source.items[number // 2].id))
+            if config.style == PAIRS and (style := known["style"][number]) != "photo":
+                shown = filters.filtered(shown, style)
             pixels.append(shown.transpose(2, 0, 1))
             notes += [f"{item.file}: {note}" for note in picture.notes]
         empty = np.empty((0, 3, size, size), dtype=np.uint8)
