@@ -35,8 +35,6 @@ from dclip.editing import Editor, Part, Weights, make_plan
 from dclip.errors import MissingArtifact
 from dclip.evaluation import subjects
 from dclip.figures.panel import panel
-from dclip.guidance.prompts import PRESETS
-from dclip.guiding import preset_r
 from dclip.models.checkpoint import read_info
 from dclip.recipes import RECIPES
 from dclip.stages import eval as evaluate
@@ -76,17 +74,16 @@ COLUMNS = {
 }
 
 
-def latents_for(store: Store, r: int, context: Context) -> Artifact:
-    """64 faces to tune on and some to watch, inverted to r with the embedded base."""
+def latents_for(store: Store, target: str, context: Context) -> Artifact:
+    """64 faces to tune on and some to watch, inverted for the target with the embedded base."""
     data = prepare.run(
         prepare.PrepareConfig("faces", count=80, seed=SEED, split="80/20", name="quality"),
         store,
         context,
     )
     config = invert.InvertConfig(
-        data=data.id, model="embedded", name=f"quality-{r}", r=r, steps=min(r, invert.EDIT_STEPS),
-        refinements=invert.EDIT_REFINEMENTS, split="all", count=0,
-    )  # fmt: skip
+        data=data.id, model="embedded", name="quality", preset=target, split="all", count=0
+    )
     return invert.run(config, store, context)
 
 
@@ -132,8 +129,7 @@ def measure(
         keep: takes the row, first with what tuning took: that cannot be measured again.
     """
     context = Context()
-    T = read_info(store.resolve("embedded", "model").path).schedule.T
-    latents = latents_for(store, preset_r(PRESETS[target], T), context)
+    latents = latents_for(store, target, context)
     tuned, cost = tune(store, target, recipe, latents, options.updates)
     if not cost and known.get("tuned") == tuned.id:  # made earlier: measured then
         cost = {k: known[k] for k in ("tune_seconds", "tune_mb") if k in known}
