@@ -67,6 +67,7 @@ COLUMNS = {
     "s_dir": ("S_dir", "number"),
     "s_dir_held_out": ("held out", "number"),
     "direct_psnr": ("strength 0, dB", "decibel"),
+    "updates": ("updates", "count"),
     "tune_seconds": ("fine-tune, s", "decibel"),
     "tune_mb": ("MB", "count"),
     "edit_seconds": ("edit, s", "number"),

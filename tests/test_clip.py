@@ -175,13 +175,30 @@ def test_prompts_that_cannot_be_are_refused(guide: Guide) -> None:
 
 
 def test_equal_prompts_have_no_direction(guide: Guide) -> None:
-    with pytest.raises(BadInput, match="same to tiny"):
-        guide.direction("a sketch", "a sketch")
-    found = guide.direction("a sketch", "a photo")
-    assert float(found.norm()) == pytest.approx(1)
+    for source in ("a sketch", "a photo; a sketch"):
+        with pytest.raises(BadInput, match="same to tiny"):
+            guide.move("a sketch", source)
+    with pytest.raises(BadInput, match="empty"):
+        guide.move("a sketch", "a photo;")
+    found = guide.move("a sketch", "a photo")
     to, source = guide.embed_text(["a sketch", "a photo"])
-    assert torch.allclose(found, F.normalize(to - source, dim=0), atol=1e-6)
-    assert torch.allclose(guide.difference("a sketch", "a photo"), to - source, atol=1e-6)
+    assert torch.allclose(found.differences, (to - source)[None], atol=1e-6)
+    assert torch.allclose(found.units(), F.normalize(to - source, dim=0)[None], atol=1e-6)
+
+
+def test_each_picture_moves_from_the_source_that_it_is_most_like(guide: Guide) -> None:
+    to, first, second = guide.embed_text(["a sketch", "a photo", "a face"])
+    move = guide.move("a sketch", "a photo; a face")
+    before = F.normalize(torch.stack([second, first, second + 0.1 * to]), dim=-1)
+    wanted = torch.stack([to - second, to - first, to - second])
+    assert torch.allclose(move.of(before), wanted, atol=1e-6)
+    after = F.normalize(before + 0.1 * torch.randn(3, len(to)), dim=-1)
+    cosine = F.cosine_similarity(after - before, wanted, dim=-1)
+    assert torch.allclose(move.cosine(after, before), cosine, atol=1e-5)
+    assert move.cosine(before, before).tolist() == [0, 0, 0]
+    longer = move.lengthened(torch.tensor([2.0, 3.0])).of(before)
+    assert longer.norm(dim=-1).tolist() == pytest.approx([3, 2, 3], abs=1e-5)
+    assert torch.allclose(F.normalize(longer, dim=-1), F.normalize(wanted, dim=-1), atol=1e-6)
 
 
 def test_a_small_clip_warns_of_words_that_it_never_saw(folder: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from dclip.evaluation.cost import Cost
 from dclip.evaluation.judge import Judge, JudgeNetwork, JudgeShape, Verdict
 from dclip.evaluation.scoring import Direction, Scoring, monotone
 from dclip.evaluation.truth import Truth
-from dclip.guidance.clip import load_guide
+from dclip.guidance.clip import Move, load_guide
 from dclip.guidance.prompts import PRESETS
 from dclip.stages import edit, judge_train
 from dclip.stages.eval import EvalConfig, run
@@ -236,9 +236,9 @@ def test_s_dir_is_the_cosine_of_the_two_moves(tmp_path: Path) -> None:
     guide = load_guide(str(write_clip(tmp_path / "clip")))
     x, y = torch.rand(2, 5, 3, 16, 16) * 2 - 1
     move = guide.embed_image(y) - guide.embed_image(x)
-    d_text = torch.nn.functional.normalize(move.mean(0), dim=0)
-    found = Scoring(x, directions={"s_dir": Direction(guide, d_text)})(y).row["s_dir"]
-    wanted = torch.nn.functional.cosine_similarity(move, d_text[None]).mean()
+    text = Move(torch.randn(1, move.shape[1]), move.mean(0)[None])
+    found = Scoring(x, directions={"s_dir": Direction(guide, text)})(y).row["s_dir"]
+    wanted = torch.nn.functional.cosine_similarity(move, text.differences).mean()
     assert found == pytest.approx(float(wanted), abs=1e-5)
 
 

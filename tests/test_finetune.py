@@ -28,7 +28,8 @@ from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
 from dclip.guidance.clip import load_guide
-from dclip.guidance.prompts import PRESETS
+from dclip.guidance.objective import recoloured
+from dclip.guidance.prompts import LAMBDAS, PRESETS, split_sources
 from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import merged, read_deltas
@@ -140,16 +141,20 @@ def test_an_attribute_is_to_go_as_far_as_the_photos_lie_apart(
     guide, latents = load_guide(str(clip)), store.resolve("faces", "latents")
     data = LatentSet(latents.path)
     photos = to_float(torch.from_numpy(data.references(data.split("train"))))
-    for name in ("blond hair", "sketch"):
+    for name in ("blond hair", "smiling", "sketch"):
         pair = PRESETS[name]
         config = replace(small, preset=name, target=None, name=name.replace(" ", "-"), updates=1)
-        difference = guide.difference(pair.target, pair.source)
-        score = (guide.embed_image(photos) @ F.normalize(difference, dim=0)).sort().values
-        n = len(score)
-        apart = float(score[-max(1, n // 10) :].mean() - score[: max(1, n // 4)].mean())
-        assert n >= 16
-        wanted = apart if pair.local else float(difference.norm())
-        assert run(config, store, CPU).metrics["unit"] == pytest.approx(wanted, abs=1e-5)
+        seen = recoloured(photos, LAMBDAS[pair.kind].chroma)
+        wanted = []
+        for source in split_sources(pair.source):
+            difference = guide.move(pair.target, source).differences[0]
+            score = (guide.embed_image(seen) @ F.normalize(difference, dim=0)).sort().values
+            n = len(score)
+            apart = float(score[-max(1, n // 10) :].mean() - score[: max(1, n // 4)].mean())
+            assert n >= 16
+            wanted.append(apart if pair.local else float(difference.norm()))
+        assert len(wanted) == (4 if name == "blond hair" else 1)
+        assert run(config, store, CPU).metrics["units"] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_only_the_differences_are_trained(
@@ -282,7 +287,7 @@ def test_the_embedded_clip_knows_every_presets_words() -> None:
     guide = load_guide(str(EMBEDDED))
     for pair in PRESETS.values():
         assert guide.warning(pair.target) is None and guide.warning(pair.source) is None
-        assert float(guide.difference(pair.target, pair.source).norm()) > 0.03
+        assert float(guide.move(pair.target, pair.source).differences.norm(dim=-1).min()) > 0.03
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dclip.guidance.losses import (
     face_identity,
     goal,
     identity_l1,
+    propagation,
     speckle,
 )
 
@@ -130,3 +131,43 @@ def test_speckle_is_the_variation_beyond_the_references() -> None:
     wanted = 2 * (0.114 + 0.114 + 0.886) / 3
     assert torch.allclose(speckle(checks, flat), torch.tensor([wanted]))
     assert float(speckle(flat, checks)) == 0.0 == float(speckle(checks, checks))
+
+
+def test_propagation_is_the_weighted_mean_over_pairs_of_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, reference = (torch.rand(2, 3, 4, 5, generator=generator).double() - 0.5 for _ in range(2))
+    numbers = torch.rand(8 * 20, generator=generator)
+    wanted = []
+    for edit, photo in zip(x - reference, reference, strict=True):
+        total = weights = 0.0
+        for partners in numbers.view(8, 20).argsort(1).tolist():
+            for p, q in enumerate(partners):
+                (i, j), (k, m) = divmod(p, 5), divmod(q, 5)
+                unlike = float((photo[:, i, j] - photo[:, k, m]).square().sum())
+                far = ((i - k) / 4) ** 2 + ((j - m) / 5) ** 2
+                weight = math.exp(-unlike / (2 * 0.12**2) - far / (2 * 0.5**2))
+                total += weight * float((edit[:, i, j] - edit[:, k, m]).abs().mean())
+                weights += weight
+        wanted.append(total / weights)
+    found = propagation(x, reference, lambda n: numbers[:n])
+    assert found.tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_what_looks_alike_is_to_change_alike() -> None:
+    def draw(n: int) -> Tensor:
+        return torch.rand(n, generator=torch.Generator().manual_seed(1))
+
+    photo = torch.full((1, 3, 64, 64), -0.8)
+    photo[..., 32:, :] = 0.8  # two things of one colour each
+    one, half = photo.clone(), photo.clone()
+    one[..., 32:, :] -= 0.5  # all of the lower
+    half[..., 32:, :32] -= 0.5  # half of it
+    assert float(propagation(photo + 0.3, photo, draw)) < 1e-6
+    assert (
+        float(propagation(one, photo, draw)) < 1e-6 < 0.05 < float(propagation(half, photo, draw))
+    )
+    x = half.clone().requires_grad_(True)
+    propagation(x, photo, draw).sum().backward()
+    assert x.grad is not None
+    # It would go on where the half is, or back where it has begun.
+    assert x.grad[..., 32:, :32].mean() < 0 < x.grad[..., 32:, 32:].mean()

@@ -41,7 +41,12 @@ def finetune(
     ] = None,
     source: Annotated[
         str | None,
-        option("--source", metavar="TEXT", help="What is there: else a photo of a person."),
+        option(
+            "--source",
+            metavar="TEXT",
+            help="What is there: else a photo of a person. Several, separated by semicolons:"
+            " each photo starts from the one that the CLIP sees in it.",
+        ),
     ] = None,
     preset: Annotated[
         str | None,
@@ -79,6 +84,10 @@ def finetune(
     ] = None,
     speckle: Annotated[
         float | None, option("--speckle", metavar="X", help="Weight against coloured speckle.")
+    ] = None,
+    propagation: Annotated[
+        float | None,
+        option("--propagation", metavar="X", help="Weight for alike pixels to change alike."),
     ] = None,
     batch: Batch = None,
     updates: Annotated[int | None, option("--updates", metavar="N", help="Updates in all.")] = None,
@@ -146,6 +155,7 @@ def finetune(
         identity=identity,
         colour=colour,
         speckle=speckle,
+        propagation=propagation,
         batch=batch,
         updates=updates,
         epochs=epochs,

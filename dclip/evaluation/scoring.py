@@ -14,8 +14,7 @@ from torch import Tensor
 from dclip.evaluation.goals import Goal
 from dclip.evaluation.judge import Judge
 from dclip.evaluation.truth import Truth, TruthScores
-from dclip.guidance.clip import Guide
-from dclip.guidance.losses import directional
+from dclip.guidance.clip import Guide, Move
 
 BATCH = 32
 Row = dict[str, Any]
@@ -23,10 +22,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Direction:
-    """A CLIP that scores, and the unit text direction (D,) that edits shall go in."""
+    """A CLIP that scores, and where the text sends pictures."""
 
     guide: Guide
-    d_text: Tensor
+    move: Move
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Scoring:
             row |= self.goal.scores(self.judge(edits), self._before)
         for name, each in self.directions.items():
             after = _in_parts(each.guide.embed_image, edits)
-            cosine = 1 - directional(after, self._embedded[name], each.d_text.cpu())
+            cosine = each.move.cosine(after, self._embedded[name])
             row[name] = float(cosine[on].mean()) if bool(on.any()) else None
         if self.face is not None and self._face is not None:
             alike = F.cosine_similarity(_in_parts(self.face, edits), self._face, dim=-1)

@@ -113,7 +113,7 @@ class Clips:
         guide = load_guide(where, device, name=f"CLIP {artifact.ref}" if artifact else None)
         if warning := guide.warning(prompts[0]):
             self.notes.append(warning)
-        self.directions[score] = Direction(guide, guide.direction(*prompts))
+        self.directions[score] = Direction(guide, guide.move(*prompts))
         self.settings[score] = artifact.id if artifact else fingerprint(where)
         if artifact is not None:
             self.inputs["clip" if score == "s_dir" else "held_out"] = artifact

@@ -26,8 +26,44 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dclip.errors import BadInput, CorruptArtifact
+from dclip.guidance.losses import directional
+from dclip.guidance.prompts import split_sources
 
 DEFAULT_PRETRAINED = "ViT-B-32:openai"
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a text sends pictures: from what a source says of them to the target.
+
+    Attributes:
+        sources: unit-length embeddings of the source prompts, (K, D).
+        differences: the target's embedding less each of them, (K, D).
+    """
+
+    sources: Tensor
+    differences: Tensor
+
+    def of(self, before: Tensor) -> Tensor:
+        """The difference for each picture (B, D), from the source that it is most like.
+
+        Args:
+            before: unit-length embeddings of the pictures as they are, (B, D).
+        """
+        sources, differences = self.sources.to(before), self.differences.to(before)
+        return differences[(before @ sources.T).argmax(dim=-1)]
+
+    def units(self) -> Tensor:
+        """The directions (K, D): d_text, equation (4) of the report, one a source."""
+        return F.normalize(self.differences, dim=-1)
+
+    def cosine(self, after: Tensor, before: Tensor) -> Tensor:
+        """Cosine between the pictures' move and the text's, (B,); 0 where nothing has moved."""
+        return 1 - directional(after, before, F.normalize(self.of(before), dim=-1))
+
+    def lengthened(self, lengths: Tensor) -> Move:
+        """The same ways with other lengths (K,)."""
+        return Move(self.sources, self.units() * lengths.to(self.differences)[:, None])
 
 
 @dataclass(frozen=True)
@@ -104,23 +140,23 @@ class Guide:
         tokens = self.tokenizer(list(prompts)).to(self.mean.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
 
-    def difference(self, target: str, source: str) -> Tensor:
-        """Target's minus source's embedding (D,); raises BadInput where they mean the same."""
-        to, come_from = self.embed_text([target, source])
-        difference: Tensor = to - come_from
-        if float(difference.norm()) < 1e-4:
-            raise BadInput(
-                f"the prompts {target!r} and {source!r} are the same to {self.name}",
-                "choose a target that differs from the source",
-            )
-        return difference
+    def move(self, target: str, source: str) -> Move:
+        """Where the prompts send a picture; ``source`` may name several, separated by semicolons.
 
-    def direction(self, target: str, source: str) -> Tensor:
-        """d_text (D,): the unit vector from the source prompt to the target prompt.
-
-        Equation (4) of the report. Raises BadInput where the two prompts mean the same.
+        Raises:
+            BadInput: an empty prompt, one that is too long, or prompts that mean the same.
         """
-        return F.normalize(self.difference(target, source), dim=0)
+        names = split_sources(source)
+        to, *come_from = self.embed_text([target, *names])
+        sources = torch.stack(come_from)
+        differences = to - sources
+        for name, difference in zip(names, differences, strict=True):
+            if float(difference.norm()) < 1e-4:
+                raise BadInput(
+                    f"the prompts {target!r} and {name!r} are the same to {self.name}",
+                    "choose a target that differs from the source",
+                )
+        return Move(sources, differences)
 
     def check(self, prompt: str) -> None:
         """Raise BadInput for an empty prompt or one that the context would cut."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dclip.guidance.clip import Guide
+from dclip.guidance.clip import Guide, Move
 from dclip.guidance.clip_training import augment, soften
 from dclip.guidance.losses import (
     colour_l1,
@@ -18,6 +18,7 @@ from dclip.guidance.losses import (
     face_identity,
     goal,
     identity_l1,
+    propagation,
     speckle,
 )
 
@@ -32,6 +33,7 @@ class Weights:
         identity: L1 to the reference.
         colour: the same of the colours alone. Where the guide sees none, nothing else holds them.
         speckle: of colours that vary from pixel to pixel.
+        propagation: of pixels that look alike and change differently.
         face: face-identity loss, given a network.
     """
 
@@ -40,6 +42,7 @@ class Weights:
     identity: float = 0.3
     colour: float = 0.0
     speckle: float = 0.0
+    propagation: float = 0.0
     face: float = 0.0
 
 
@@ -49,19 +52,19 @@ class Objective:
 
     Attributes:
         guides: frozen CLIPs; their directional losses are averaged.
-        differences: the text direction of each guide, as long as the edit is to move a picture.
+        moves: where each guide's text sends a picture, as long as the edit is to move it.
         weights: the lambdas.
         views: augmented views of each picture that the guides see; 0 shows the picture itself.
             The picture and its reference get the same crops (as in FuseDream's AugCLIP), so
             that what differs between their embeddings is the edit.
         face: a face recognition network, where there is one.
         chroma: factor on the colours that the guides see, 1 as they are, 0 grey.
-        reach: the goal's distance, in ``differences``.
+        reach: the goal's distance, in lengths of the ``moves``.
         soften: most blur of a view, see :func:`dclip.guidance.clip_training.soften`; needs views.
     """
 
     guides: Sequence[Guide]
-    differences: Sequence[Tensor]
+    moves: Sequence[Move]
     weights: Weights
     views: int = 0
     face: Callable[[Tensor], Tensor] | None = None
@@ -91,11 +94,11 @@ class Objective:
                 seen, shown = soften(seen, amount), soften(shown, amount)
         seen, shown = recoloured(seen, self.chroma), recoloured(shown, self.chroma)
         directions, goals = [], []
-        for guide, difference in zip(self.guides, self.differences, strict=True):
+        for guide, move in zip(self.guides, self.moves, strict=True):
             with torch.no_grad():
                 before = guide.embed_image(shown)
-            after = guide.embed_image(seen)
-            directions.append(directional(after, before, F.normalize(difference, dim=0)).mean())
+            after, difference = guide.embed_image(seen), move.of(before)
+            directions.append(directional(after, before, F.normalize(difference, dim=-1)).mean())
             goals.append(goal(after, before, self.reach * difference).mean())
         l_dir, l_goal = torch.stack(directions).mean(), torch.stack(goals).mean()
         l_id = identity_l1(x, reference).mean()
@@ -105,6 +108,8 @@ class Objective:
             loss = loss + weights.colour * colour_l1(x, reference).mean()
         if weights.speckle:
             loss = loss + weights.speckle * speckle(x, reference).mean()
+        if weights.propagation:
+            loss = loss + weights.propagation * propagation(x, reference, draw).mean()
         parts = {
             "direction": float(l_dir.detach()),
             "goal": float(l_goal.detach()),

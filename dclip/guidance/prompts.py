@@ -13,7 +13,7 @@ class Lambdas:
     """What a kind of edit needs.
 
     Attributes:
-        direction, goal, identity, colour, speckle: see
+        direction, goal, identity, colour, speckle, propagation: see
             :class:`dclip.guidance.objective.Weights`.
         until: share of r below which the base decodes alone. What the base knows (a smile) it
             finishes better itself, and the background stays; a style it never saw it would undo.
@@ -35,24 +35,25 @@ class Lambdas:
     soften: float
     colour: float
     speckle: float
+    propagation: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
     "style": Lambdas(
-        direction=0.5, goal=1.0, identity=0.05, colour=0.0, speckle=0.7,
-        until=0.1, chroma=1.0, reach=1.2, soften=1.0,
+        direction=0.5, goal=2.0, identity=0.2, colour=0.0, speckle=0.7, propagation=3.0,
+        until=0.1, chroma=1.0, reach=1.5, soften=1.0,
     ),
     "drawing": Lambdas(
-        direction=0.5, goal=1.0, identity=0.05, colour=0.0, speckle=0.7,
-        until=0.1, chroma=1.5, reach=1.1, soften=1.0,
+        direction=0.5, goal=1.2, identity=0.1, colour=0.0, speckle=1.5, propagation=1.0,
+        until=0.1, chroma=2.0, reach=1.15, soften=1.0,
     ),
     "attribute": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0,
+        direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0,
         until=0.35, chroma=0.0, reach=1.9, soften=0.0,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, colour=0.0, speckle=0.7,
-        until=0.35, chroma=1.0, reach=1.4, soften=0.0,
+        direction=0.5, goal=3.0, identity=1.0, colour=0.0, speckle=0.7, propagation=6.0,
+        until=0.1, chroma=1.0, reach=2.2, soften=0.0,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
@@ -64,7 +65,8 @@ class Preset:
 
     Attributes:
         target: prompt of what to see.
-        source: prompt of what is there.
+        source: prompt of what is there; several (see :func:`split_sources`) where photos differ in
+            what they show instead.
         kind: ``"style"`` repaints the whole picture, ``"drawing"`` does so without colours,
             ``"attribute"`` changes a part of it, ``"colour"`` a part's colour alone.
         r: the label to invert to for it, of T = 200: what is to change must drown in the noise.
@@ -79,6 +81,23 @@ class Preset:
     def local(self) -> bool:
         """Whether most of the picture is to stay as it is."""
         return self.kind not in ("style", "drawing")
+
+
+HAIR_COLOURS = ("black", "brown", "blond", "red", "gray")
+
+
+def _hair(colour: str) -> Preset:
+    others = "; ".join(f"a face with {other} hair" for other in HAIR_COLOURS if other != colour)
+    return Preset(f"a face with {colour} hair", others, "colour")
+
+
+def split_sources(source: str) -> list[str]:
+    """The prompts in a source text, which semicolons separate.
+
+    From red hair another way leads to blond than from black: where there are several, each photo
+    starts from the one that the CLIP sees in it.
+    """
+    return [part.strip() for part in source.split(";")]
 
 
 # Named as the renderer names its targets, so that edits of rendered faces can be scored.
@@ -97,11 +116,11 @@ PRESETS: dict[str, Preset] = {
     "not smiling": Preset("a serious person", "a smiling person", "attribute"),
     "glasses": Preset("a face with glasses", "a face without glasses", "attribute"),
     "no glasses": Preset("a face without glasses", "a face with glasses", "attribute"),
-    "blond hair": Preset("a face with blond hair", "a face with black hair", "colour"),
-    "black hair": Preset("a face with black hair", "a face with blond hair", "colour"),
-    "brown hair": Preset("a face with brown hair", "a face with black hair", "colour"),
-    "red hair": Preset("a face with red hair", "a face with black hair", "colour"),
-    "gray hair": Preset("a face with gray hair", "a face with black hair", "colour"),
+    "blond hair": _hair("blond"),
+    "black hair": _hair("black"),
+    "brown hair": _hair("brown"),
+    "red hair": _hair("red"),
+    "gray hair": _hair("gray"),
     "beard": Preset("a face with a beard", "a face without a beard", "attribute"),
     "no beard": Preset("a face without a beard", "a face with a beard", "attribute"),
     "mustache": Preset("a face with a mustache", "a face without a mustache", "attribute"),

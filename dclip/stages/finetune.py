@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
@@ -25,9 +24,8 @@ from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
 from dclip.guidance.clip import Guide, fingerprint, load_guide
-from dclip.guidance.losses import directional
 from dclip.guidance.objective import Objective, Weights, recoloured
-from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset
+from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset, split_sources
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Adapter, Full, above, merged
@@ -49,15 +47,15 @@ class FinetuneConfig:
 
     Attributes:
         target: prompt of what to see; the name of a preset stands for its pair of prompts.
-        source: prompt of what is there.
+        source: prompt of what is there, or several, separated by semicolons.
         preset: a name in :data:`dclip.guidance.prompts.PRESETS`, instead of prompts.
         latents: latents artifact, which also says the base model; None takes the newest.
         clip: as :func:`dclip.guiding.find_clip` takes it. None takes the newest clip artifact, or
             the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
-        lr, direction, goal, identity, colour, speckle, batch, updates, epochs, steps, views, rank,
-            decay, until, chroma, reach, soften: see :class:`dclip.recipes.Recipe`.
+        lr, direction, goal, identity, colour, speckle, propagation, batch, updates, epochs, steps,
+            views, rank, decay, until, chroma, reach, soften: see :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
@@ -77,6 +75,7 @@ class FinetuneConfig:
     identity: float | None = None
     colour: float | None = None
     speckle: float | None = None
+    propagation: float | None = None
     batch: int | None = None
     updates: int | None = None
     epochs: int | None = None
@@ -111,7 +110,9 @@ class FinetuneConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise BadInput(f"{field} must be at least 1, not {value}")
-        for field in ("views", "rank", "direction", "goal", "identity", "colour", "speckle"):
+        for field in (
+            "views", "rank", "direction", "goal", "identity", "colour", "speckle", "propagation",
+        ):  # fmt: skip
             value = getattr(self, field)
             if value is not None and value < 0:
                 raise BadInput(f"{field} must be 0 or more, not {value}")
@@ -184,7 +185,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     device = pick(context.device)
     where, clip = find_clip(config.clip, store, base, context)
     guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
-    for prompt in (pair.target, pair.source):
+    for prompt in (pair.target, *split_sources(pair.source)):
         guide.check(prompt)
         if warning := guide.warning(prompt):
             context.report.warn(warning)
@@ -192,8 +193,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
-            "lr", "direction", "goal", "identity", "colour", "speckle", "batch", "steps", "views",
-            "rank", "decay", "until", "chroma", "reach", "soften",
+            "lr", "direction", "goal", "identity", "colour", "speckle", "propagation", "batch",
+            "steps", "views", "rank", "decay", "until", "chroma", "reach", "soften",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -271,20 +272,21 @@ class _Tuning:
         ).to(device)
         self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=settings["lr"])
         self.guide = guide
-        difference = guide.difference(settings["target"], settings["source"])
-        self.d_text = F.normalize(difference, dim=0)
-        self.length = float(difference.norm())
+        self.move = guide.move(settings["target"], settings["source"])
+        lengths = self.move.differences.norm(dim=-1)
         if settings["local"]:
-            self.length = self._spread(self.train) or self.length
+            lengths = self._spreads(self.train, lengths)
+        self.lengths = [round(float(length), 6) for length in lengths]
         self.objective = Objective(
             [guide],
-            [self.length * self.d_text],
+            [self.move.lengthened(lengths)],
             Weights(
                 direction=settings["direction"],
                 goal=settings["goal"],
                 identity=settings["identity"],
                 colour=settings["colour"],
                 speckle=settings["speckle"],
+                propagation=settings["propagation"],
                 face=settings["face_weight"],
             ),
             views=settings["views"],
@@ -302,7 +304,7 @@ class _Tuning:
         A face that smiles already has nothing to learn from but how to smile too much. Where fewer
         than a batch are left, the batch that shows the target least.
         """
-        score = self._scores(index)
+        score = self._scores(index).min(1)
         least = min(len(index), self.settings["batch"])
         kept = np.sort(np.argsort(score, kind="stable")[: max(int((score <= 0).sum()), least)])
         if len(kept) < len(index):
@@ -312,24 +314,26 @@ class _Tuning:
             )
         return index[kept]
 
-    def _spread(self, index: np.ndarray) -> float | None:
+    def _spreads(self, index: np.ndarray, lengths: Tensor) -> Tensor:
         """How far apart the guide sees photos that show the target most and those that do least.
 
-        The prompts' distance is no measure of a picture's edit: between CLIPs, and between prompts
-        of one CLIP, it is from a seventh to twice of what sets photos apart. None of few photos.
+        One a source (K,). The prompts' distance is no measure of a picture's edit: between CLIPs,
+        and between prompts of one CLIP, it is from a seventh to twice of what sets photos apart. Of
+        few photos it is all there is.
         """
         if len(index) < FEWEST_FOR_SPREAD:
-            return None
-        score = np.sort(self._scores(index, self.settings["chroma"]))
+            return lengths
+        score = np.sort(self._scores(index, self.settings["chroma"]), axis=0)
         tenth, quarter = max(1, len(score) // 10), max(1, len(score) // 4)
-        return float(score[-tenth:].mean() - score[:quarter].mean())
+        spreads = torch.from_numpy(score[-tenth:].mean(0) - score[:quarter].mean(0)).to(lengths)
+        return torch.where(spreads > 0, spreads, lengths)
 
     @torch.no_grad()
     def _scores(self, index: np.ndarray, chroma: float = 1.0) -> np.ndarray:
-        """How much each photo looks like the target, along the text direction; (n,)."""
+        """How much each photo looks like the target, along the way from each source; (n, K)."""
         parts = np.array_split(index, math.ceil(len(index) / 128))
         seen = (self.guide.embed_image(recoloured(self._pixels(part), chroma)) for part in parts)
-        return np.concatenate([(e @ self.d_text).cpu().numpy() for e in seen])
+        return np.concatenate([(e @ self.move.units().T).cpu().numpy() for e in seen])
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
         own = dict(self.base.named_parameters())
@@ -398,7 +402,7 @@ class _Tuning:
             "updates": loop.step,
             "parameters": sum(p.numel() for p in self.delta.parameters()),
             "scores": counters["scores"],
-            "unit": self.length,
+            "units": self.lengths,
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
         }
 
@@ -431,15 +435,13 @@ class _Tuning:
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         model = above(self.settings["until"], merged(self.base, [(deltas, 1.0)]), self.base)
         edits = ddim.decode(model, self.info.schedule, latents, grid).clamp(-1, 1)
-        loss = directional(
-            self.guide.embed_image(edits), self.guide.embed_image(photos), self.d_text
-        )
+        cosine = self.move.cosine(self.guide.embed_image(edits), self.guide.embed_image(photos))
         step = counters["step"]
         counters["scores"].append(
             {
                 "step": step,
                 "images": step * self.settings["batch"],
-                "s_dir": float((1 - loss).mean()),
+                "s_dir": float(cosine.mean()),
                 "l1": float((edits - photos).abs().mean()),
             }
         )
