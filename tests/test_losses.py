@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dclip.guidance.losses import (
     colour_l1,
+    colourfulness,
     directional,
     face_identity,
     goal,
@@ -122,6 +123,7 @@ def test_colours_are_held_where_brightness_may_change() -> None:
     tinted[:, 2] += 0.3  # blue: luma 0.114 of it, so that the colours left are 0.3 times these
     wanted = 0.3 * (0.114 + 0.114 + 0.886) / 3
     assert torch.allclose(colour_l1(tinted, x), torch.full((3,), wanted))
+    assert float(colourfulness(brighter - x).abs().max()) < 1e-6 < float(colourfulness(x).min())
     assert float(speckle(tinted, x).abs().max()) < 1e-6  # the same everywhere
 
 
@@ -136,11 +138,11 @@ def test_speckle_is_the_variation_beyond_the_references() -> None:
 def test_propagation_is_the_weighted_mean_over_pairs_of_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     x, reference = (torch.rand(2, 3, 4, 5, generator=generator).double() - 0.5 for _ in range(2))
-    numbers = torch.rand(8 * 20, generator=generator)
+    numbers = torch.rand(4 * 20, generator=generator)
     wanted = []
     for edit, photo in zip(x - reference, reference, strict=True):
         total = weights = 0.0
-        for partners in numbers.view(8, 20).argsort(1).tolist():
+        for partners in numbers.view(4, 20).argsort(1).tolist():
             for p, q in enumerate(partners):
                 (i, j), (k, m) = divmod(p, 5), divmod(q, 5)
                 unlike = float((photo[:, i, j] - photo[:, k, m]).square().sum())

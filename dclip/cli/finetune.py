@@ -89,6 +89,9 @@ def finetune(
         float | None,
         option("--propagation", metavar="X", help="Weight for alike pixels to change alike."),
     ] = None,
+    grey: Annotated[
+        float | None, option("--grey", metavar="X", help="Weight for no colours to be left.")
+    ] = None,
     batch: Batch = None,
     updates: Annotated[int | None, option("--updates", metavar="N", help="Updates in all.")] = None,
     epochs: Annotated[
@@ -156,6 +159,7 @@ def finetune(
         colour=colour,
         speckle=speckle,
         propagation=propagation,
+        grey=grey,
         batch=batch,
         updates=updates,
         epochs=epochs,

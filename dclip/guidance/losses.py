@@ -69,7 +69,12 @@ def colours(x: Tensor) -> Tensor:
 
 def colour_l1(x: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute difference of the colours alone, brightness apart, one value a sample (B,)."""
-    return colours(x - reference).abs().flatten(1).mean(1)
+    return colourfulness(x - reference)
+
+
+def colourfulness(x: Tensor) -> Tensor:
+    """Mean absolute colour of pictures (B, 3, H, W) in [-1, 1], (B,); 0 where they are grey."""
+    return colours(x).abs().flatten(1).mean(1)
 
 
 def speckle(x: Tensor, reference: Tensor) -> Tensor:
@@ -87,7 +92,7 @@ def speckle(x: Tensor, reference: Tensor) -> Tensor:
     return (variation(colours(x)) - variation(colours(reference))).clamp_min(0)
 
 
-ALIKE, NEAR, PROPAGATION_SIDE, PARTNERS = 0.12, 0.5, 32, 8
+ALIKE, NEAR, PROPAGATION_SIDE, PARTNERS = 0.12, 0.5, 64, 4
 
 
 def propagation(x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from dclip.guidance.clip import Guide, Move
 from dclip.guidance.clip_training import augment, soften
 from dclip.guidance.losses import (
     colour_l1,
+    colourfulness,
     colours,
     directional,
     face_identity,
@@ -34,6 +35,7 @@ class Weights:
         colour: the same of the colours alone. Where the guide sees none, nothing else holds them.
         speckle: of colours that vary from pixel to pixel.
         propagation: of pixels that look alike and change differently.
+        grey: of colours that are left.
         face: face-identity loss, given a network.
     """
 
@@ -43,6 +45,7 @@ class Weights:
     colour: float = 0.0
     speckle: float = 0.0
     propagation: float = 0.0
+    grey: float = 0.0
     face: float = 0.0
 
 
@@ -110,6 +113,8 @@ class Objective:
             loss = loss + weights.speckle * speckle(x, reference).mean()
         if weights.propagation:
             loss = loss + weights.propagation * propagation(x, reference, draw).mean()
+        if weights.grey:
+            loss = loss + weights.grey * colourfulness(x).mean()
         parts = {
             "direction": float(l_dir.detach()),
             "goal": float(l_goal.detach()),

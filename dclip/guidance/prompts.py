@@ -13,7 +13,7 @@ class Lambdas:
     """What a kind of edit needs.
 
     Attributes:
-        direction, goal, identity, colour, speckle, propagation: see
+        direction, goal, identity, colour, speckle, propagation, grey: see
             :class:`dclip.guidance.objective.Weights`.
         until: share of r below which the base decodes alone. What the base knows (a smile) it
             finishes better itself, and the background stays; a style it never saw it would undo.
@@ -36,24 +36,25 @@ class Lambdas:
     colour: float
     speckle: float
     propagation: float
+    grey: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
     "style": Lambdas(
-        direction=0.5, goal=2.0, identity=0.2, colour=0.0, speckle=0.7, propagation=3.0,
+        direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
         until=0.1, chroma=1.0, reach=1.5, soften=1.0,
     ),
     "drawing": Lambdas(
-        direction=0.5, goal=1.2, identity=0.1, colour=0.0, speckle=1.5, propagation=1.0,
-        until=0.1, chroma=2.0, reach=1.15, soften=1.0,
+        direction=0.5, goal=1.5, identity=0.1, colour=0.0, speckle=0.7, propagation=1.0, grey=2.0,
+        until=0.1, chroma=1.0, reach=1.15, soften=1.0,
     ),
     "attribute": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0,
+        direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
         until=0.35, chroma=0.0, reach=1.9, soften=0.0,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=3.0, identity=1.0, colour=0.0, speckle=0.7, propagation=6.0,
-        until=0.1, chroma=1.0, reach=2.2, soften=0.0,
+        direction=0.5, goal=3.0, identity=1.6, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
+        until=0.1, chroma=1.0, reach=1.9, soften=0.0,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""

@@ -54,8 +54,9 @@ class FinetuneConfig:
             the embedded one for rendered faces, or ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
-        lr, direction, goal, identity, colour, speckle, propagation, batch, updates, epochs, steps,
-            views, rank, decay, until, chroma, reach, soften: see :class:`dclip.recipes.Recipe`.
+        lr, direction, goal, identity, colour, speckle, propagation, grey, batch, updates, epochs,
+            steps, views, rank, decay, until, chroma, reach, soften: see
+            :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
@@ -76,6 +77,7 @@ class FinetuneConfig:
     colour: float | None = None
     speckle: float | None = None
     propagation: float | None = None
+    grey: float | None = None
     batch: int | None = None
     updates: int | None = None
     epochs: int | None = None
@@ -112,6 +114,7 @@ class FinetuneConfig:
                 raise BadInput(f"{field} must be at least 1, not {value}")
         for field in (
             "views", "rank", "direction", "goal", "identity", "colour", "speckle", "propagation",
+            "grey",
         ):  # fmt: skip
             value = getattr(self, field)
             if value is not None and value < 0:
@@ -193,8 +196,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
-            "lr", "direction", "goal", "identity", "colour", "speckle", "propagation", "batch",
-            "steps", "views", "rank", "decay", "until", "chroma", "reach", "soften",
+            "lr", "direction", "goal", "identity", "colour", "speckle", "propagation", "grey",
+            "batch", "steps", "views", "rank", "decay", "until", "chroma", "reach", "soften",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -287,6 +290,7 @@ class _Tuning:
                 colour=settings["colour"],
                 speckle=settings["speckle"],
                 propagation=settings["propagation"],
+                grey=settings["grey"],
                 face=settings["face_weight"],
             ),
             views=settings["views"],
