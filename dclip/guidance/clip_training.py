@@ -179,8 +179,8 @@ def _grained(grain: Tensor, kind: Tensor) -> Tensor:
 def _covered(before: Tensor, x: Tensor, after: Tensor) -> Tensor:
     """How much of the distance from ``before`` to ``after`` (P, 3, H, W) ``x`` has covered, (P,).
 
-    Brightness and colour count alike, whatever their energies: a pencil
-    sketch changes brightness most, and a CLIP that weighs pixels lets colour pass in a drawing.
+    Brightness and colour count alike, whatever their energies: a pencil sketch changes brightness
+    most, and a CLIP that weighs pixels lets colour pass in a drawing.
     """
 
     def parts(change: Tensor) -> tuple[Tensor, Tensor]:

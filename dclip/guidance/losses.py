@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -125,7 +124,7 @@ def propagation(x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]) -> 
         weight = (-unlike - far).exp()
         apart = apart + (weight * (change - change[..., order]).abs().mean(1)).sum(1)
         total = total + weight.sum(1)
-    return apart / total.clamp_min(math.sqrt(torch.finfo(total.dtype).tiny))
+    return apart / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def face_identity(network: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ HELD_OUT = 8
 FEWEST_FOR_SPREAD = 16  # photos: of fewer a quarter is nobody in particular
 SNAPSHOTS = 4
 DEFAULT_SOURCE = "a photo of a person"
+LOSSES = tuple(field.name for field in fields(Weights) if field.name != "face")
+"""Losses whose weights the kind of edit, the recipe or the user sets; the face's has a switch."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,7 @@ class FinetuneConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise BadInput(f"{field} must be at least 1, not {value}")
-        for field in (
-            "views", "rank", "direction", "goal", "identity", "colour", "speckle", "propagation",
-            "grey",
-        ):  # fmt: skip
+        for field in ("views", "rank", *LOSSES):
             value = getattr(self, field)
             if value is not None and value < 0:
                 raise BadInput(f"{field} must be 0 or more, not {value}")
@@ -196,8 +195,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
-            "lr", "direction", "goal", "identity", "colour", "speckle", "propagation", "grey",
-            "batch", "steps", "views", "rank", "decay", "until", "chroma", "reach", "soften",
+            "lr", *LOSSES, "batch", "steps", "views", "rank",
+            "decay", "until", "chroma", "reach", "soften",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -283,16 +282,7 @@ class _Tuning:
         self.objective = Objective(
             [guide],
             [self.move.lengthened(lengths)],
-            Weights(
-                direction=settings["direction"],
-                goal=settings["goal"],
-                identity=settings["identity"],
-                colour=settings["colour"],
-                speckle=settings["speckle"],
-                propagation=settings["propagation"],
-                grey=settings["grey"],
-                face=settings["face_weight"],
-            ),
+            Weights(**{name: settings[name] for name in LOSSES}, face=settings["face_weight"]),
             views=settings["views"],
             chroma=settings["chroma"],
             reach=settings["reach"],
