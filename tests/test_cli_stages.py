@@ -318,6 +318,9 @@ def test_presets_are_a_table_whose_names_finetune_takes(
     rows = shop.json(capsys, "presets")
     assert {"name", "target", "source", "kind", "r"} == rows[0].keys()
     assert [row["name"] for row in rows] == shop(capsys, "presets", "-q")[1].splitlines()
+    # A table that an ordinary terminal shows whole, though hair colours start from four prompts.
+    assert any(len(row["source"]) > 80 for row in rows)
+    assert max(map(len, shop(capsys, "presets")[1].splitlines())) <= 120
     code, _, err = shop(capsys, "finetune", "--preset", "skecth")
     assert code == 2 and "sketch" in err
 

@@ -193,17 +193,19 @@ def finetune(
 )
 def presets(run: Run) -> None:
     """List the presets: names for pairs of prompts."""
-    from dclip.guidance.prompts import PRESETS
+    from dclip.guidance.prompts import PRESETS, split_sources
 
-    rows = [
-        {
-            "name": name,
-            "target": pair.target,
-            "source": pair.source,
-            "kind": pair.kind,
-            "r": pair.r,
-        }
-        for name, pair in PRESETS.items()
-    ]
+    rows, whole = [], run.out.mode == "json"
+    for name, pair in PRESETS.items():
+        first, *others = split_sources(pair.source)
+        rows.append(
+            {
+                "name": name,
+                "target": pair.target,
+                "source": pair.source if whole or not others else f"{first}, or {len(others)} more",
+                "kind": pair.kind,
+                "r": pair.r,
+            }
+        )
     columns = {"name": "preset", "source": "from", "target": "to", "kind": "kind", "r": "r of 200"}
     run.out.table(rows, columns, identity="name")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dclip.context import Context
 from dclip.data import celeba, filters, folder
 from dclip.data.arrays import ShardReader, ShardWriter
-from dclip.data.images import check_crop, decode, save_png
+from dclip.data.images import Decoded, check_crop, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
 from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
@@ -78,15 +78,14 @@ class PrepareConfig:
             ("crop", self.crop is not None, not drawn),
             ("limit", self.limit is not None, not drawn),
             ("count", self.count is not None, drawn),
-            ("style", self.style is not None, drawn or self.style == PAIRS),
             ("download", self.download, self.source == "celeba"),
         ):
             if there and not fits:
-                if setting == "style":
-                    raise BadInput(
-                        f"photos have no style {self.style!r}", "use --style pairs, or leave it out"
-                    )
                 raise BadInput(f"{self.source} has no {setting}", f"leave --{setting} out")
+        if not drawn and self.style not in (None, PAIRS):
+            raise BadInput(
+                f"photos have no style {self.style!r}", "use --style pairs, or leave it out"
+            )
         if not drawn and self.root is None:
             raise BadInput(
                 f"where are the photos of {self.source}?",
@@ -224,18 +223,22 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
 
     def one_block(numbers: Sequence[int]) -> _Block:
         pixels, failures, notes = [], {}, []
+        decoded: tuple[str, Decoded] | None = None
         for number in numbers:
             item = items[number]
             try:
-                picture = decode(source.read(item), size=size, crop=crop, name=item.file)
+                # The two of a pair are one file, and follow each other.
+                if decoded is None or decoded[0] != item.file:
+                    read = decode(source.read(item), size=size, crop=crop, name=item.file)
+                    decoded = item.file, read
+                    notes += [f"{item.file}: {note}" for note in read.notes]
             except BadInput as error:
                 failures[number] = error.message
                 continue
-            shown = picture.pixels
+            shown = decoded[1].pixels
             if config.style == PAIRS and (style := known["style"][number]) != "photo":
                 shown = filters.filtered(shown, style)
             pixels.append(shown.transpose(2, 0, 1))
-            notes += [f"{item.file}: {note}" for note in picture.notes]
         empty = np.empty((0, 3, size, size), dtype=np.uint8)
         return _Block(np.stack(pixels) if pixels else empty, failures, tuple(notes))
 
