@@ -9,7 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from dclip.diffusion import ddim, ddpm
-from dclip.diffusion.network import predict
+from dclip.diffusion.network import EpsModel, predict
 from dclip.recipes.contract import Batch, Loss, Problem
 
 
@@ -68,28 +68,33 @@ def _down(problem: Problem) -> list[tuple[int, int]]:
 def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
     """One loss on the final picture, through all decode steps; DiffusionCLIP's own loop.
 
-    Each step is recomputed in the backward pass (gradient checkpointing), so memory grows by one
-    state a step and not by one network.
+    The picture is what an edit will show: below ``until`` the base ends it. Each step is recomputed
+    in the backward pass (gradient checkpointing), so memory grows by one state a step and not by
+    one network.
     """
     x = batch.latents
-    for s, t in _down(problem):
+    for s, t in reversed(list(pairwise(problem.grid))):
+        model = problem.model if t > problem.until else problem.frozen
 
-        def step(state: torch.Tensor, t: int = t, s: int = s) -> torch.Tensor:
-            return ddim.step(problem.schedule, state, predict(problem.model, state, t), t, s)
+        def step(
+            state: torch.Tensor, t: int = t, s: int = s, model: EpsModel = model
+        ) -> torch.Tensor:
+            return ddim.step(problem.schedule, state, predict(model, state, t), t, s)
 
         x = checkpoint(step, x, use_reentrant=False)
     yield problem.objective(x, batch.photos, batch.draw)
 
 
 def one_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
-    """A loss on the one-step estimate of x0 at a random time, against the frozen model's own.
+    """A loss on the one-step estimate of x0 at a random label above ``until``, against the frozen
+    model's own.
 
     After "Towards Real-time Text-driven Image Manipulation with Unconditional Diffusion Models"
     (2304.04344): noising in closed form, no inversion, no decode. What the frozen network makes of
     the same noisy state is the reference, so that blur, which both have, is no part of the edit.
     """
-    r = problem.grid[-1]
-    t = 1 + int(batch.draw(1) * r)
+    low, r = problem.until, problem.grid[-1]
+    t = low + 1 + int(batch.draw(1) * (r - low))
     noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
     x = ddpm.q_sample(problem.schedule, batch.photos, t, noise)
     with torch.no_grad():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -287,6 +286,7 @@ class _Tuning:
             chroma=settings["chroma"],
             reach=settings["reach"],
             soften=settings["soften"],
+            precision=settings["precision"],
             face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
@@ -344,12 +344,6 @@ class _Tuning:
     def _autocast(self) -> torch.autocast:
         return autocast(self.device, self.settings["precision"])
 
-    def _objective(
-        self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
-        with self._autocast():
-            return self.objective(x, reference, draw)
-
     def run(self) -> dict[str, Any]:
         total = self.settings["updates"]
         loop = Loop(
@@ -367,7 +361,7 @@ class _Tuning:
             self._frozen,
             self.info.schedule,
             self.grid,
-            self._objective,
+            self.objective,
             self.settings["until"],
         )
         if not counters["scores"]:
