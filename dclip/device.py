@@ -30,13 +30,17 @@ def pick(device: str = "auto") -> torch.device:
 def bf16_is_faster(device: torch.device) -> bool:
     """Whether autocast to bfloat16 makes training faster on the device.
 
-    True on CUDA, and on CPUs with bfloat16 instructions: there convolutions ran 1.6 times as fast.
+    True on GPUs of NVIDIA that have it (Ampere and later: older ones emulate it, slowly), and on
+    CPUs with bfloat16 instructions, where convolutions ran 1.6 times as fast.
     """
     if device.type == "cpu":
         # torch has no public question for it; where the private one is gone, fp32 is right too.
         asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(asked and asked())
-    return device.type == "cuda"
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def check_precision(precision: str) -> None:

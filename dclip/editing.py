@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from dclip.context import Reporter, Silent
 from dclip.diffusion import ddim
-from dclip.diffusion.inversion import REFINEMENTS, invert
-from dclip.diffusion.network import EpsModel, predict
+from dclip.diffusion.inversion import REFINEMENTS, invert_with_offsets
+from dclip.diffusion.network import EpsModel
 from dclip.errors import BadInput, DclipError
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Deltas, merged, read_deltas
@@ -324,35 +323,21 @@ class Editor:
         Raises:
             DclipError: the network does not give finite latents.
         """
-        x0 = x0.to(self.device, torch.float32)
-        grid = self.plan.grid
-        states = {0: x0}
-
-        def keep(index: int, t: int, x: Tensor, clean: Tensor) -> None:
-            if t in grid:
-                states[t] = x
-            if on_step:
-                on_step()
-
-        network = self.weights.network
-        x_r = invert(
-            network,
+        x_r, offsets = invert_with_offsets(
+            self.weights.network,
             self.schedule,
-            x0,
+            x0.to(self.device, torch.float32),
             self.plan.inversion_grid,
             refinements=self.plan.refinements,
-            on_step=keep,
+            decode_grid=self.plan.grid,
+            on_step=None if on_step is None else lambda *_: on_step(),
         )
         if not bool(torch.isfinite(x_r).all()):
             raise DclipError(
                 f"the inversion to r={self.plan.r} gave values that are not finite",
                 "use more --steps, a smaller --r, or a model that was trained longer",
             )
-        offsets = [
-            states[s] - ddim.step(self.schedule, states[t], predict(network, states[t], t), t, s)
-            for s, t in pairwise(grid)
-        ]
-        return x_r, torch.stack(offsets)
+        return x_r, offsets
 
     @torch.no_grad()
     def decode(

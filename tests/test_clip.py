@@ -24,7 +24,7 @@ from dclip.device import autocast
 from dclip.errors import BadInput, CorruptArtifact, DclipError
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts
-from dclip.guidance.clip import LEAST_SIZE, Guide, load_guide, new_model, save_guide
+from dclip.guidance.clip import LEAST_SIZE, Guide, fingerprint, load_guide, new_model, save_guide
 
 
 @pytest.fixture(scope="module")
@@ -512,3 +512,16 @@ def test_labels_are_the_sides_that_samples_show() -> None:
 
     found = contrasts.binary("g", "glasses", ("yes", "no")).labels(Data())
     assert found.tolist() == [0, 1, 0, -1]
+
+
+@pytest.mark.parametrize("name", ["face.pth", "face.ts", "face", "ViT-B-32.pt"])
+def test_a_fingerprint_sees_new_weights_whatever_their_file_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    specs = [name, f"ViT-B-32:{name}"]
+    Path(name).write_bytes(b"old")
+    old = [fingerprint(spec) for spec in specs]
+    Path(name).write_bytes(b"new")
+    assert all(fingerprint(spec) != before for spec, before in zip(specs, old, strict=True))
+    assert fingerprint("ViT-B-32:openai") == "ViT-B-32:openai"

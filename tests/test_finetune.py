@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_guide import Stop, write_clip
@@ -27,12 +29,12 @@ from dclip.data.images import to_float
 from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
-from dclip.guidance.clip import load_guide
-from dclip.guidance.objective import recoloured
+from dclip.guidance.clip import Move, load_guide
+from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, split_sources
 from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
-from dclip.models.tuned import merged, read_deltas
+from dclip.models.tuned import above, merged, read_deltas
 from dclip.recipes import RECIPES, Batch, Problem, recipe
 from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune
@@ -480,3 +482,72 @@ def test_the_embedded_base_is_guided_by_the_embedded_clip(tmp_path: Path) -> Non
     assert artifact is not None
     assert artifact.ref == "clip/embedded"
     assert Path(where) == artifact.path
+
+
+def test_below_until_the_base_ends_what_unrolled_shows(problem: Any) -> None:
+    """What edit makes of it: the state where the tuned model stops is no picture yet."""
+    work, batch, shown = problem
+    with torch.no_grad():
+        for p in work.model.parameters():
+            p.add_(0.01 * torch.ones_like(p))
+    until = work.grid[2]
+    list(unrolled(replace(work, until=until), batch))
+    model = above(until, work.model, work.frozen)
+    expected = ddim.decode(model, work.schedule, batch.latents, work.grid)
+    assert torch.allclose(shown[0][0].detach(), expected, atol=1e-10)
+
+
+@given(seed=st.integers(0, 2**31), until=st.integers(0, 11))
+def test_one_step_draws_labels_that_the_tuned_model_will_decode(seed: int, until: int) -> None:
+    labels: list[int] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        labels.extend(int(each) for each in t)
+        return torch.zeros_like(x)
+
+    work = Problem(
+        network, network, Schedule.make("linear-rescaled", 20), (0, 6, 12),
+        lambda x, reference, draw: (x.mean(), {}), until,
+    )  # fmt: skip
+    photos = torch.zeros(1, 3, 4, 4)
+    list(one_step(work, Batch(photos, photos, torch.Generator().manual_seed(seed))))
+    assert labels and all(until < t <= 12 for t in labels)
+
+
+def test_views_are_not_rounded_where_networks_compute_in_half_precision() -> None:
+    """The crop's corners in bfloat16 would be up to half a pixel off at 256 pixels a side."""
+    seen: list[Tensor] = []
+
+    class Eye:
+        def embed_image(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return F.normalize(x.flatten(1)[:, :8] + 2, dim=-1)
+
+    sources = F.normalize(torch.ones(1, 8), dim=-1)
+    move = Move(sources, torch.linspace(-0.2, 0.2, 8).view(1, 8))
+    photos = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for precision in ("fp32", "bf16"):
+        objective = Objective([Eye()], [move], Weights(), views=2, precision=precision)  # type: ignore[list-item]
+        generator = torch.Generator().manual_seed(1)
+        objective(photos, photos, lambda n, g=generator: torch.rand(n, generator=g))
+    assert seen[0].dtype == seen[2].dtype == torch.float32
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+
+
+def test_neither_a_plan_nor_finished_work_asks_for_a_clip_by_name(
+    store: Store, small: FinetuneConfig, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be gigabytes to fetch, on a machine that has no connection any more."""
+    asked: list[str] = []
+
+    def fetch(spec: str, *args: Any, **more: Any) -> Any:
+        asked.append(spec)
+        return load_guide(str(clip))
+
+    monkeypatch.setattr(finetune, "load_guide", fetch)
+    config = replace(small, clip="ViT-B-32:openai", updates=1, name="by-name")
+    with pytest.raises(Planned):
+        run(config, store, replace(CPU, dry_run=True))
+    assert not asked
+    assert run(config, store, CPU).fresh and asked == ["ViT-B-32:openai"]
+    assert not run(config, store, CPU).fresh and len(asked) == 1

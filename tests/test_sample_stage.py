@@ -182,3 +182,55 @@ def test_bad_settings_are_refused_before_any_work(
         run(SampleConfig(**{"steps": 3, **settings}), store, CPU)  # type: ignore[arg-type]
     assert says in f"{caught.value.message} {caught.value.fix}"
     assert sorted(store.root.rglob("*")) == before
+
+
+def test_the_embedded_model_needs_no_name(tmp_path: Path) -> None:
+    made = run(SampleConfig(count=1, steps=2), Store(tmp_path / "store"), CPU)
+    assert made.kind == "samples" and len(pictures(made)) == 1
+
+
+def test_a_tuned_model_acts_where_edit_lets_it_act(store: Store, small: Artifact) -> None:
+    """Below its ``until`` the base goes on alone; one that never acts draws the base's pictures."""
+    other = store.resolve("other", "tuned")
+
+    def copied(draft: Draft) -> dict[str, float]:
+        for file in other.path.glob("*.safetensors"):
+            (draft.path / file.name).write_bytes(file.read_bytes())
+        return {}
+
+    for name, until in (("never", T), ("some", T // 2)):
+        store.build(
+            stage="finetune", kind="tuned", name=name, config={"until": until}, seed=0,
+            inputs={"model": store.resolve("base", "model")}, context=CPU, make=copied,
+        )  # fmt: skip
+    drawn = {
+        name: pictures(run(replace(SMALL, tuned=name), store, CPU))
+        for name in ("never", "some", "other")
+    }
+    assert np.array_equal(drawn["never"], pictures(small))
+    assert not np.array_equal(drawn["some"], drawn["never"])
+    assert not np.array_equal(drawn["some"], drawn["other"])
+
+
+def test_a_kill_within_a_picture_leaves_nothing_of_it(
+    store: Store, small: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SIGKILL does it: the half picture stays on the disk until the next run."""
+    save = Image.Image.save
+    saved: list[Path] = []
+
+    def killed(self: Image.Image, file: Path, **more: object) -> None:
+        save(self, file, **more)  # type: ignore[arg-type]
+        saved.append(Path(file))
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    forced = replace(CPU, force=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", killed)
+        patch.setattr("dclip.store.files._remove", lambda path: None)
+        with pytest.raises(KeyboardInterrupt):
+            run(SMALL, store, forced)
+    assert saved[-1].exists()
+    again = run(SMALL, store, forced)
+    assert again.id == small.id and not saved[-1].exists()

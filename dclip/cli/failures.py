@@ -9,7 +9,6 @@ import typer
 
 from dclip.errors import BadInput, DclipError, StoreError
 
-OK = 0
 INTERNAL = 1
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -18,7 +17,9 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 UsageError = typer.BadParameter.__mro__[1]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_LESS_MEMORY = "take a smaller --batch, or a smaller --size"
+_LESS_MEMORY = (
+    "take a smaller --batch where the command has one, a model of smaller pictures, or --device cpu"
+)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import DTypeLike, NDArray
 
 from dclip.errors import CorruptArtifact
+from dclip.store.files import sync, write_atomic
 
 SHARD_BYTES = 48 * 2**20
 """What a shard aims at; the last may be smaller, and so is the only one of a small array."""
@@ -80,16 +81,6 @@ def _index_bytes(count: int, per_shard: int, nbytes: int) -> bytes:
     index[:count, 1] = nbytes
     pairs = index.tobytes()
     return pairs + int(crc32c(pairs)).to_bytes(4, "little")
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there, and renames are journalled
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class ShardWriter:
@@ -190,13 +181,7 @@ class ShardWriter:
         metadata = _metadata(
             (self._done, *self.sample_shape), self.per_shard, self.dtype, attributes or {}
         )
-        temporary = self.path / ".zarr.json.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(metadata, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / "zarr.json")
-        _sync_folder(self.path)
+        write_atomic(self.path / "zarr.json", json.dumps(metadata, indent=1).encode())
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -255,7 +240,7 @@ class ShardWriter:
         target = self._shard((self._done - 1) // self.per_shard)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._partial.replace(target)
-        _sync_folder(target.parent)
+        sync(target.parent)
 
 
 def _shard_path(array: Path, number: int, sample_axes: int) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dclip.errors import BadInput
+from dclip.store import atomic
 
 if TYPE_CHECKING:
     import torch
@@ -247,6 +247,12 @@ def to_uint8(x: torch.Tensor) -> torch.Tensor:
     return x.detach().to(torch.float32).add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def to_pixels(x: torch.Tensor) -> NDArray[np.uint8]:
+    """:func:`to_uint8` as an array on the CPU, same shape: what panels and files are made of."""
+    pixels: NDArray[np.uint8] = to_uint8(x).cpu().numpy()
+    return pixels
+
+
 def save_png(path: Path, pixels: NDArray[np.uint8] | torch.Tensor | Image.Image) -> Path:
     """Write a PNG that is either complete or not there.
 
@@ -261,13 +267,6 @@ def save_png(path: Path, pixels: NDArray[np.uint8] | torch.Tensor | Image.Image)
     else:
         image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            image.save(file, format="PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as part:
+        image.save(part, format="PNG")
     return path

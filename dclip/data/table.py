@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import os
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dclip.errors import BadInput, CorruptArtifact
+from dclip.store import write_atomic
 
 TEXT_COLUMNS = ("index", "id", "split", "file", "style", "caption", "pair", "identity", "partition")
 """Columns with a meaning of their own, in the order in which they are written."""
@@ -211,9 +211,4 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     writer.writerow(names)
     writer.writerows(zip(*(columns[name] for name in names), strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8", errors=_NAMES) as file:
-        file.write(text.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(path, text.getvalue().encode(errors=_NAMES))

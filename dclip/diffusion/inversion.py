@@ -109,17 +109,32 @@ def invert_with_offsets(
     method: Method = "fixed-point",
     refinements: int = REFINEMENTS,
     tolerance: float = TOLERANCE,
+    decode_grid: Sequence[int] | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Invert, and keep what each decode step misses, so that a replay is exact to rounding.
 
     "Direct inversion" (Ju et al. 2023, 2310.01506): ``offsets[i]`` is the inversion's state at
-    ``grid[i]`` minus the decode step that should arrive there. Any method's errors are corrected,
-    at one more network call a step and a stored state a step.
+    ``decode_grid[i]`` minus the decode step that should arrive there. Any method's errors are
+    corrected, and those of a decode in fewer steps than the inversion's, at one more network call
+    and a stored state for each of the decode's steps.
+
+    Args:
+        decode_grid: some of ``grid``'s labels, its ends among them; None takes all.
+        on_step: called after each step of the inversion.
 
     Returns:
         ``x_r`` (B,C,H,W) and ``offsets`` (S,B,C,H,W) for :func:`dclip.diffusion.ddim.decode`.
     """
-    states = [x0]
+    labels = tuple(grid if decode_grid is None else decode_grid)
+    states = {0: x0}
+
+    def keep(index: int, t: int, x: Tensor, clean: Tensor) -> None:
+        if t in labels:
+            states[t] = x
+        if on_step is not None:
+            on_step(index, t, x, clean)
+
     x_r = invert(
         model,
         schedule,
@@ -128,11 +143,11 @@ def invert_with_offsets(
         method=method,
         refinements=refinements,
         tolerance=tolerance,
-        on_step=lambda index, t, x, clean: states.append(x),
+        on_step=keep,
     )
     offsets = [
-        x_s - step(schedule, x_t, predict(model, x_t, t), t, s)
-        for (s, t), (x_s, x_t) in zip(pairwise(grid), pairwise(states), strict=True)
+        states[s] - step(schedule, states[t], predict(model, states[t], t), t, s)
+        for s, t in pairwise(labels)
     ]
     return x_r, torch.stack(offsets)
 

@@ -50,6 +50,9 @@ class Schedule:
     name: str
     T: int
     alpha_bar: Tensor = field(repr=False)
+    _kept: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         ab = self.alpha_bar
@@ -109,10 +112,17 @@ class Schedule:
         (As many trailing ones as ``like`` (B,...) has dimensions; dtype and device are its too.)
         """
         shape = (-1,) + (1,) * (like.dim() - 1)
-        # Rounded on the CPU before it moves: some devices have no float64.
-        tables = (self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())
-        a, b = (table.to(like.dtype).to(like.device)[t.to(like.device)] for table in tables)
+        a, b = (table[t.to(like.device)] for table in self._tables(like.dtype, like.device))
         return a.view(shape), b.view(shape)
+
+    def _tables(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Both coefficients of every label, on a device; kept, since each network call asks."""
+        if (dtype, device) not in self._kept:
+            # Rounded on the CPU before it moves: some devices have no float64.
+            tables = (self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())
+            a, b = (table.to(dtype).to(device) for table in tables)
+            self._kept[dtype, device] = a, b
+        return self._kept[dtype, device]
 
     def beta(self, t: int) -> float:
         """Variance that noise step ``t`` (1..T) adds: ``1 - alpha_bar_t / alpha_bar_{t-1}``.

@@ -150,6 +150,17 @@ def _index(name: str, names: Sequence[str], what: str) -> int:
     return list(names).index(name)
 
 
+def joined(verdicts: Sequence[Verdict]) -> Verdict:
+    """What one judge says of several lots of pictures, one or more, as if they were one."""
+    first = verdicts[0]
+    return Verdict(
+        first.names,
+        np.concatenate([each.attributes for each in verdicts]),
+        first.style_names,
+        np.concatenate([each.styles for each in verdicts]),
+    )
+
+
 class Judge:
     """A trained judge, frozen. Call it with pixels (N, 3, H, W) in [-1, 1], of any size."""
 
@@ -167,7 +178,7 @@ class Judge:
             x = x.to(weight.device, weight.dtype).clamp(-1, 1)
             if x.shape[-2:] != (size, size):
                 x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-            parts.append(self.network(x).double().cpu())
+            parts.append(self.network(x).cpu().double())
         logits = torch.cat(parts) if parts else torch.empty(0, count + len(self.shape.styles))
         return Verdict(
             self.shape.attributes,

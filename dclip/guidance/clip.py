@@ -257,15 +257,25 @@ def _words(file: Path) -> list[str] | None:
 
 
 def fingerprint(path: str) -> str:
-    """What identifies a CLIP or network outside the store: its name, or its files' content."""
+    """What identifies a CLIP or network outside the store: its name, or its files' content.
+
+    Args:
+        path: a folder in open_clip's format, a file, ``NAME:TAG``, or ``NAME:FILE``.
+    """
     place = Path(path)
-    if not place.exists():
-        return path
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    if place.is_dir():
+        inside = sorted(p for p in place.rglob("*") if p.is_file())
+        files = [p for p in inside if p.suffix in (".json", ".safetensors", ".txt")]
+    elif place.exists():
+        files = [place]
+    else:
+        name, _, tag = path.partition(":")
+        if not tag or not Path(tag).is_file():
+            return path
+        return f"{name}:{fingerprint(tag)}"
     digest = hashlib.sha256()
     for file in files:
-        if file.suffix in (".json", ".safetensors", ".pt", ".ts", ".txt"):
-            digest.update(file.name.encode() + file.read_bytes())
+        digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
 

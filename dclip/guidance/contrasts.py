@@ -103,8 +103,8 @@ def celeba() -> tuple[Contrast, ...]:
 
     def person(yes: str, no: str) -> tuple[tuple[str, str], ...]:
         return (
-            (f"a photo of a {yes} person", f"a photo of a {no} person"),
-            (f"a {yes} face", f"a {no} face"),
+            (f"a photo of {yes} person", f"a photo of {no} person"),
+            (f"{yes} face", f"{no} face"),
         )
 
     def wearing(what: str) -> tuple[tuple[str, str], ...]:
@@ -115,8 +115,8 @@ def celeba() -> tuple[Contrast, ...]:
 
     hair = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair")
     return (
-        binary("smiling", "Smiling", *person("smiling", "serious")),
-        binary("young", "Young", *person("young", "old")),
+        binary("smiling", "Smiling", *person("a smiling", "a serious")),
+        binary("young", "Young", *person("a young", "an old")),
         binary("glasses", "Eyeglasses", *wearing("glasses")),
         binary("hat", "Wearing_Hat", *wearing("a hat")),
         binary("mustache", "Mustache", *wearing("a mustache")),

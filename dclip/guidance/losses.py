@@ -47,17 +47,13 @@ def goal(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
     return (1 - (e_image * wanted).sum(-1)) / start.clamp_min(1e-6)
 
 
-def identity_l1(x: Tensor, reference: Tensor, weight: Tensor | None = None) -> Tensor:
+def identity_l1(x: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute pixel difference, one value a sample (B,); equation (7) of the report.
 
     Args:
         x, reference: (B, 3, H, W) in [-1, 1].
-        weight: optional (B, 1, H, W), how much each pixel counts.
     """
-    difference = (x - reference).abs()
-    if weight is not None:
-        difference = difference * weight
-    return difference.flatten(1).mean(1)
+    return (x - reference).abs().flatten(1).mean(1)
 
 
 def colours(x: Tensor) -> Tensor:

@@ -157,6 +157,11 @@ class _Training:
         self.guide = (
             load_guide(init, device) if init else new_model(config.model, data.size, device)
         )
+        if self.guide.config is None:
+            raise BadInput(
+                f"{self.guide.name} has no config that could be saved with what is trained",
+                "download it (`hf download ORG/REPO --local-dir DIR`) and give --init DIR",
+            )
         self.model = self.guide.model.train().requires_grad_(True)
         # A third faster on a CPU as on a GPU; a text tower has no images.
         self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[union-attr, call-overload]

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.dataset import LatentSet
-from dclip.data.images import to_float, to_uint8
+from dclip.data.images import to_float, to_pixels
 from dclip.device import pick
 from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan
 from dclip.errors import BadInput
@@ -243,11 +242,11 @@ def _make(
     order = [*np.flatnonzero(truth.applies), *np.flatnonzero(~truth.applies)]
     rows = [
         [
-            _u8(photos[i]),
+            to_pixels(photos[i]),
             latent_pictures[i],
-            _u8(plain[i].cpu()),
-            _u8(full[i]),
-            _u8(torch.from_numpy(truth.pictures[i])),
+            to_pixels(plain[i].cpu()),
+            to_pixels(full[i]),
+            to_pixels(torch.from_numpy(truth.pictures[i])),
         ]
         for i in order[:PANEL_ROWS]
     ]
@@ -259,7 +258,7 @@ def _make(
         for left, right in zip(rows[:half], [*rows[half:], [None] * 5][:half], strict=True)
     ]
     panel(wide, columns=[*columns, "", *columns], cell=128).save(draft.path / "panel.png")
-    strip = [[_u8(photos[i]), *(_u8(e[i]) for e in edits)] for i in order[:STRIP_ROWS]]
+    strip = [[to_pixels(photos[i]), *(to_pixels(e[i]) for e in edits)] for i in order[:STRIP_ROWS]]
     captions = ["original", *(f"strength {s:g}" for s in STRENGTHS)]
     panel(strip, columns=captions, cell=128).save(draft.path / "strength.png")
     return {"reconstruction_psnr": reconstruction, **by_strength[STRENGTHS.index(1.0)]}
@@ -269,8 +268,3 @@ def _params(sample_id: str) -> faces.FaceParams:
     """The face of an id such as ``face-20260-000003``."""
     _, seed, number = sample_id.split("-")
     return faces.sample(int(seed), int(number))
-
-
-def _u8(x: Tensor) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = to_uint8(x).numpy()
-    return pixels

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
-from dclip.data.images import check_crop, save_png, to_float, to_uint8
+from dclip.data.images import check_crop, save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
@@ -310,8 +309,8 @@ class _Editing:
         edits = [self.editor.decode(x_r, offsets, s, on_step) for s in self.strengths]
         return _Edited(
             u8,
-            _u8(reconstruction),
-            tuple(_u8(edit) for edit in edits),
+            to_pixels(reconstruction),
+            tuple(to_pixels(edit) for edit in edits),
             tuple(psnr(reconstruction, x0).tolist()),
         )
 
@@ -406,11 +405,6 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str
     writer.writeheader()
     writer.writerows(rows)
     path.write_bytes(text.getvalue().encode("utf-8", "replace"))
-
-
-def _u8(x: Tensor) -> Pixels:
-    pixels: Pixels = to_uint8(x).cpu().numpy()
-    return pixels
 
 
 def _hwc(pixels: Pixels) -> Pixels:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dclip.context import Context
 from dclip.data import faces
-from dclip.data.images import to_uint8
+from dclip.data.images import to_pixels
 from dclip.device import pick
 from dclip.editing import (
     Editor,
@@ -329,7 +328,7 @@ class _Evaluation:
         applies = self.scoring.applies
         # Pictures that the edit applies to come first: a smile cannot be added to a smile.
         order = [*np.flatnonzero(applies), *np.flatnonzero(~applies)][: 2 * PANEL_ROWS]
-        rows = [[_u8(x[i]) for i in order] for _, x in kinds]
+        rows = [[to_pixels(x[i]) for i in order] for _, x in kinds]
         half = -(-len(order) // 2)
         bands = [row[start : start + half] for start in (0, half) for row in rows]
         panel(bands, labels=[name for name, _ in kinds] * 2, cell=96, group=len(kinds)).save(
@@ -337,7 +336,7 @@ class _Evaluation:
         )
         if len(edits) > 1:
             few = order[: PANEL_ROWS // 2]
-            strip = [[_u8(x[i]) for x in (self.pictures.originals, *edits)] for i in few]
+            strip = [[to_pixels(x[i]) for x in (self.pictures.originals, *edits)] for i in few]
             captions = ["original", *(f"strength {level:g}" for level in self.levels)]
             panel(strip, columns=captions, cell=128).save(self.draft.path / "strength.png")
 
@@ -349,8 +348,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _rounded(v) for k, v in value.items()}
     return [_rounded(v) for v in value] if isinstance(value, list) else value
-
-
-def _u8(x: Tensor) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = to_uint8(x).numpy()
-    return pixels

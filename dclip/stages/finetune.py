@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.func import functional_call
 from dclip import guiding
 from dclip.context import Context
 from dclip.data.dataset import LatentSet
-from dclip.data.images import to_float, to_uint8
+from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.diffusion import ddim
 from dclip.editing import knows_drawn_faces
@@ -185,11 +186,17 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         )
     device = pick(context.device)
     where, clip = find_clip(config.clip, store, base, context)
-    guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
-    for prompt in (pair.target, *split_sources(pair.source)):
-        guide.check(prompt)
-        if warning := guide.warning(prompt):
-            context.report.warn(warning)
+
+    def load() -> Guide:
+        guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
+        for prompt in (pair.target, *split_sources(pair.source)):
+            guide.check(prompt)
+            if warning := guide.warning(prompt):
+                context.report.warn(warning)
+        return guide
+
+    # A CLIP by name may have to be fetched, which neither a plan nor finished work needs.
+    guide = load() if Path(where).is_dir() else None
     chosen = recipe(config.recipe)
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
@@ -243,7 +250,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         context=context,
         estimate={"updates": updates, "images": updates * own["batch"]},
         make=lambda draft: _Tuning(
-            config, settings, data, base, guide, device, context, draft
+            config, settings, data, base, guide or load(), device, context, draft
         ).run(),
     )
 
@@ -435,7 +442,7 @@ class _Tuning:
         )
         folder = self.draft.path / "snapshots"
         folder.mkdir(exist_ok=True)
-        rows = [[_u8(x) for x in photos], [_u8(x) for x in edits]]
+        rows = [[to_pixels(x) for x in photos], [to_pixels(x) for x in edits]]
         sheet = panel(
             rows,
             labels=["original", "edit"],
@@ -444,8 +451,3 @@ class _Tuning:
         )
         sheet.save(folder / f"update_{step:05d}.png")
         sheet.save(self.draft.path / "panel.png")
-
-
-def _u8(x: Tensor) -> np.ndarray:
-    pixels: np.ndarray = to_uint8(x).cpu().numpy()
-    return pixels

@@ -18,7 +18,7 @@ from dclip.data.images import to_float
 from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.evaluation import judge_training as jt
-from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, load_judge, save_judge
+from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, joined, load_judge, save_judge
 from dclip.figures.curves import save_curves
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
@@ -26,6 +26,7 @@ from dclip.training import Loop, decay_groups, warm_cosine
 
 LOG_EVERY = 40  # updates: the log ships with the embedded judge
 SCORED = 4000  # held-out pictures
+SCORED_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -278,7 +279,9 @@ class _Training:
         index = index[: len(index) - len(index) % 2]
         if not len(index):
             return {}
-        verdict = judge(self.data.images(index))
+        # An even number each: a spoilt picture may be blended with its pair's other.
+        parts = [index[at : at + SCORED_AT_ONCE] for at in range(0, len(index), SCORED_AT_ONCE)]
+        verdict = joined([judge(self.data.images(part)) for part in parts])
         labels = self.data.labels[index]
         accuracy: dict[str, float] = {}
         areas: dict[str, float] = {}
@@ -297,8 +300,10 @@ class _Training:
         if self.data.styles and (truth >= 0).any():
             found = verdict.styles.argmax(1)
             scores["style_accuracy"] = float((found == truth)[truth >= 0].mean())
-            seed = key(self.config.seed, "judge-spoilt")
-            spoilt, _, _ = self._pictures(index, seed, 1.0, harder=False)
-            other = judge(spoilt).styles.argmax(1) == len(self.data.styles) - 1
-            scores["other_found"] = float(other.mean())
+            other = []
+            for number, part in enumerate(parts):
+                seed = key(self.config.seed, "judge-spoilt", number)
+                spoilt, _, _ = self._pictures(part, seed, 1.0, harder=False)
+                other.append(judge(spoilt).styles.argmax(1) == len(self.data.styles) - 1)
+            scores["other_found"] = float(np.concatenate(other).mean())
         return scores

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
 from dclip.device import pick
 from dclip.diffusion import ddim, ddpm
+from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
 from dclip.models.checkpoint import load_model, read_info
-from dclip.models.tuned import merged, read_deltas
+from dclip.models.tuned import above, merged, read_deltas
 from dclip.random import key, normal
-from dclip.store import Artifact, Draft, Store
+from dclip.store import Artifact, Draft, Store, slug
 
 SAMPLERS = ("ddim", "ddpm")
 GRID_IMAGES = 100
@@ -86,7 +87,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     tuned = None
     if config.tuned is not None:
         tuned = store.resolve(config.tuned, "tuned", context.report)
-        base = store.resolve(tuned.manifest.inputs["model"]["id"], "model")
+        base = store.input(tuned, "model")
     else:
         base = store.resolve(config.model, "model", context.report, default="embedded")
     info = read_info(base.path)
@@ -98,7 +99,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     return store.build(
         stage="sample",
         kind="samples",
-        name=config.name or (tuned or base).name,
+        name=config.name or slug((tuned or base).name, "samples"),
         config=settings,
         inputs={"model": base} | ({"tuned": tuned} if tuned else {}),
         seed=config.seed,
@@ -117,9 +118,11 @@ def _make(
     device: torch.device,
     context: Context,
 ) -> dict[str, Any]:
-    model, info = load_model(base.path, device)
+    plain, info = load_model(base.path, device)
+    model: EpsModel = plain
     if tuned:
-        model = merged(model, [(read_deltas(tuned.path, model), config.strength)])
+        both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
+        model = above(int(tuned.config.get("until") or 0), both, plain)
     files = [draft.path / "images" / f"{i:04d}.png" for i in range(config.count)]
     batches = [
         range(i, min(i + config.batch, config.count)) for i in range(0, config.count, config.batch)
@@ -149,7 +152,7 @@ def _make(
 
 @torch.no_grad()
 def draw(
-    model: nn.Module,
+    model: EpsModel,
     schedule: Schedule,
     sampler: str,
     grid: Sequence[int],

@@ -30,6 +30,7 @@ from dclip.training import Loop, warm_cosine
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
+MOST_PANELS = 100
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,10 @@ class _Training:
         self.per_update = config.batch * config.accumulate
         self.updates = math.ceil(config.images / self.per_update)
         self.per_epoch = max(1, len(self.train) // self.per_update)
+        # After every epoch, or every few: of little data there are so many that looking takes over.
+        epochs = math.ceil(self.updates / self.per_epoch)
+        self.shown_every = self.per_epoch * math.ceil(epochs / MOST_PANELS)
+        self._order: tuple[int, np.ndarray] | None = None  # of one epoch
         self.loop = Loop(
             draft,
             updates=self.updates,
@@ -208,7 +213,7 @@ class _Training:
     def run(self) -> dict[str, Any]:
         for step in self.loop.rounds(self.context.report, "training"):
             row = {"loss": self._update(step)}
-            if self.loop.step % self.per_epoch == 0 or self.loop.done:
+            if self.loop.step % self.shown_every == 0 or self.loop.done:
                 row["val_loss"] = self._validation()
                 self._panel(math.ceil(self.loop.step / self.per_epoch))
             self.loop.add(row)
@@ -239,16 +244,16 @@ class _Training:
         epoch, at = divmod(step, self.per_epoch)
         # An update of more images than there are goes over them again, with other noise.
         passes = math.ceil(self.per_update / len(self.train))
-        shown = [
-            (int(i), turn)
-            for turn in range(epoch * passes, (epoch + 1) * passes)
-            for i in self.train[permutation(len(self.train), seed, "order", turn)]
-        ]
+        if self._order is None or self._order[0] != epoch:
+            turns = range(epoch * passes, (epoch + 1) * passes)
+            orders = [permutation(len(self.train), seed, "order", turn) for turn in turns]
+            self._order = epoch, np.concatenate([self.train[order] for order in orders])
         for k in range(self.config.accumulate):
-            start = at * self.per_update + k * n
-            part = shown[start : start + n]
-            keys = [(self.data.ids[i], turn) for i, turn in part]
-            x0 = to_float(torch.from_numpy(self.data.images([i for i, _ in part])))
+            first = at * self.per_update + k * n
+            part = self._order[1][first : first + n]
+            turns_of = epoch * passes + np.arange(first, first + len(part)) // len(self.train)
+            keys = [(self.data.ids[i], int(turn)) for i, turn in zip(part, turns_of, strict=True)]
+            x0 = to_float(torch.from_numpy(self.data.images(part)))
             if self.config.flip:
                 coin = uniform([key(seed, "flip", *k) for k in keys]) < 0.5
                 x0[coin] = x0[coin].flip(-1)

@@ -12,7 +12,7 @@ from typing import Any
 from dclip.errors import CorruptArtifact, DclipError, StoreError
 from dclip.store import files as disk
 from dclip.store.manifest import FORMAT
-from dclip.store.names import LATEST, TAGS, check_name
+from dclip.store.names import LATEST, TAGS
 from dclip.store.places import versions
 
 
@@ -58,15 +58,6 @@ def save_tags(root: Path, kind: str, name: str, tags: Tags) -> None:
     """Write a name's tags in one step. The caller holds the store's lock."""
     data = {"format": FORMAT, "last": tags.last, "tags": dict(sorted(tags.tags.items()))}
     disk.write_atomic(root / kind / name / TAGS, (json.dumps(data, indent=2) + "\n").encode())
-
-
-def check_tag(tag: str) -> str:
-    """Return ``tag`` if a user may set it.
-
-    Raises:
-        BadInput: it is no valid name, or one that the store gives itself.
-    """
-    return check_name(tag, "tag")
 
 
 def refresh_links(root: Path, kind: str, name: str) -> None:
