@@ -25,8 +25,9 @@ Deltas = dict[str, Tensor]
 
 
 PIXEL_LAYERS = frozenset({"stem", "head", "last"})
-"""Layers of the U-Net at the pixels' own resolution, which adapters leave alone: where they were
-tuned too, a style came with speckle that a CLIP does not see."""
+"""The U-Net's first and last layers, which adapters leave alone. Where it works on patches these
+are the ones at the pixels' own resolution: tuned too, a style came with speckle that a CLIP does not
+see."""
 
 
 class Adapter(nn.Module):
@@ -37,7 +38,7 @@ class Adapter(nn.Module):
 
     Args:
         base: the network to adapt.
-        rank: rank of each difference; weights too small to gain from it are left alone.
+        rank: rank of each difference.
         seed: seed of the random starts.
     """
 

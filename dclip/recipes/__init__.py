@@ -90,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "simplified": Recipe(
         per_step,
-        "the report's Table 1 exactly; kept to show what fails",
+        "the report's Table 1; kept to show what fails",
         lr=2e-3,
         direction=1.0,
         goal=0.0,
