@@ -30,15 +30,12 @@ from dclip.editing import Editor, Part, Weights, make_plan
 from dclip.evaluation import subjects
 from dclip.guidance.clip import Guide, load_guide
 from dclip.guidance.objective import recoloured
-from dclip.guidance.prompts import LAMBDAS, preset
+from dclip.guidance.prompts import LAMBDAS, PRESETS, preset
 from dclip.guiding import find_clip
 from dclip.stages.eval import SEED
 from dclip.store import Store, slug
 
-TARGETS = (
-    "sketch", "cartoon", "zombie", "smiling", "not smiling",
-    "blond hair", "black hair", "glasses", "no glasses",
-)  # fmt: skip
+TARGETS = tuple(name for name in PRESETS if name in faces.TARGETS)
 MIXTURES, STRENGTHS = (0.0, 0.4, 0.7), (0.5, 1.0)
 
 

@@ -1,4 +1,5 @@
-"""benchmarks/quality.py: parts add up, tables say what the rows say, prose is left alone."""
+"""benchmarks/quality.py: parts add up, tables say what the rows say, prose is left alone. And what
+benchmarks/guide.py says of a CLIP that is known."""
 
 from __future__ import annotations
 
@@ -12,17 +13,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from dclip.guidance.clip import Move
 from dclip.recipes import RECIPES
 from dclip.store import Store
 
-FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "quality.py"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+FILE = BENCHMARKS / "quality.py"
 
 
 @pytest.fixture(scope="module")
 def quality() -> ModuleType:
-    spec = util.spec_from_file_location("quality_benchmark", FILE)
+    return loaded(FILE)
+
+
+def loaded(file: Path) -> ModuleType:
+    spec = util.spec_from_file_location(f"{file.stem}_benchmark", file)
     assert spec is not None and spec.loader is not None
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -87,3 +95,26 @@ def test_parts_add_up_and_rows_of_other_models_go(
         and "(quality-sketch.jpg)" in page
         and not {"zombie", "cartoon"} & set(page.split())
     )
+
+
+def test_a_guide_that_sees_brightness_knows_the_way_to_a_brighter_picture() -> None:
+    """And it believes half of the way to be half."""
+    guide = loaded(BENCHMARKS / "guide.py")
+
+    class Brightness:
+        """Embeds the mean of a picture as an angle."""
+
+        def embed_image(self, x: torch.Tensor) -> torch.Tensor:
+            angle = x.mean((1, 2, 3)) / 10
+            return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+        def move(self, target: str, source: str) -> Move:
+            return Move(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+
+    dark, bright = torch.full((2, 3, 8, 8), -0.5), torch.full((2, 3, 8, 8), 0.5)
+    for share in (0.0, 0.5):
+        x = dark + share * (bright - dark)
+        cosine, done = guide.known(Brightness(), "blond hair", dark, bright, x)
+        assert cosine == pytest.approx(1, abs=1e-4) and done == pytest.approx(share, abs=1e-4)
+    darker, _ = guide.known(Brightness(), "blond hair", dark, dark - 0.3, dark)
+    assert darker == pytest.approx(-1, abs=1e-4)
