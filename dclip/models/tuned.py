@@ -26,8 +26,8 @@ Deltas = dict[str, Tensor]
 
 PIXEL_LAYERS = frozenset({"stem", "head", "last"})
 """The U-Net's first and last layers, which adapters leave alone. Where it works on patches these
-are the ones at the pixels' own resolution: tuned too, a style came with speckle that a CLIP does not
-see."""
+are the ones at the pixels' own resolution: tuned too, a style came with speckle that no CLIP
+saw."""
 
 
 class Adapter(nn.Module):
