@@ -84,7 +84,9 @@ def jsonable(value: Any, *, nonfinite: bool = False, where: str = "config") -> A
     raise TypeError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
 
 
-def from_dict(cls: type[T], mapping: Mapping[str, Any], *, defaults: bool = False) -> T:
+def from_dict(
+    cls: type[T], mapping: Mapping[str, Any], *, defaults: bool = False, where: str | None = None
+) -> T:
     """Build the dataclass ``cls`` from plain data, refusing what does not fit.
 
     Field types may be str, int, float, bool, None, ``Path``, enums, ``Literal``, unions of these,
@@ -96,12 +98,13 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any], *, defaults: bool = Fals
         mapping: its fields' values, as from :func:`to_dict` or a TOML or JSON file.
         defaults: let absent keys take the field's default. Off, every field must be present, so
             that a saved config means the same after a default has changed.
+        where: how messages call it; None takes the class's name.
 
     Raises:
         BadInput: unknown or missing keys, or a value of the wrong type; each is named. Also
             whatever the class's own ``__post_init__`` refuses.
     """
-    result = _dataclass(cls, mapping, cls.__name__, defaults)
+    result = _dataclass(cls, mapping, where or cls.__name__, defaults)
     return typing.cast(T, result)
 
 

@@ -75,7 +75,10 @@ def _parse_part(item: str, text: str) -> PartSpec:
         raise BadInput(f"strength {number!r} of {name} is not a number", how)
     window = (int(low), int(high)) if low else None
     if window and not 1 <= window[0] <= window[1]:
-        raise BadInput(f"{text!r} is to act at t in {low}..{high}", "write e.g. @60-100")
+        raise BadInput(
+            f"{text!r} is to act at t from {low} to {high}",
+            "write a low label of 1 or more, then a high one, e.g. @60-100",
+        )
     return PartSpec(ref, float(match["strength"] or 1), window)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
+from types import FrameType
 from typing import Any
 
 import torch
@@ -91,14 +95,25 @@ class Loop:
         """Whether all updates are made."""
         return self.step >= self.updates
 
-    def rounds(self, report: Reporter, title: str) -> Iterator[int]:
-        """The step at the start of every round; between rounds the state is saved when due."""
+    def rounds(self, report: Reporter, title: str) -> Generator[int, None, None]:
+        """The step at the start of every round; between rounds the state is saved when due.
+
+        Ctrl-C lets the round end and saves, so that nothing is lost; a second one ends it at once.
+        Close the generator (``contextlib.closing``), which gives Ctrl-C its meaning back.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+        """
         self._last = saved = time.monotonic()
         start = self.step * self.images
-        with report.task(title, self.updates * self.images, done=start) as self._task:
+        with (
+            report.task(title, self.updates * self.images, done=start) as self._task,
+            _patient_interrupt(report) as interrupted,
+        ):
             while not self.done:
                 yield self.step
-                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.done:
+                stop = interrupted.is_set()
+                if time.monotonic() - saved > CHECKPOINT_SECONDS or self.done or stop:
                     extra = {} if self.ema is None else {"ema": self.ema.state_dict()}
                     save_state(
                         self.checkpoint,
@@ -108,6 +123,8 @@ class Loop:
                         extra=extra,
                     )
                     saved = time.monotonic()
+                if stop:
+                    raise KeyboardInterrupt
 
     def update(self, loss: float) -> None:
         """Step along the gradients that are there.
@@ -140,3 +157,29 @@ class Loop:
         if self.step % self.log_every == 0 or self.done:
             self.stats.add(step=self.step, images=self.step * self.images, **row, seconds=seconds)
         self._task.advance(self.images, **{name: row[name] for name in show})
+
+
+@contextmanager
+def _patient_interrupt(report: Reporter) -> Iterator[threading.Event]:
+    """An event that the first SIGINT sets; the second raises as ever.
+
+    Where SIGINT has another handler than Python's own, or outside the main thread, which alone may
+    set one, nothing changes.
+    """
+    asked = threading.Event()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield asked
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            signal.default_int_handler(number, frame)
+        asked.set()
+        report.note("stopping after what is being computed now (Ctrl-C again: at once)")
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

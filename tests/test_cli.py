@@ -198,8 +198,9 @@ def test_an_internal_error_shows_its_traceback_under_debug_alone(
     assert ("Traceback" in result.err) == debug
 
 
-def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
-    code = "from dclip.cli.app import main; raise SystemExit(main(['ls', '--json']))"
+@pytest.mark.parametrize("words", [["ls", "--json"], ["presets"], ["doctor"]])
+def test_a_closed_pipe_is_no_error(tmp_path: Path, words: list[str]) -> None:
+    code = f"from dclip.cli.app import main; raise SystemExit(main({words}))"
     reader, writer = os.pipe()
     os.close(reader)
     env = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -203,3 +203,22 @@ def test_a_store_of_a_newer_format_is_exit_code_6(cli: Cli, store: Store) -> Non
     code, out, err = cli("show", "model/small/v1")
     assert (code, out) == (6, "")
     assert "newer" in err
+
+
+def test_rm_removes_nothing_where_one_of_the_names_is_wrong(cli: Cli, store: Store) -> None:
+    code, _, err = cli("rm", "data/faces/v1", "nope")
+    assert code == 3 and "nope" in err
+    assert store.find("data/faces/v1").version == 1
+    assert cli("rm", "data/faces/v1", "data/faces/v1")[0] == 0  # twice the same is once
+
+
+def test_rm_says_what_went_before_it_was_refused(cli: Cli, store: Store) -> None:
+    code, _, err = cli("rm", "data/faces/v1", "data/faces/v2")
+    assert code != 0 and "removed data/faces/v1" in err and "model/small" in err
+
+
+def test_ls_names_every_kind(cli: Cli) -> None:
+    from dclip.store import MAKERS
+
+    _, out, _ = cli("ls", "--help")
+    assert all(kind in out for kind in MAKERS)

@@ -551,3 +551,31 @@ def test_neither_a_plan_nor_finished_work_asks_for_a_clip_by_name(
     assert not asked
     assert run(config, store, CPU).fresh and asked == ["ViT-B-32:openai"]
     assert not run(config, store, CPU).fresh and len(asked) == 1
+
+
+def test_every_loss_that_counts_is_logged(store: Store, small: FinetuneConfig) -> None:
+    """Weighed, they add up to the loss: nothing of it is hidden."""
+    config = replace(
+        small, colour=1.0, speckle=0.7, propagation=1.0, grey=6.0, updates=1, name="logged"
+    )
+    made = run(config, store, CPU)
+    (row,) = stats(made)
+    names = ("direction", "goal", "identity", "colour", "speckle", "propagation", "grey")
+    total = sum(made.config[name] * row[name] for name in names)
+    assert row["loss"] == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"direction": 0.0, "goal": 0.0}, "no loss is left that follows the text"),
+        ({"face_weight": 2.0}, "needs a face network"),
+        ({"chroma": 5.0}, "chroma"),
+        ({"steps": 500}, "500 steps do not fit"),
+    ],
+)
+def test_what_could_not_work_is_refused(
+    store: Store, small: FinetuneConfig, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(replace(small, **changes), store, CPU)

@@ -542,3 +542,17 @@ def test_real_celeba(store: Store) -> None:
     assert all(identity.isdigit() for identity in data.table.text("identity"))
     spread = data.images(data.split("all")).astype(float).std(axis=(1, 2, 3))
     assert np.median(spread) > 40, "photos, not grey"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_among_the_pictures_does_not_keep_it_for_ever(
+    store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 40), (80 * number, 20, 20)).save(folder / f"{number}.png")
+    os.mkfifo(folder / "pipe.png")
+    made = make(store, source="folder", root=str(folder), size=16)
+    assert made.metrics["skipped"] == 1
+    assert "no regular file" in (made.path / "skipped.csv").read_text()

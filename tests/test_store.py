@@ -364,7 +364,7 @@ def test_interrupted_work_goes_on_where_it_stopped(store: Store, stop: BaseExcep
         store, context=Context(report=heard), make=lambda draft: counted(draft, -1, KeyError())
     )
     assert made.metrics == {"steps": 5, "began": 3}
-    assert heard.notes == ["going on with data/faces where it stopped"]
+    assert heard.notes == ["going on with what was left of data/faces"]
     whole = put(Store(store.root / "else"), make=lambda draft: counted(draft, -1, KeyError()))
     assert made.id == whole.id
 
@@ -433,7 +433,7 @@ def test_a_finished_draft_that_was_tampered_with_is_worked_on(
 
 def test_a_second_writer_of_the_same_work_is_turned_away_with_who_holds_it(store: Store) -> None:
     def make(draft: Draft) -> Mapping[str, Any]:
-        with pytest.raises(StoreBusy, match=f"process {os.getpid()} on .* is making data/faces"):
+        with pytest.raises(StoreBusy, match=f"process {os.getpid()} on .* is making this"):
             put(store, make=never)
         return write_two(draft)
 

@@ -135,6 +135,31 @@ def test_a_process_that_is_killed_leaves_a_training_that_goes_on(
     assert made.id == artifact.id
 
 
+INTERRUPTED = KILLED.replace(
+    "training.CHECKPOINT_SECONDS, train.PANEL_IMAGES = 0.0, 2", "train.PANEL_IMAGES = 2"
+)
+
+
+def test_ctrl_c_saves_what_was_trained(artifact: Any, tmp_path: Path) -> None:
+    """Long before a checkpoint is due, and the result is as if it never was pressed."""
+    store = make_store(tmp_path / "interrupted")
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(store.root)], stderr=subprocess.PIPE
+    )
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        logs = list(store.root.glob(".drafts/*/payload/logs/stats.jsonl"))
+        if logs and logs[0].stat().st_size:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.002)
+    _, said = process.communicate()
+    assert process.returncode and b"KeyboardInterrupt" in said
+    made = run(SMALL, store, replace(CPU, report=(stop := Stop())))
+    assert stop.began[0] > 0
+    assert made.id == artifact.id
+
+
 def test_equal_trainings_are_not_done_twice_and_seeds_differ(store: Store, artifact: Any) -> None:
     assert not run(SMALL, store, CPU).fresh
     one = run(replace(SMALL, images=8, name="one"), store, CPU)
@@ -256,3 +281,25 @@ def test_a_device_that_is_not_here_is_refused(store: Store) -> None:
     for device in ("cuda:77", "toaster"):
         with pytest.raises(BadInput, match=device):
             run(SMALL, store, replace(CPU, device=device))
+
+
+def test_the_meaning_of_ctrl_c_comes_back_after_a_training_that_fails(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(replace(SMALL, seed=9, name="fails"), store, replace(CPU, report=Stop(1)))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0])
+def test_a_gradient_is_clipped_to_a_norm_above_0(clip: float) -> None:
+    """Below 0 the gradients would change sign."""
+    with pytest.raises(BadInput, match="clip must be above 0"):
+        TrainConfig(clip=clip)
+
+
+def test_of_little_data_not_every_epoch_is_shown(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "MOST_PANELS", 2)
+    made = run(replace(SMALL, images=96, name="few-panels"), store, replace(CPU, force=True))
+    shown = sorted(p.name for p in (made.path / "samples").iterdir())
+    assert shown == ["epoch_002.png", "epoch_003.png"]

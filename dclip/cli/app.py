@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -84,6 +85,9 @@ def root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; nothing escapes but ``SystemExit``."""
     state = State()
+    for name in ("stdout", "stderr"):  # closed by the caller (`>&-`), Python has None there
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     try:
         code = app(
             args=None if argv is None else list(argv),

@@ -120,8 +120,14 @@ def edit(
         stage.run,
         config,
         show=copies,
-        next_commands=lambda made: [run.hint("grid", *_with(tuned), *map(str, photos or ()))],
+        next_commands=lambda made: [
+            run.hint("grid", *_with(tuned), *_at(strength), *map(str, photos or ()))
+        ],
     )
+
+
+def _at(strength: str | None) -> list[str]:
+    return ["--strengths", strength] if strength else []
 
 
 def _with(tuned: list[str] | None) -> list[str]:

@@ -85,6 +85,14 @@ def summary(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+class _Console(Console):
+    """A console that leaves it to us what a reader does that has gone away."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise on, where rich would end the process with an exit code of its own."""
+        raise
+
+
 class Output:
     """Where every command writes.
 
@@ -99,8 +107,8 @@ class Output:
     def __init__(self, mode: Mode = "human", store: Path | None = None) -> None:
         self.mode, self.store = mode, store
         wide = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.out = Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=True)
-        self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.out = _Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=True)
+        self.err = _Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Say what the user may want to know; silent in quiet mode."""

@@ -23,6 +23,9 @@ CONFIG_FILE = Path("dclip.toml")
 DEFAULT_STORE = Path("artifacts")
 FILE_GLOBALS = ("store", "device", "workers")  # what may stand above the sections of the file
 
+ALIASES = {"with": "tuned", "timesteps": "T"}
+"""Options that are called other than the settings that they stand for."""
+
 C = TypeVar("C")
 
 
@@ -154,10 +157,17 @@ def build_config(
         TypeError: a flag that is no field of ``cls``.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    given = {name: jsonable(value) for name, value in cli.items() if value is not None}
+    given = {
+        name: jsonable(value, where=f"--{name.replace('_', '-')}")
+        for name, value in cli.items()
+        if value is not None
+    }
     if strange := given.keys() - fields.keys():
         raise TypeError(f"{cls.__name__} has no {', '.join(sorted(strange))}")
     from_file = {key.replace("-", "_"): value for key, value in section.items()}
+    for option, name in ALIASES.items():
+        if option in from_file and option not in fields and name in fields:
+            from_file[name] = from_file.pop(option)
     check_names(from_file, fields, where, "key")
     values = from_file | given
     for name, field in fields.items():
@@ -167,7 +177,7 @@ def build_config(
         if required and name not in values:
             raise BadInput(f"--{name.replace('_', '-')} is needed", fix=help)
     try:
-        return from_dict(cls, values, defaults=True)
+        return from_dict(cls, values, defaults=True, where=".".join(help.split()[1:-1]))
     except BadInput as error:
         if not section:
             raise

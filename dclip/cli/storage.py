@@ -15,7 +15,7 @@ from dclip.cli.common import Run, command, switch
 from dclip.cli.options import ref_argument
 from dclip.cli.output import here, size
 from dclip.cli.settings import check_names
-from dclip.errors import CorruptArtifact
+from dclip.errors import CorruptArtifact, DclipError
 
 if TYPE_CHECKING:
     from dclip.store import Artifact, Lineage
@@ -46,7 +46,7 @@ def ls(
         str | None,
         typer.Argument(
             metavar="[KIND]",
-            help="data, model, clip, samples, latents, tuned, edits or figure: else all.",
+            help="data, model, clip, samples, latents, tuned, edits, figure, judge, eval; else all",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def ls(
     run.out.table(rows, columns, empty=f"nothing here yet: {run.store_path} (try {made_by})")
 
 
-@command("dclip show sketch", "dclip show tuned/sketch/v2", "dclip show model/faces --json")
+@command("dclip show tuned/sketch/v2", "dclip show model/faces --json")
 def show(run: Run, ref: Ref) -> None:
     """Show an artifact's manifest: configuration, inputs, metrics and files."""
     artifact = run.store.find(ref, check=False)
@@ -96,7 +96,7 @@ def show(run: Run, ref: Ref) -> None:
     )
 
 
-@command("dclip lineage sketch", "dclip lineage edits/photos/v1 --json")
+@command("dclip lineage tuned/sketch", "dclip lineage edits/photos/v1 --json")
 def lineage(run: Run, ref: Ref) -> None:
     """Show what an artifact was made from, as a tree."""
     top = run.store.lineage(ref)
@@ -148,11 +148,12 @@ def verify(
         raise CorruptArtifact(
             f"{len(found.problems)} {noun} in {', '.join(broken_refs[:3])}"
             + (" and others" if len(broken_refs) > 3 else ""),
-            fix="the command that made it makes a sound version again; `dclip show` has its config",
+            fix="the command that made it makes a sound version again;"
+            f" `dclip show {broken_refs[0]}` has its config",
         )
 
 
-@command("dclip tag tuned/sketch/v2 best", "dclip tag sketch best --delete")
+@command("dclip tag tuned/sketch/v2 best", "dclip tag tuned/sketch best --delete")
 def tag(
     run: Run,
     ref: Ref,
@@ -207,7 +208,16 @@ def rm(
     ] = None,
 ) -> None:
     """Remove versions; refused while other artifacts were made from them."""
-    removed = [run.store.remove(ref, force=bool(force)) for ref in refs]
+    # All of them are looked up before any goes.
+    found = {artifact.ref: artifact for artifact in (run.store.find(r, check=False) for r in refs)}
+    removed = []
+    try:
+        for ref in found:
+            removed.append(run.store.remove(ref, force=bool(force)))
+    except DclipError:
+        for one in removed:
+            run.out.note(f"removed {one.ref}")
+        raise
     _list_freed(run, [{"ref": one.ref, "bytes": one.bytes} for one in removed], "ref", "removed")
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from dclip.data.dataset import DataSet, LatentSet
 from dclip.data.folder import list_images
 from dclip.data.images import SUFFIXES, decode
-from dclip.data.source import read_file
+from dclip.data.source import open_file, read_file
 from dclip.errors import BadInput
 
 CELEBA_SHAPE = (178, 218)
@@ -171,7 +171,7 @@ def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 def _content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
@@ -92,7 +95,7 @@ def mark_files(paths: Sequence[Path], report: Reporter, workers: int = 8) -> lis
 
     def one(path: Path) -> str:
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 crc = zlib.crc32(file.read(HEAD_BYTES))
             return file_mark(path.stat().st_size, crc)
         except OSError:
@@ -111,9 +114,17 @@ def mark_files(paths: Sequence[Path], report: Reporter, workers: int = 8) -> lis
     return marks
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to read; an OSError for what is none: a named pipe would keep us for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.open("rb")
+
+
 def read_file(path: Path, name: str) -> bytes:
     """A file's bytes, or a BadInput that names it."""
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as error:
         raise BadInput(f"{name} cannot be read: {error.strerror or error}") from None

@@ -32,7 +32,7 @@ def grid(r: int, steps: int, T: int | None = None) -> tuple[int, ...]:
     if not 1 <= steps <= r:
         raise BadInput(
             f"{steps} steps do not fit between 0 and r={r}",
-            fix=f"choose --steps in 1..{r}, or a larger --r",
+            fix=f"choose --steps in 1..{r}" + ("" if r == T else ", or a larger --r"),
         )
     return tuple((2 * i * r + steps) // (2 * steps) for i in range(steps + 1))
 

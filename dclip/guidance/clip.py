@@ -186,10 +186,11 @@ class Guide:
         if not unknown or self.words is None:
             return None
         near = [m for w in unknown for m in difflib.get_close_matches(w, self.words, 2, 0.75)]
-        hint = f"did you mean {', '.join(near)}? " if near else ""
+        known = ", ".join(sorted(self.words - COMMON))
+        hint = f"did you mean {', '.join(near)}?" if near else f"it knows: {known}"
         return (
             f"{self.name} never saw {', '.join(repr(w) for w in unknown)}, so this direction may be"
-            f" noise: {hint}it knows: {', '.join(sorted(self.words - COMMON))}"
+            f" noise: {hint}"
         )
 
 

@@ -82,7 +82,7 @@ class Objective:
     def __call__(
         self, x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of pictures against their references, and its parts as numbers.
+        """The loss of pictures against their references, and its terms before they are weighed.
 
         Args:
             x, reference: (B, 3, H, W) in [-1, 1]; gradients flow to ``x`` alone.
@@ -109,28 +109,28 @@ class Objective:
             difference = move.of(before)
             directions.append(directional(after, before, F.normalize(difference, dim=-1)).mean())
             goals.append(goal(after, before, self.reach * difference).mean())
-        l_dir, l_goal = torch.stack(directions).mean(), torch.stack(goals).mean()
-        l_id = identity_l1(x, reference).mean()
         weights = self.weights
-        loss = weights.direction * l_dir + weights.goal * l_goal + weights.identity * l_id
-        if weights.colour:
-            loss = loss + weights.colour * colour_l1(x, reference).mean()
-        if weights.speckle:
-            loss = loss + weights.speckle * speckle(x, reference).mean()
-        if weights.propagation:
-            loss = loss + weights.propagation * propagation(x, reference, draw).mean()
-        if weights.grey:
-            loss = loss + weights.grey * colourfulness(x).mean()
-        parts = {
-            "direction": float(l_dir.detach()),
-            "goal": float(l_goal.detach()),
-            "identity": float(l_id.detach()),
+        terms = {
+            "direction": torch.stack(directions).mean(),
+            "goal": torch.stack(goals).mean(),
+            "identity": identity_l1(x, reference).mean(),
         }
-        if self.face is not None and self.weights.face:
+        # What does not count is not computed.
+        if weights.colour:
+            terms["colour"] = colour_l1(x, reference).mean()
+        if weights.speckle:
+            terms["speckle"] = speckle(x, reference).mean()
+        if weights.propagation:
+            terms["propagation"] = propagation(x, reference, draw).mean()
+        if weights.grey:
+            terms["grey"] = colourfulness(x).mean()
+        if self.face is not None and weights.face:
             with autocast(x.device, self.precision):
-                l_face = face_identity(self.face, x, reference).mean()
-            loss = loss + self.weights.face * l_face
-            parts["face"] = float(l_face.detach())
+                terms["face"] = face_identity(self.face, x, reference).mean()
+        loss = x.new_zeros(())
+        for name, term in terms.items():
+            loss = loss + getattr(weights, name) * term
+        parts = {name: float(term.detach()) for name, term in terms.items()}
         return loss, parts
 
 

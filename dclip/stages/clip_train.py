@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,21 @@ class ClipTrainConfig:
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
-        if self.batch < 2 or self.images < self.batch:
+        if self.batch < 2:
             raise BadInput(
-                "clip train needs a batch of at least 2 and at least one batch of images"
+                f"a batch of {self.batch} has nothing to tell apart", "use --batch 2 or more"
             )
-        if self.radius < 0 or self.attack_steps < 1:
-            raise BadInput("radius must be 0 or more and attack_steps at least 1")
+        if self.images < self.batch:
+            raise BadInput(
+                f"{self.images} images are less than a batch of {self.batch}",
+                f"use --images {self.batch} or more, or a smaller --batch",
+            )
+        if self.radius < 0:
+            raise BadInput(f"radius must be 0 or more, not {self.radius}", "0 trains plainly")
+        if self.attack_steps < 1:
+            raise BadInput(f"attack_steps must be at least 1, not {self.attack_steps}")
+        if not self.clip > 0:
+            raise BadInput(f"clip must be above 0, not {self.clip}")
         if not 0 < self.share < 0.5:
             raise BadInput(
                 f"share must be above 0 and below 0.5, not {self.share}",
@@ -197,8 +207,9 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         loop = self.loop
-        for step in loop.rounds(self.context.report, "training CLIP"):
-            loop.add(self._update(step))
+        with closing(loop.rounds(self.context.report, "training CLIP")) as rounds:
+            for step in rounds:
+                loop.add(self._update(step))
         named = ("loss", "contrastive", "contrast", "pair", "mixture")
         curves = {k: loop.stats.curve(k) for k in named}
         save_curves(self.draft.path / "loss.png", curves, title="CLIP training")

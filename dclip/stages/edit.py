@@ -98,8 +98,11 @@ class EditConfig:
         if bool(self.photos) == (self.data is not None):
             both = "photos and data both say what to edit" if self.photos else "what is to edit?"
             raise BadInput(both, "name photos or folders, or give --data REF")
-        if self.where and self.data is None:
-            raise BadInput("conditions are for samples of a data artifact", "leave --where out")
+        for setting in ("where", "count", "split"):
+            if self.data is None and getattr(self, setting) != getattr(EditConfig, setting):
+                raise BadInput(
+                    f"{setting} chooses samples of a data artifact", f"leave --{setting} out"
+                )
         if self.crop is not None:
             check_crop(self.crop)
             if self.data is not None:

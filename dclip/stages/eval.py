@@ -102,6 +102,8 @@ class EvalConfig:
             raise BadInput(
                 "the edits are there already", "give --edits, or --with and --data, not both"
             )
+        if self.edits is not None and self.strengths != EvalConfig.strengths:
+            raise BadInput("the edits have the strengths that they have", "leave --strengths out")
         if self.where and self.data is None:
             raise BadInput("conditions are for samples of a data artifact", "give --data REF too")
         if self.target is not None and self.target not in faces.TARGETS:

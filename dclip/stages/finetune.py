@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,15 @@ class FinetuneConfig:
             raise BadInput(f"decay must be above 0 and at most 1, not {self.decay}")
         if self.until is not None and not 0 <= self.until < 1:
             raise BadInput(f"until is a share of r below 1, not {self.until}")
-        if self.chroma is not None and self.chroma < 0:
-            raise BadInput(f"chroma must be 0 or more, not {self.chroma}")
+        if self.chroma is not None and not 0 <= self.chroma <= 3:
+            raise BadInput(f"chroma must be 0 to 3, not {self.chroma}")
         if self.soften is not None and not 0 <= self.soften <= 2:
             raise BadInput(f"soften must be 0 to 2, not {self.soften}")
         if self.reach is not None and not self.reach > 0:
             raise BadInput(f"reach must be above 0, not {self.reach}")
         check_precision(self.precision)
+        if self.face is None and self.face_weight != 1:
+            raise BadInput("a face weight needs a face network", "give --face FILE too")
         if self.epochs is not None and self.updates is not None:
             raise BadInput("epochs and updates both say how long to train", "give one of them")
 
@@ -207,7 +210,9 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
         own[name] = value if own[name] is None else own[name]
-    own["steps"] = min(own["steps"] or steps_for, r)
+    if not own["direction"] + own["goal"] > 0:
+        raise BadInput("no loss is left that follows the text", "give --direction or --goal")
+    own["steps"] = config.steps or min(own["steps"] or steps_for, r)
     data = LatentSet(latents.path)
     train = data.split("train")
     if not len(train):
@@ -373,22 +378,24 @@ class _Tuning:
         )
         if not counters["scores"]:
             self._snapshot(counters)
-        for _ in loop.rounds(self.context.report, "fine-tuning"):
-            for loss, parts in self.recipe(problem, self._batch(counters["round"])):
-                left = 1 - (1 - self.settings["decay"]) * loop.step / total
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.settings["lr"] * left
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                value = float(loss.detach())
-                loop.update(value)
-                loop.add({"loss": value, **parts}, show=("loss", "direction"))
-                if loop.step % every == 0 or loop.done:
-                    self._snapshot(counters)
-                if loop.done:
-                    break
-            counters["round"] += 1
-        curves = {k: loop.stats.curve(k) for k in ("direction", "goal", "identity")}
+        with closing(loop.rounds(self.context.report, "fine-tuning")) as rounds:
+            for _ in rounds:
+                for loss, parts in self.recipe(problem, self._batch(counters["round"])):
+                    left = 1 - (1 - self.settings["decay"]) * loop.step / total
+                    for group in self.optimizer.param_groups:
+                        group["lr"] = self.settings["lr"] * left
+                    self.optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    value = float(loss.detach())
+                    loop.update(value)
+                    loop.add({"loss": value, **parts}, show=("loss", "direction"))
+                    if loop.step % every == 0 or loop.done:
+                        self._snapshot(counters)
+                    if loop.done:
+                        break
+                counters["round"] += 1
+        names = ("direction", "goal", *(n for n in (*LOSSES[2:], "face") if self._counts(n)))
+        curves = {k: loop.stats.curve(k) for k in names}
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
         save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])
@@ -400,6 +407,9 @@ class _Tuning:
             "units": self.lengths,
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
         }
+
+    def _counts(self, name: str) -> bool:
+        return bool(getattr(self.objective.weights, name))
 
     def _batch(self, number: int) -> Batch:
         n = self.settings["batch"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -185,8 +186,9 @@ class _Training:
             limit=self.config.clip,
             log_every=LOG_EVERY,
         )
-        for step in loop.rounds(self.context.report, "training the judge"):
-            loop.add(self._update(loop, step))
+        with closing(loop.rounds(self.context.report, "training the judge")) as rounds:
+            for step in rounds:
+                loop.add(self._update(loop, step))
         curves = {k: loop.stats.curve(k) for k in ("attributes", "style")}
         save_curves(self.draft.path / "loss.png", curves, title="judge", log=True)
         save_judge(self.draft.path, self.network)

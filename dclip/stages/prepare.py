@@ -88,7 +88,7 @@ class PrepareConfig:
             )
         if not drawn and self.root is None:
             raise BadInput(
-                f"where are the photos of {self.source}?",
+                "where are the photos?",
                 f"`dclip prepare {self.source} --root DIR`",
             )
         if self.size is not None and not 16 <= self.size <= 1024:

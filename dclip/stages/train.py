@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -89,6 +90,8 @@ class TrainConfig:
             value = getattr(self, field)
             if value not in allowed:
                 raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
+        if self.network == "tiny" and self.size != TrainConfig.size:
+            raise BadInput("tiny has one size", "leave --size out, or use --network unet")
         check_precision(self.precision)
         for field in ("batch", "accumulate", "T"):
             if getattr(self, field) < 1:
@@ -99,6 +102,8 @@ class TrainConfig:
             )
         if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
+        if not self.clip > 0:
+            raise BadInput(f"clip must be above 0, not {self.clip}", "use e.g. --clip 1")
         if not 0 <= self.ema < 1:
             raise BadInput(f"ema must be at least 0 and below 1, not {self.ema}")
 
@@ -211,12 +216,13 @@ class _Training:
         )
 
     def run(self) -> dict[str, Any]:
-        for step in self.loop.rounds(self.context.report, "training"):
-            row = {"loss": self._update(step)}
-            if self.loop.step % self.shown_every == 0 or self.loop.done:
-                row["val_loss"] = self._validation()
-                self._panel(math.ceil(self.loop.step / self.per_epoch))
-            self.loop.add(row)
+        with closing(self.loop.rounds(self.context.report, "training")) as rounds:
+            for step in rounds:
+                row = {"loss": self._update(step)}
+                if self.loop.step % self.shown_every == 0 or self.loop.done:
+                    row["val_loss"] = self._validation()
+                    self._panel(math.ceil(self.loop.step / self.per_epoch))
+                self.loop.add(row)
         stats = self.loop.stats
         curves = {"training": stats.curve("loss"), "validation (EMA)": stats.curve("val_loss")}
         title = f"loss of predicting {self.info.prediction}"

@@ -110,7 +110,7 @@ class Workspace:
         if self.sealed() is not None:
             return
         if draft.resumed:
-            context.report.note(f"going on with {request.kind}/{request.name} where it stopped")
+            context.report.note(f"going on with what was left of {request.kind}/{request.name}")
         try:
             metrics = make(draft)
         except Exception as error:

@@ -195,8 +195,8 @@ def disk_full(error: BaseException, folder: Path) -> bool:
 def full_disk_error(root: Path, what: str = "the store") -> StoreError:
     return StoreError(
         f"no space left on the disk of {what} {root}",
-        "free some (`dclip gc` shows what the store can spare), then run the same command again: "
-        "it goes on from what is kept",
+        "free some and run the same command again: it goes on from its unfinished work, which is "
+        "kept (`dclip gc --dry-run` lists that with all else that could go)",
     )
 
 

@@ -313,7 +313,7 @@ class Store:
         def busy() -> StoreBusy:
             owner = Workspace(self.root, request.key).owner()
             return StoreBusy(
-                f"{owner} is making {request.kind}/{request.name} already",
+                f"{owner} is making this {request.kind} already",
                 "wait for it to finish, then run the same command: it will be up to date",
             )
 
