@@ -222,3 +222,8 @@ def test_ls_names_every_kind(cli: Cli) -> None:
 
     _, out, _ = cli("ls", "--help")
     assert all(kind in out for kind in MAKERS)
+
+
+def test_a_tag_cannot_read_as_a_window_of_an_edit(cli: Cli) -> None:
+    code, _, err = cli("tag", "model/small", "60-100")
+    assert code == 2 and "t60-100" in err

@@ -140,7 +140,10 @@ class Run:
         )
         if device := self.flags.device or self.file.value("device", str):
             asked = replace(asked, device=device)
-        if workers := self.flags.workers or self.file.value("workers", int):
+        workers = self.flags.workers or self.file.value("workers", int)
+        if workers is not None:
+            if workers < 1:
+                raise BadInput(f"{self.file.path}: workers is below 1", "use 1 or more")
             asked = replace(asked, workers=workers)
         return asked
 

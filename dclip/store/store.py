@@ -14,6 +14,7 @@ disk. The steps, and what a kill between them leaves:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -334,6 +335,11 @@ class Store:
             BadInput: no valid tag, or ``ref`` is not in the store. Else as :meth:`find`.
         """
         check_name(tag, "tag")
+        if re.fullmatch(r"\d+-\d+", tag):
+            raise BadInput(
+                f"{tag!r} cannot be a tag: after an @ it reads as labels of a schedule",
+                f"use for example 't{tag}'",
+            )
         with self._changing(ref) as place:
             old = tags.load_tags(self.root, place.kind, place.name)
             new = replace(old, tags={**old.tags, tag: place.version})
