@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small_store import CPU, SIZE, R, add_tuned, small_store
@@ -66,6 +66,7 @@ words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), 
 
 
 @settings(max_examples=40, deadline=None)
+@example(columns=[], labels=["00000000000"] * 2, title="", cell=32, group=None)
 @given(
     columns=st.lists(words, max_size=4),
     labels=st.lists(words, max_size=4),

@@ -223,7 +223,7 @@ from dclip.errors import StoreBusy
 try:
     print("made" if build(sys.argv[1], pause=0.1).fresh else "found")
 except StoreBusy as error:
-    print("busy" if "is making data/faces already" in error.message else error)
+    print("busy" if "is making this data already" in error.message else error)
 """
     )
     both = [python(code, str(tmp_path)) for _ in range(2)]

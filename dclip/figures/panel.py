@@ -159,7 +159,8 @@ def layout(
     count = max((len(row) for row in rows), default=0)
     margin = max(8, cell // 12)
 
-    names = [wrap(text, cell * 1.2, size) if text else [] for text in labels]
+    beside = min(MAX_LINES, max(1, (cell + gap) // line))  # more would run into the next label
+    names = [wrap(text, cell * 1.2, size, beside) if text else [] for text in labels]
     measure = font(size).getlength
     widest = max((measure(part) for lines in names for part in lines), default=0.0)
     left = margin + (round(widest) + margin if widest else 0)
