@@ -16,12 +16,21 @@ import torch
 from torch import nn
 
 from dclip.context import Reporter
-from dclip.errors import DclipError
+from dclip.errors import BadInput, DclipError
 from dclip.models.ema import EMA
 from dclip.models.state import StatsLog, load_state, save_state
 from dclip.store import Draft
 
 CHECKPOINT_SECONDS = 60.0
+
+
+def check_clip(clip: float) -> None:
+    """Refuse a gradient norm limit that is not above 0, with a BadInput.
+
+    At 0 nothing would be learnt, and below it the gradients would change sign.
+    """
+    if not clip > 0:
+        raise BadInput(f"clip must be above 0, not {clip}", "1 is usual")
 
 
 def warm_cosine(lr: float, step: int, updates: int, warmup: int, floor: float) -> float:

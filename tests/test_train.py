@@ -24,6 +24,8 @@ from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError, MissingArtifact
 from dclip.models.checkpoint import load_model
 from dclip.stages import prepare, train
+from dclip.stages.clip_train import ClipTrainConfig
+from dclip.stages.judge_train import JudgeTrainConfig
 from dclip.stages.train import TrainConfig, run
 from dclip.store import Planned, Store
 
@@ -292,8 +294,9 @@ def test_the_meaning_of_ctrl_c_comes_back_after_a_training_that_fails(store: Sto
 @pytest.mark.parametrize("clip", [0.0, -1.0])
 def test_a_gradient_is_clipped_to_a_norm_above_0(clip: float) -> None:
     """Below 0 the gradients would change sign."""
-    with pytest.raises(BadInput, match="clip must be above 0"):
-        TrainConfig(clip=clip)
+    for config in (TrainConfig, ClipTrainConfig, JudgeTrainConfig):
+        with pytest.raises(BadInput, match="clip must be above 0"):
+            config(clip=clip)
 
 
 def test_of_little_data_not_every_epoch_is_shown(

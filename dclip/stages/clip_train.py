@@ -27,7 +27,7 @@ from dclip.guidance.clip import check_model, fingerprint, load_guide, new_model,
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop, decay_groups, warm_cosine
+from dclip.training import Loop, check_clip, decay_groups, warm_cosine
 
 MAX_LOGIT_SCALE = math.log(50.0)
 
@@ -88,8 +88,7 @@ class ClipTrainConfig:
             raise BadInput(f"radius must be 0 or more, not {self.radius}", "0 trains plainly")
         if self.attack_steps < 1:
             raise BadInput(f"attack_steps must be at least 1, not {self.attack_steps}")
-        if not self.clip > 0:
-            raise BadInput(f"clip must be above 0, not {self.clip}")
+        check_clip(self.clip)
         if not 0 < self.share < 0.5:
             raise BadInput(
                 f"share must be above 0 and below 0.5, not {self.share}",

@@ -394,8 +394,7 @@ class _Tuning:
                     if loop.done:
                         break
                 counters["round"] += 1
-        names = ("direction", "goal", *(n for n in (*LOSSES[2:], "face") if self._counts(n)))
-        curves = {k: loop.stats.curve(k) for k in names}
+        curves = {k: loop.stats.curve(k) for k in (*LOSSES, "face")}  # empty where not logged
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
         save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])
@@ -407,9 +406,6 @@ class _Tuning:
             "units": self.lengths,
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
         }
-
-    def _counts(self, name: str) -> bool:
-        return bool(getattr(self.objective.weights, name))
 
     def _batch(self, number: int) -> Batch:
         n = self.settings["batch"]

@@ -23,7 +23,7 @@ from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, joined, load
 from dclip.figures.curves import save_curves
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop, decay_groups, warm_cosine
+from dclip.training import Loop, check_clip, decay_groups, warm_cosine
 
 LOG_EVERY = 40  # updates: the log ships with the embedded judge
 SCORED = 4000  # held-out pictures
@@ -59,6 +59,7 @@ class JudgeTrainConfig:
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+        check_clip(self.clip)
         if self.batch < 2 or self.images < self.batch:
             raise BadInput(f"{self.images} images in batches of {self.batch}", "use --batch 64")
         if not 0 < self.lr < 1:

@@ -27,7 +27,7 @@ from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop, warm_cosine
+from dclip.training import Loop, check_clip, warm_cosine
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
@@ -102,8 +102,7 @@ class TrainConfig:
             )
         if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
-        if not self.clip > 0:
-            raise BadInput(f"clip must be above 0, not {self.clip}", "use e.g. --clip 1")
+        check_clip(self.clip)
         if not 0 <= self.ema < 1:
             raise BadInput(f"ema must be at least 0 and below 1, not {self.ema}")
 
