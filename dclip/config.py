@@ -201,6 +201,8 @@ def _first_fit(args: tuple[Any, ...], value: Any, where: str, defaults: bool) ->
 
 def _sequence(kind: Any, args: tuple[Any, ...], value: Any, where: str, defaults: bool) -> Any:
     if not isinstance(value, list | tuple):
+        if value is not None and kind is tuple and args and args[-1] is Ellipsis:
+            return (_convert(args[0], value, where, defaults),)  # one stands for a list of one
         raise _Mismatch
     if kind is tuple and args and args[-1] is not Ellipsis:
         if len(args) != len(value):
@@ -258,8 +260,9 @@ def _describe(hint: Any) -> str:
     if origin in (list, tuple):
         if not args:
             return "a list"
-        inner = args[:1] if args[-1] is Ellipsis else args
-        return "a list of " + ", ".join(_describe(arg) for arg in inner)
+        if len(args) == 1 or args[-1] is Ellipsis:
+            return f"a list, each item {_describe(args[0])}"
+        return "a list of " + ", ".join(_describe(arg) for arg in args)
     if hint is None or hint is type(None):
         return "nothing (null)"
     if isinstance(hint, type) and issubclass(hint, Enum):

@@ -42,3 +42,8 @@ def find_clip(spec: str, store: Store, report: Reporter) -> tuple[str, Artifact 
 def preset_r(preset: Preset, T: int) -> int:
     """The label to invert to for a preset, by a model of ``T`` steps: the table counts 200."""
     return max(1, round(preset.r * T / 200))
+
+
+def clip_role(number: int) -> str:
+    """What the first, second, ... CLIP of an edit is called among the inputs of an artifact."""
+    return "clip" if number == 1 else f"clip {number}"

@@ -175,6 +175,19 @@ def test_the_config_file_reaches_the_stage(
     assert "unknown key 'cuont' in [prepare.faces]" in err and "count" in err
 
 
+@pytest.mark.parametrize("value", ['"embedded"', '["embedded"]'])
+def test_one_value_in_the_config_file_stands_for_a_list_of_one(
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    file = tmp_path / "my.toml"
+    args = ("finetune", "--target", "sketch", "--dry-run", "--config", str(file))
+    file.write_text(f"[finetune]\nclip = {value}\n")
+    assert shop.json(capsys, *args)["plan"]["inputs"]["clip"]
+    file.write_text("[finetune]\nclip = 3\n")
+    code, _, err = shop(capsys, *args)
+    assert code == 2 and "finetune.clip is 3" in err and "a list, each item a text" in err
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [

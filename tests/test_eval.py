@@ -18,14 +18,15 @@ from dclip.cli.app import main
 from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
-from dclip.evaluation import goals, quality
+from dclip.evaluation import goals, quality, witnesses
 from dclip.evaluation.cost import Cost
 from dclip.evaluation.judge import Judge, JudgeNetwork, JudgeShape, Verdict
-from dclip.evaluation.scoring import Direction, Scoring, monotone
+from dclip.evaluation.scoring import Scoring, monotone
 from dclip.evaluation.truth import Truth
 from dclip.guidance.clip import Move, load_guide
+from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
-from dclip.stages import edit, judge_train
+from dclip.stages import edit, finetune, judge_train
 from dclip.stages.eval import EvalConfig, run
 from dclip.store import Artifact, Store
 
@@ -39,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = small_store(root / "store")
     guide = write_clip(root / "guide", context=64)
     for name, prompts in (("pencil", SKETCH), ("smile", SMILE)):
-        add_tuned(store, name, seed=3, settings={**prompts, "clip": str(guide)})
+        add_tuned(store, name, seed=3, settings={**prompts, "clips": [str(guide)]})
     judge_train.run(
         judge_train.JudgeTrainConfig(name="judge", images=64, batch=16, precision="fp32"),
         store,
@@ -111,7 +112,7 @@ def test_the_same_work_is_up_to_date_and_other_clips_or_faces_are_not(
     alone = run(config, store, replace(CPU, report=(said := Stop())))
     assert "s_dir_held_out" not in row(alone, "original")
     assert any("--held-out" in note for note in said.said)
-    with pytest.raises(BadInput, match="the one that guided"):
+    with pytest.raises(BadInput, match="one that guided"):
         run(replace(config, held_out=config.clip), store, CPU)
 
 
@@ -124,6 +125,34 @@ def test_what_is_not_there_is_left_out_with_a_note(store: Store, config: EvalCon
     assert "S_dir under the guide is left out" in said and "LPIPS is left out" in said
     assert table_of(made)["monotone"] is None and not (made.path / "strength.png").exists()
     assert table_of(made)["notes"]
+
+
+def test_s_dir_is_asked_of_all_that_guided(
+    store: Store, config: EvalConfig, other_clip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is an artifact, the other known by its name; neither may be the held-out one."""
+    known = {"ViT-B-32:openai": other_clip}
+
+    def fetch(spec: str, *args: Any, **more: Any) -> Any:
+        return load_guide(known.get(spec, spec), *args, **more)
+
+    for module in (finetune, witnesses):
+        monkeypatch.setattr(module, "load_guide", fetch)
+    base = finetune.FinetuneConfig(
+        target="sketch", latents="faces", updates=1, batch=2, steps=2, name="two"
+    )
+    finetune.run(replace(base, clip=("embedded", "ViT-B-32:openai")), store, CPU)
+    alone = replace(config, tuned=("two",), strengths="1", name="two")
+    made = run(replace(alone, clip=None), store, CPU)
+    assert len(made.config["clips"]["s_dir"]) == 2 and "clip" in made.manifest.inputs
+    each = [
+        row(run(replace(alone, clip=spec), store, CPU), "strength 1")["s_dir"]
+        for spec in ("embedded", other_clip)
+    ]
+    assert row(made, "strength 1")["s_dir"] == pytest.approx(sum(each) / 2, abs=2e-5)
+    for spec in ("embedded", "ViT-B-32:openai"):
+        with pytest.raises(BadInput, match="one that guided"):
+            run(replace(alone, clip=None, held_out=spec), store, CPU)
 
 
 def test_only_faces_that_the_edit_applies_to_count(store: Store, config: EvalConfig) -> None:
@@ -237,7 +266,7 @@ def test_s_dir_is_the_cosine_of_the_two_moves(tmp_path: Path) -> None:
     x, y = torch.rand(2, 5, 3, 16, 16) * 2 - 1
     move = guide.embed_image(y) - guide.embed_image(x)
     text = Move(torch.randn(1, move.shape[1]), move.mean(0)[None])
-    found = Scoring(x, directions={"s_dir": Direction(guide, text)})(y).row["s_dir"]
+    found = Scoring(x, directions={"s_dir": [Direction(guide, text)]})(y).row["s_dir"]
     wanted = torch.nn.functional.cosine_similarity(move, text.differences).mean()
     assert found == pytest.approx(float(wanted), abs=1e-5)
 

@@ -30,6 +30,7 @@ from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
 from dclip.guidance.clip import Move, load_guide
+from dclip.guidance.direction import Direction
 from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, split_sources
 from dclip.guiding import find_clip
@@ -57,7 +58,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small(clip: Path) -> FinetuneConfig:
     return FinetuneConfig(
-        target="sketch", clip=str(clip), latents="faces", updates=5, batch=4, steps=2, name="mine"
+        target="sketch",
+        clip=(str(clip),),
+        latents="faces",
+        updates=5,
+        batch=4,
+        steps=2,
+        name="mine",
     )
 
 
@@ -156,7 +163,7 @@ def test_an_attribute_is_to_go_as_far_as_the_photos_lie_apart(
             assert n >= 16
             wanted.append(apart if pair.local else float(difference.norm()))
         assert len(wanted) == (4 if name == "blond hair" else 1)
-        assert run(config, store, CPU).metrics["units"] == pytest.approx(wanted, abs=1e-5)
+        assert run(config, store, CPU).metrics["units"][0] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_only_the_differences_are_trained(
@@ -167,11 +174,12 @@ def test_only_the_differences_are_trained(
 
     def spy(self: Any) -> Any:
         before = {k: v.clone() for k, v in self.base.state_dict().items()}
-        clip = {k: v.clone() for k, v in self.guide.model.state_dict().items()}
+        guide = self.directions[0].guide.model
+        clip = {k: v.clone() for k, v in guide.state_dict().items()}
         metrics = real(self)
         assert all(torch.equal(v, before[k]) for k, v in self.base.state_dict().items())
-        assert all(torch.equal(v, clip[k]) for k, v in self.guide.model.state_dict().items())
-        for model in (self.base, self.guide.model):
+        assert all(torch.equal(v, clip[k]) for k, v in guide.state_dict().items())
+        for model in (self.base, guide):
             assert all(p.grad is None and not p.requires_grad for p in model.parameters())
         own = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         assert own == {id(p) for p in self.delta.parameters()}
@@ -187,10 +195,10 @@ def test_only_the_differences_are_trained(
 
 def test_the_clip_counts_by_content(store: Store, small: FinetuneConfig, tmp_path: Path) -> None:
     config = replace(small, updates=1, name="content")
-    first = run(replace(config, clip=str(write_clip(tmp_path / "a"))), store, CPU)
-    same = run(replace(config, clip=str(write_clip(tmp_path / "b"))), store, CPU)
+    first = run(replace(config, clip=(str(write_clip(tmp_path / "a")),)), store, CPU)
+    same = run(replace(config, clip=(str(write_clip(tmp_path / "b")),)), store, CPU)
     assert same.id == first.id and not same.fresh
-    other = run(replace(config, clip=str(write_clip(tmp_path / "b", seed=1))), store, CPU)
+    other = run(replace(config, clip=(str(write_clip(tmp_path / "b", seed=1)),)), store, CPU)
     assert other.id != first.id
 
 
@@ -214,13 +222,38 @@ def test_a_loss_that_overflows_stops_with_advice(store: Store, small: FinetuneCo
     assert "inf" not in [a.name for a in store.list("tuned")]
 
 
+def test_several_clips_guide_together(
+    store: Store, small: FinetuneConfig, clip: Path, tmp_path: Path
+) -> None:
+    """The loss is the mean of what each says alone; none may be given twice."""
+    other = write_clip(tmp_path / "other", seed=1)
+    guides = [load_guide(str(each)) for each in (clip, other)]
+    first, second = (Direction(each, each.move("a sketch", "a photo")) for each in guides)
+    generator = torch.Generator().manual_seed(2)
+    x, reference = torch.rand(2, 3, 3, 16, 16, generator=generator) * 2 - 1
+    said = [
+        Objective(several, Weights(goal=1.0))(x, reference, torch.rand)[1]
+        for several in ([first], [second], [first, second])
+    ]
+    for part in ("direction", "goal", "identity"):
+        one, two, both = (float(each[part]) for each in said)
+        assert both == pytest.approx((one + two) / 2, rel=1e-5)
+        assert (one == pytest.approx(two)) == (part == "identity")
+    config = replace(small, updates=1, name="together")
+    made = run(replace(config, clip=(str(clip), str(other))), store, CPU)
+    assert len(made.config["clips"]) == len(made.metrics["units"]) == 2
+    shutil.copytree(clip, tmp_path / "copy")
+    with pytest.raises(BadInput, match="given twice"):
+        run(replace(config, clip=(str(clip), str(tmp_path / "copy"))), store, CPU)
+
+
 def test_a_clip_with_nan_is_refused(store: Store, small: FinetuneConfig, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "nan")
     weights = load_file(path / "open_clip_model.safetensors")
     weights["visual.proj"].fill_(torch.nan)
     save_file(weights, path / "open_clip_model.safetensors")
     with pytest.raises(CorruptArtifact, match="NaN"):
-        run(replace(small, clip=str(path)), store, CPU)
+        run(replace(small, clip=(str(path),)), store, CPU)
 
 
 def test_without_latents_the_fix_is_a_command(small: FinetuneConfig, tmp_path: Path) -> None:
@@ -478,7 +511,7 @@ def test_a_clip_of_the_store_comes_before_a_folder_of_its_name(
 def test_the_embedded_base_is_guided_by_the_embedded_clip(tmp_path: Path) -> None:
     store = Store(tmp_path)
     base = store.resolve("embedded", "model")
-    where, artifact = finetune.find_clip(None, store, base, Context())
+    ((where, artifact),) = finetune.find_clips((), store, base, Context())
     assert artifact is not None
     assert artifact.ref == "clip/embedded"
     assert Path(where) == artifact.path
@@ -525,9 +558,10 @@ def test_views_are_not_rounded_where_networks_compute_in_half_precision() -> Non
 
     sources = F.normalize(torch.ones(1, 8), dim=-1)
     move = Move(sources, torch.linspace(-0.2, 0.2, 8).view(1, 8))
+    direction = Direction(Eye(), move)  # type: ignore[arg-type]
     photos = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for precision in ("fp32", "bf16"):
-        objective = Objective([Eye()], [move], Weights(), views=2, precision=precision)  # type: ignore[list-item]
+        objective = Objective([direction], Weights(), views=2, precision=precision)
         generator = torch.Generator().manual_seed(1)
         objective(photos, photos, lambda n, g=generator: torch.rand(n, generator=g))
     assert seen[0].dtype == seen[2].dtype == torch.float32
@@ -545,7 +579,7 @@ def test_neither_a_plan_nor_finished_work_asks_for_a_clip_by_name(
         return load_guide(str(clip))
 
     monkeypatch.setattr(finetune, "load_guide", fetch)
-    config = replace(small, clip="ViT-B-32:openai", updates=1, name="by-name")
+    config = replace(small, clip=("ViT-B-32:openai",), updates=1, name="by-name")
     with pytest.raises(Planned):
         run(config, store, replace(CPU, dry_run=True))
     assert not asked

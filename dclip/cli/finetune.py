@@ -9,7 +9,6 @@ import typer
 from dclip.cli.common import Run, command
 from dclip.cli.options import (
     Batch,
-    Clip,
     Face,
     Latents,
     Name,
@@ -17,6 +16,7 @@ from dclip.cli.options import (
     Seed,
     option,
     preset_names,
+    ref,
 )
 
 
@@ -26,6 +26,7 @@ from dclip.cli.options import (
     "dclip finetune --preset smiling --identity 1.0 --name smile",
     "dclip finetune --target sketch --recipe simplified    # the report's Table 1",
     "dclip finetune --target sketch --clip ViT-B-32:openai",
+    "dclip finetune --target sketch --clip ViT-B-32:openai --clip ViT-B-16:openai",
     config="stages.finetune:FinetuneConfig",
 )
 def finetune(
@@ -58,7 +59,15 @@ def finetune(
         ),
     ] = None,
     latents: Latents = None,
-    clip: Clip = None,
+    clip: Annotated[
+        list[str] | None,
+        ref(
+            "clip",
+            "--clip",
+            help="CLIP: an artifact, a folder, or open_clip's NAME:TAG; else the newest, else the "
+            "embedded one. Again for several together.",
+        ),
+    ] = None,
     name: Name = None,
     recipe: Annotated[
         str | None,
@@ -149,7 +158,7 @@ def finetune(
         source=source,
         preset=preset,
         latents=latents,
-        clip=clip,
+        clip=clip or None,
         name=name,
         recipe=recipe,
         lr=lr,

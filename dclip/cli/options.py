@@ -62,15 +62,6 @@ Model = Annotated[
     str | None, ref("model", "--model", help="Base model: else the newest, else the embedded one.")
 ]
 Latents = Annotated[str | None, ref("latents", "--latents", help="Latents: else the newest.")]
-Clip = Annotated[
-    str | None,
-    ref(
-        "clip",
-        "--clip",
-        help="CLIP: an artifact, a folder, or open_clip's NAME:TAG; else the newest, else the "
-        "embedded one.",
-    ),
-]
 Name = Annotated[str | None, option("--name", metavar="NAME", help="Name of the new artifact.")]
 Seed = Annotated[int | None, option("--seed", metavar="N", help="Seed of everything random.")]
 Batch = Annotated[int | None, option("--batch", metavar="N", help="Images at once.")]

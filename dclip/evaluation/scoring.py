@@ -14,18 +14,11 @@ from torch import Tensor
 from dclip.evaluation.goals import Goal
 from dclip.evaluation.judge import Judge
 from dclip.evaluation.truth import Truth, TruthScores
-from dclip.guidance.clip import Guide, Move
+from dclip.guidance.clip import Guide
+from dclip.guidance.direction import Direction
 
 BATCH = 32
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """A CLIP that scores, and where the text sends pictures."""
-
-    guide: Guide
-    move: Move
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Scoring:
         judge: with the goal, gives ``judge_target``, ``judge_kept``, ``judge_picture``; see
             :meth:`dclip.evaluation.goals.Goal.scores`.
         directions: CLIPs by the name of their score, such as ``s_dir``: the cosine between the
-            pictures' move and the text's.
+            pictures' move and the text's, the mean of several.
         face: a face network, (B, 3, H, W) in [-1, 1] to (B, D). Gives ``face_similarity``, the
             cosine between original and edit.
     """
@@ -65,7 +58,7 @@ class Scoring:
         truth: Truth | None = None,
         goal: Goal | None = None,
         judge: Judge | None = None,
-        directions: Mapping[str, Direction] | None = None,
+        directions: Mapping[str, Sequence[Direction]] | None = None,
         face: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.originals = originals.float().cpu()
@@ -76,8 +69,8 @@ class Scoring:
             self.applies = known.applies if known is not None else self.applies
         self._before = judge(self.originals) if judge is not None else None
         self._embedded = {
-            name: _in_parts(each.guide.embed_image, self.originals)
-            for name, each in self.directions.items()
+            name: [_in_parts(each.guide.embed_image, self.originals) for each in several]
+            for name, several in self.directions.items()
         }
         self._face = _in_parts(face, self.originals) if face is not None else None
 
@@ -92,9 +85,12 @@ class Scoring:
             row |= found.summary()
         if self.judge is not None and self.goal is not None and self._before is not None:
             row |= self.goal.scores(self.judge(edits), self._before)
-        for name, each in self.directions.items():
-            after = _in_parts(each.guide.embed_image, edits)
-            cosine = each.move.cosine(after, self._embedded[name])
+        for name, several in self.directions.items():
+            cosines = [
+                each.move.cosine(_in_parts(each.guide.embed_image, edits), before)
+                for each, before in zip(several, self._embedded[name], strict=True)
+            ]
+            cosine = torch.stack(cosines).mean(0)
             row[name] = float(cosine[on].mean()) if bool(on.any()) else None
         if self.face is not None and self._face is not None:
             alike = F.cosine_similarity(_in_parts(self.face, edits), self._face, dim=-1)

@@ -10,11 +10,11 @@ from dclip.context import Reporter
 from dclip.errors import BadInput, DclipError
 from dclip.evaluation import goals
 from dclip.evaluation.judge import Judge
-from dclip.evaluation.scoring import Direction
 from dclip.evaluation.subjects import Subjects
 from dclip.guidance.clip import fingerprint, load_guide
+from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
-from dclip.guiding import find_clip
+from dclip.guiding import clip_role, find_clip
 from dclip.store import Artifact, Store
 
 Prompts = tuple[str, str]
@@ -95,14 +95,14 @@ class Clips:
     """CLIPs that score.
 
     Attributes:
-        directions: by the name of their score, ``s_dir`` and ``s_dir_held_out``.
+        directions: by the name of their score, ``s_dir`` (one or more) and ``s_dir_held_out``.
         inputs, settings: what they are, for a manifest.
         notes: which are left out and why.
     """
 
-    directions: dict[str, Direction] = field(default_factory=dict)
+    directions: dict[str, list[Direction]] = field(default_factory=dict)
     inputs: dict[str, Artifact] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(
@@ -113,10 +113,12 @@ class Clips:
         guide = load_guide(where, device, name=f"CLIP {artifact.ref}" if artifact else None)
         if warning := guide.warning(prompts[0]):
             self.notes.append(warning)
-        self.directions[score] = Direction(guide, guide.move(*prompts))
-        self.settings[score] = artifact.id if artifact else fingerprint(where)
+        several = self.settings.setdefault(score, [])
+        self.directions.setdefault(score, []).append(Direction(guide, guide.move(*prompts)))
+        several.append(artifact.id if artifact else fingerprint(where))
         if artifact is not None:
-            self.inputs["clip" if score == "s_dir" else "held_out"] = artifact
+            role = clip_role(len(several)) if score == "s_dir" else "held_out"
+            self.inputs[role] = artifact
 
 
 def find_clips(
@@ -128,10 +130,10 @@ def find_clips(
     report: Reporter,
     device: torch.device,
 ) -> Clips:
-    """The CLIP that guided (or the one that is named) and one that did not, where there are such.
+    """The CLIPs that guided (or the one that is named) and one that did not, where there are such.
 
     Raises:
-        BadInput: the held-out CLIP is the one that guided, or a named one cannot be used.
+        BadInput: the held-out CLIP is one that guided, or a named one cannot be used.
         MissingArtifact: a named one is not there.
     """
     clips = Clips()
@@ -139,29 +141,35 @@ def find_clips(
         clips.notes.append("S_dir is left out: nobody knows the prompts of this edit")
         return clips
     try:
-        found = find_clip(clip, store, report) if clip else _guide_of(tuned, store)
-        clips.add("s_dir", found, prompts, device)
+        for found in [find_clip(clip, store, report)] if clip else _guides_of(tuned, store):
+            clips.add("s_dir", found, prompts, device)
     except DclipError as error:
         if clip is not None:
             raise
-        clips.notes.append(f"S_dir under the guide is left out: {error.message}")
+        left_out = f"S_dir under the guide is left out: {error.message}"
+        clips = Clips(notes=[*clips.notes, left_out])
     if held_out is None:
         clips.notes.append("S_dir under a CLIP that did not guide is left out: give --held-out")
         return clips
     clips.add("s_dir_held_out", find_clip(held_out, store, report), prompts, device)
-    if clips.settings["s_dir_held_out"] == clips.settings.get("s_dir"):
-        raise BadInput("the held-out CLIP is the one that guided", "give another --held-out")
+    if clips.settings["s_dir_held_out"][0] in clips.settings.get("s_dir", []):
+        raise BadInput("the held-out CLIP is one that guided", "give another --held-out")
     return clips
 
 
-def _guide_of(tuned: Artifact | None, store: Store) -> tuple[str, Artifact | None]:
-    """The CLIP that guided a tuned model."""
-    if tuned is None:
+def _guides_of(tuned: Artifact | None, store: Store) -> list[tuple[str, Artifact | None]]:
+    """The CLIPs that guided a tuned model."""
+    if tuned is None or not tuned.config.get("clips"):
         raise BadInput("nobody knows which that was", "give --clip")
-    if "clip" in tuned.manifest.inputs:
-        artifact = store.input(tuned, "clip")
-        return str(artifact.path), artifact
-    name = str(tuned.config.get("clip", ""))
-    if ":" not in name:
-        raise BadInput(f"{tuned.ref} was guided by a folder that is not recorded", "give --clip")
-    return name, None
+    found: list[tuple[str, Artifact | None]] = []
+    for number, name in enumerate(tuned.config["clips"], 1):
+        if clip_role(number) in tuned.manifest.inputs:
+            artifact = store.input(tuned, clip_role(number))
+            found.append((str(artifact.path), artifact))
+        elif ":" in name:
+            found.append((str(name), None))
+        else:
+            raise BadInput(
+                f"{tuned.ref} was guided by a folder that is not recorded", "give --clip"
+            )
+    return found

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dclip.device import autocast
-from dclip.guidance.clip import Guide, Move
 from dclip.guidance.clip_training import augment, soften
+from dclip.guidance.direction import Direction
 from dclip.guidance.losses import (
     colour_l1,
     colourfulness,
@@ -55,22 +55,21 @@ class Objective:
     """L = lambda_dir L_dir + lambda_id L_1 + lambda_face L_face; equation (8) of the report.
 
     Attributes:
-        guides: frozen CLIPs; their directional losses are averaged.
-        moves: where each guide's text sends a picture, as long as the edit is to move it.
+        directions: frozen CLIPs, whose losses are averaged, and where the text sends a picture in
+            each, as far as the edit is to move it.
         weights: the lambdas.
         views: augmented views of each picture that the guides see; 0 shows the picture itself.
             The picture and its reference get the same crops (as in FuseDream's AugCLIP), so
             that what differs between their embeddings is the edit.
         face: a face recognition network, where there is one.
         chroma: factor on the colours that the guides see, 1 as they are, 0 grey.
-        reach: the goal's distance, in lengths of the ``moves``.
+        reach: the goal's distance, in lengths of the ``directions``.
         soften: most blur of a view, see :func:`dclip.guidance.clip_training.soften`; needs views.
         precision: what the networks compute in, ``"fp32"`` or ``"bf16"``. The views do not: a
             crop's corners in bfloat16 are up to half a pixel off at 256 pixels a side.
     """
 
-    guides: Sequence[Guide]
-    moves: Sequence[Move]
+    directions: Sequence[Direction]
     weights: Weights
     views: int = 0
     face: Callable[[Tensor], Tensor] | None = None
@@ -100,18 +99,18 @@ class Objective:
                 amount = self.soften * draw(n).to(seen)
                 seen, shown = soften(seen, amount), soften(shown, amount)
         seen, shown = recoloured(seen, self.chroma), recoloured(shown, self.chroma)
-        directions, goals = [], []
-        for guide, move in zip(self.guides, self.moves, strict=True):
+        along, goals = [], []
+        for each in self.directions:
             with autocast(x.device, self.precision):
                 with torch.no_grad():
-                    before = guide.embed_image(shown)
-                after = guide.embed_image(seen)
-            difference = move.of(before)
-            directions.append(directional(after, before, F.normalize(difference, dim=-1)).mean())
+                    before = each.guide.embed_image(shown)
+                after = each.guide.embed_image(seen)
+            difference = each.move.of(before)
+            along.append(directional(after, before, F.normalize(difference, dim=-1)).mean())
             goals.append(goal(after, before, self.reach * difference).mean())
         weights = self.weights
         terms = {
-            "direction": torch.stack(directions).mean(),
+            "direction": torch.stack(along).mean(),
             "goal": torch.stack(goals).mean(),
             "identity": identity_l1(x, reference).mean(),
         }

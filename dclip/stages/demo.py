@@ -115,7 +115,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
         finetune.FinetuneConfig(
             preset=config.target,
             latents=latents.id if latents else None,
-            clip=config.clip,
+            clip=(config.clip,),
             name=name,
         ),
         latents=latents,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,7 +25,8 @@ from dclip.editing import knows_drawn_faces
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
-from dclip.guidance.clip import Guide, fingerprint, load_guide
+from dclip.guidance.clip import fingerprint, load_guide
+from dclip.guidance.direction import Direction
 from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset, split_sources
 from dclip.models.checkpoint import load_model, read_info
@@ -37,7 +39,6 @@ from dclip.store import Artifact, Draft, Store, slug
 from dclip.training import Loop
 
 HELD_OUT = 8
-FEWEST_FOR_SPREAD = 16  # photos: of fewer a quarter is nobody in particular
 SNAPSHOTS = 4
 DEFAULT_SOURCE = "a photo of a person"
 LOSSES = tuple(field.name for field in fields(Weights) if field.name != "face")
@@ -53,8 +54,9 @@ class FinetuneConfig:
         source: prompt of what is there, or several, separated by semicolons.
         preset: a name in :data:`dclip.guidance.prompts.PRESETS`, instead of prompts.
         latents: latents artifact, which also says the base model; None takes the newest.
-        clip: as :func:`dclip.guiding.find_clip` takes it. None takes the newest clip artifact, or
-            the embedded one for rendered faces, or ViT-B-32:openai.
+        clip: one or more, as :func:`dclip.guiding.find_clip` takes them; their losses are averaged.
+            None given takes the newest clip artifact, or the embedded one for rendered faces, or
+            ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
         lr, direction, goal, identity, colour, speckle, propagation, grey, batch, updates, epochs,
@@ -70,7 +72,7 @@ class FinetuneConfig:
     source: str | None = None
     preset: str | None = None
     latents: str | None = None
-    clip: str | None = None
+    clip: tuple[str, ...] = ()
     name: str | None = None
     recipe: str = next(iter(RECIPES))
     lr: float | None = None
@@ -147,24 +149,30 @@ class FinetuneConfig:
         return Preset(self.target, self.source or DEFAULT_SOURCE, "style")
 
 
-def find_clip(
-    spec: str | None, store: Store, base: Artifact, context: Context
-) -> tuple[str, Artifact | None]:
-    """Where the guide is: what :func:`load_guide` takes, and the artifact if it is one.
+def find_clips(
+    specs: Sequence[str], store: Store, base: Artifact, context: Context
+) -> list[tuple[str, Artifact | None]]:
+    """Where the guides are: what :func:`load_guide` takes, and the artifact if it is one.
 
     Args:
-        spec: as the user gave it; None chooses.
+        specs: as the user gave them; none chooses.
         base: the base model's artifact; its lineage tells whether it knows rendered faces.
+
+    Raises:
+        BadInput: the same one twice.
     """
-    if spec is not None:
-        return guiding.find_clip(spec, store, context.report)
+    if specs:
+        found = [guiding.find_clip(spec, store, context.report) for spec in specs]
+        if len(found) > 1 and len({fingerprint(where) for where, _ in found}) < len(found):
+            raise BadInput("one CLIP is given twice", "give each --clip once")
+        return found
     if not store.list("clip") and not knows_drawn_faces(store, base):
         from dclip.guidance.clip import DEFAULT_PRETRAINED
 
         context.report.note(f"using CLIP {DEFAULT_PRETRAINED}")
-        return DEFAULT_PRETRAINED, None
+        return [(DEFAULT_PRETRAINED, None)]
     artifact = store.resolve(None, "clip", context.report, default="embedded")
-    return str(artifact.path), artifact
+    return [(str(artifact.path), artifact)]
 
 
 def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -188,18 +196,19 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             f" (`dclip invert --preset {shlex.quote(name)}`)"
         )
     device = pick(context.device)
-    where, clip = find_clip(config.clip, store, base, context)
+    found = find_clips(config.clip, store, base, context)
 
-    def load() -> Guide:
+    def load(where: str, clip: Artifact | None) -> Direction:
         guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
         for prompt in (pair.target, *split_sources(pair.source)):
             guide.check(prompt)
             if warning := guide.warning(prompt):
                 context.report.warn(warning)
-        return guide
+        return Direction(guide, guide.move(pair.target, pair.source))
 
     # A CLIP by name may have to be fetched, which neither a plan nor finished work needs.
-    guide = load() if Path(where).is_dir() else None
+    here = all(Path(where).is_dir() for where, _ in found)
+    directions = [load(*each) for each in found] if here else None
     chosen = recipe(config.recipe)
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
@@ -233,7 +242,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "source": pair.source,
         "local": pair.local,
         "recipe": config.recipe,
-        "clip": clip.id if clip else fingerprint(where),
+        "clips": [clip.id if clip else fingerprint(where) for where, clip in found],
         "r": r,
         "steps_for": steps_for,
         "refinements": int(latents.config.get("refinements") or 0),
@@ -244,7 +253,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "face": fingerprint(config.face) if config.face else None,
         "face_weight": config.face_weight if config.face else 0.0,
     }
-    inputs = {"latents": latents, "model": base} | ({"clip": clip} if clip else {})
+    inputs = {"latents": latents, "model": base}
+    inputs |= {guiding.clip_role(n): clip for n, (_, clip) in enumerate(found, 1) if clip}
     return store.build(
         stage="finetune",
         kind="tuned",
@@ -255,7 +265,14 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         context=context,
         estimate={"updates": updates, "images": updates * own["batch"]},
         make=lambda draft: _Tuning(
-            config, settings, data, base, guide or load(), device, context, draft
+            config,
+            settings,
+            data,
+            base,
+            directions or [load(*each) for each in found],
+            device,
+            context,
+            draft,
         ).run(),
     )
 
@@ -269,7 +286,7 @@ class _Tuning:
         settings: dict[str, Any],
         data: LatentSet,
         base: Artifact,
-        guide: Guide,
+        directions: list[Direction],
         device: torch.device,
         context: Context,
         draft: Draft,
@@ -284,15 +301,15 @@ class _Tuning:
             Adapter(self.base, rank, key(config.seed, "adapter")) if rank else Full(self.base)
         ).to(device)
         self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=settings["lr"])
-        self.guide = guide
-        self.move = guide.move(settings["target"], settings["source"])
-        lengths = self.move.differences.norm(dim=-1)
+        self.directions = directions
+        wanted = directions
         if settings["local"]:
-            lengths = self._spreads(self.train, lengths)
-        self.lengths = [round(float(length), 6) for length in lengths]
+            wanted = [
+                each.as_far_as_photos(self._scores(each, settings["chroma"])) for each in wanted
+            ]
+        self.lengths = [[round(float(length), 6) for length in each.lengths()] for each in wanted]
         self.objective = Objective(
-            [guide],
-            [self.move.lengthened(lengths)],
+            wanted,
             Weights(**{name: settings[name] for name in LOSSES}, face=settings["face_weight"]),
             views=settings["views"],
             chroma=settings["chroma"],
@@ -302,15 +319,17 @@ class _Tuning:
             face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
-        self.train = self._without_target(self.train)
+        self.train = self._without_target()
 
-    def _without_target(self, index: np.ndarray) -> np.ndarray:
-        """The training photos that do not show the target yet, as the guide classifies them.
+    def _without_target(self) -> np.ndarray:
+        """The training photos that do not show the target yet, as the guides classify them.
 
         A face that smiles already has nothing to learn from but how to smile too much. Where fewer
         than a batch are left, the batch that shows the target least.
         """
-        score = self._scores(index).min(1)
+        seen = [self._scores(each).amin(1).cpu() for each in self.directions]
+        score = torch.stack(seen).mean(0).numpy()
+        index = self.train
         least = min(len(index), self.settings["batch"])
         kept = np.sort(np.argsort(score, kind="stable")[: max(int((score <= 0).sum()), least)])
         if len(kept) < len(index):
@@ -320,26 +339,13 @@ class _Tuning:
             )
         return index[kept]
 
-    def _spreads(self, index: np.ndarray, lengths: Tensor) -> Tensor:
-        """How far apart the guide sees photos that show the target most and those that do least.
-
-        One a source (K,). The prompts' distance is no measure of a picture's edit: between CLIPs,
-        and between prompts of one CLIP, it is from a seventh to twice of what sets photos apart. Of
-        few photos it is all there is.
-        """
-        if len(index) < FEWEST_FOR_SPREAD:
-            return lengths
-        score = np.sort(self._scores(index, self.settings["chroma"]), axis=0)
-        tenth, quarter = max(1, len(score) // 10), max(1, len(score) // 4)
-        spreads = torch.from_numpy(score[-tenth:].mean(0) - score[:quarter].mean(0)).to(lengths)
-        return torch.where(spreads > 0, spreads, lengths)
-
     @torch.no_grad()
-    def _scores(self, index: np.ndarray, chroma: float = 1.0) -> np.ndarray:
-        """How much each photo looks like the target, along the way from each source; (n, K)."""
-        parts = np.array_split(index, math.ceil(len(index) / 128))
-        seen = (self.guide.embed_image(recoloured(self._pixels(part), chroma)) for part in parts)
-        return np.concatenate([(e @ self.move.units().T).cpu().numpy() for e in seen])
+    def _scores(self, direction: Direction, chroma: float = 1.0) -> Tensor:
+        """How much each training photo looks like the target to a guide, (n, K)."""
+        parts = np.array_split(self.train, math.ceil(len(self.train) / 128))
+        return torch.cat(
+            [direction.scores(recoloured(self._pixels(part), chroma)) for part in parts]
+        )
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
         own = dict(self.base.named_parameters())
@@ -426,7 +432,7 @@ class _Tuning:
     def _snapshot(self, counters: dict[str, Any]) -> None:
         """Decode held-out latents with the present weights; score them and keep a panel.
 
-        s_dir is the cosine of the picture's move to the text's, under the guide (it is what was
+        s_dir is the cosine of the picture's move to the text's, under the guides (it is what was
         trained on: a judge that took no part says more); l1 the mean pixel change.
         """
         index = self.val[:HELD_OUT] if len(self.val) else self.train[:HELD_OUT]
@@ -436,7 +442,7 @@ class _Tuning:
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         model = above(self.settings["until"], merged(self.base, [(deltas, 1.0)]), self.base)
         edits = ddim.decode(model, self.info.schedule, latents, grid).clamp(-1, 1)
-        cosine = self.move.cosine(self.guide.embed_image(edits), self.guide.embed_image(photos))
+        cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])
         step = counters["step"]
         counters["scores"].append(
             {
