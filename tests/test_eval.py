@@ -17,6 +17,7 @@ from small_store import CPU, SIZE, add_tuned, small_store
 from dclip.cli.app import main
 from dclip.data import faces
 from dclip.data.dataset import DataSet
+from dclip.editing import Editor
 from dclip.errors import BadInput
 from dclip.evaluation import goals, quality, witnesses
 from dclip.evaluation.cost import Cost
@@ -155,10 +156,21 @@ def test_s_dir_is_asked_of_all_that_guided(
             run(replace(alone, clip=None, held_out=spec), store, CPU)
 
 
-def test_only_faces_that_the_edit_applies_to_count(store: Store, config: EvalConfig) -> None:
+def test_only_faces_that_the_edit_applies_to_are_edited_and_count(
+    store: Store, config: EvalConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited: list[int] = []
+    real = Editor.invert
+
+    def invert(self: Editor, x0: torch.Tensor, *args: Any) -> Any:
+        edited.append(len(x0))
+        return real(self, x0, *args)
+
+    monkeypatch.setattr(Editor, "invert", invert)
     made = run(replace(config, tuned=("smile",), count=8, strengths="1"), store, CPU)
     smiling = [faces.already(faces.sample(config.seed, i), "smiling") for i in range(8)]
     assert row(made, "strength 1")["faces"] == 8 - sum(smiling) < 8
+    assert sum(edited) == 8 - sum(smiling)
     assert row(made, "strength 1")["kept_psnr"] is not None
 
 

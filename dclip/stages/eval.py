@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dclip.context import Context
@@ -245,9 +246,10 @@ class _Evaluation:
         edits, plain = list(self.pictures.edits), None
         times: dict[str, float] = {}
         if self.plan is not None:
-            plain, direct, edits, times = self._edit(self.plan)
+            on = torch.from_numpy(self._edited())
+            plain, direct, edits, times = self._edit(self.plan, on)
             for name, decoded in (("plain", plain), ("direct", direct)):
-                reconstruction[name] = picture_quality(decoded, originals, lpips=self.lpips)
+                reconstruction[name] = picture_quality(decoded[on], originals[on], lpips=self.lpips)
         rows = [{"what": "original", "strength": None, **scoring(originals).row}]
         if scoring.truth is not None:
             drawn = torch.from_numpy(scoring.truth.pictures)
@@ -276,14 +278,25 @@ class _Evaluation:
         quality = {f"{name}_psnr": found["psnr"] for name, found in reconstruction.items()}
         return {**_rounded({**best, **quality}), **times}
 
+    def _edited(self) -> NDArray[np.bool_]:
+        """Which pictures are edited and shown, (N,): nobody can be made to smile who smiles."""
+        applies = self.scoring.applies
+        return applies if applies.any() else ~applies
+
     def _full(self) -> int:
         """Which of the edits stands for the rest: strength 1, else the strongest."""
         return self.levels.index(1.0) if 1.0 in self.levels else len(self.levels) - 1
 
-    def _edit(self, plan: Plan) -> tuple[Tensor, Tensor, list[Tensor], dict[str, float]]:
-        """Plain decode, direct decode at strength 0, the edits, and what one edit costs."""
+    def _edit(
+        self, plan: Plan, on: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor], dict[str, float]]:
+        """Plain decode, direct decode at strength 0, the edits, and what one edit costs.
+
+        Args:
+            on: which pictures to edit, (N,) bool; of the others the result is the original.
+        """
         editor = Editor(plan, Weights(plan.base, self.device))
-        originals = self.pictures.originals
+        originals = self.pictures.originals[on]
         decodes = 2 + len([level for level in self.levels if level != 0])
         steps = len(plan.inversion_grid) - 1 + plan.steps * decodes
         plain: list[Tensor] = []
@@ -306,8 +319,14 @@ class _Evaluation:
             "edit_seconds": cost.seconds / len(originals),
             "edit_peak_mb": round(cost.peak / 1e6),
         }
-        direct = torch.cat(by_level[0.0])
-        return torch.cat(plain), direct, [torch.cat(by_level[s]) for s in self.levels], times
+
+        def among_all(parts: list[Tensor]) -> Tensor:
+            pictures = self.pictures.originals.clone()
+            pictures[on] = torch.cat(parts)
+            return pictures
+
+        direct = among_all(by_level[0.0])
+        return among_all(plain), direct, [among_all(by_level[s]) for s in self.levels], times
 
     def _tuning(self) -> dict[str, float]:
         """Seconds of the updates of the tuned model, where its log says them."""
@@ -327,9 +346,7 @@ class _Evaluation:
         kinds += [("reconstruction", plain)] if plain is not None else []
         kinds += [(self.caption, edits[full])]
         kinds += [("drawn truth", torch.from_numpy(truth.pictures))] if truth is not None else []
-        applies = self.scoring.applies
-        # Pictures that the edit applies to come first: a smile cannot be added to a smile.
-        order = [*np.flatnonzero(applies), *np.flatnonzero(~applies)][: 2 * PANEL_ROWS]
+        order = np.flatnonzero(self._edited())[: 2 * PANEL_ROWS]
         rows = [[to_pixels(x[i]) for i in order] for _, x in kinds]
         half = -(-len(order) // 2)
         bands = [row[start : start + half] for start in (0, half) for row in rows]
