@@ -120,18 +120,26 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").out == f"dclip {__version__}\n"
 
 
-def test_bash_completion_offers_subcommands(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("dclip doc", ["doctor"]), ("dclip train --data fac", ["faces", "faces/v1"])],
+)
+def test_bash_completion_offers_subcommands_and_artifacts(
+    tmp_path: Path, typed: str, offered: list[str]
+) -> None:
+    (tmp_path / "mine" / "data" / "faces" / "v1").mkdir(parents=True)
+    (tmp_path / "dclip.toml").write_text('store = "mine"\n\n[train]\nbatch = 8\n')
     env = os.environ | {
         "PYTHONPATH": str(ROOT),
         "_DCLIP_COMPLETE": "complete_bash",
-        "COMP_WORDS": "dclip doc",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
     }
     code = "from dclip.cli.app import main; raise SystemExit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["doctor"]
+    assert done.stdout.split() == offered
 
 
 # Errors
@@ -246,8 +254,8 @@ def test_the_store_is_flag_then_variable_then_file_then_default(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DCLIP_STORE", raising=False)
     (tmp_path / "my.toml").write_text('store = "of-file"\n')
-    file = load_config(Path("my.toml"), ())
-    assert store_path(Flags(), load_config(None, ())) == Path("artifacts")
+    file = load_config(Path("my.toml"), None)
+    assert store_path(Flags(), load_config(None, None)) == Path("artifacts")
     assert store_path(Flags(), file) == Path("of-file")
     monkeypatch.setenv("DCLIP_STORE", "of-env")
     assert store_path(Flags(), file) == Path("of-env")
@@ -317,10 +325,20 @@ def test_a_bad_config_file_is_bad_input(
     monkeypatch.delenv("DCLIP_STORE", raising=False)
     (tmp_path / "dclip.toml").write_text(text)
     with pytest.raises(BadInput) as caught:
-        file = load_config(None, ["doctor"])
+        file = load_config(None, {"doctor": ()})
         store_path(Flags(), file)
         file.section("doctor")
     assert says in f"{caught.value.message} {caught.value.fix}"
+
+
+@pytest.mark.parametrize("section", ["gc", "ls", "clip.fit", "prepare.fcaes", "doctor"])
+def test_a_section_that_no_command_reads_is_refused(cli: Cli, tmp_path: Path, section: str) -> None:
+    """It would be a setting that does nothing; whatever command runs, the file is read whole."""
+    (tmp_path / "dclip.toml").write_text(f"[{section}]\nx = 1\n\n[prepare.faces]\ncount = 2\n")
+    got = cli("ls")
+    assert got.code == 2 and f"unknown section '{section.split('.')[-1]}'" in got.err
+    (tmp_path / "dclip.toml").write_text("[prepare.faces]\ncount = 2\n\n[clip.train]\n\n[demo]\n")
+    assert cli("ls").code == 0
 
 
 def test_dclip_toml_in_the_folder_is_used_and_a_named_file_must_exist(
@@ -329,7 +347,7 @@ def test_dclip_toml_in_the_folder_is_used_and_a_named_file_must_exist(
     (tmp_path / "dclip.toml").write_text('store = "elsewhere"\n')
     assert "elsewhere" in json.loads(cli("doctor", "--json").out)["store"]
     with pytest.raises(BadInput, match=r"cannot read the config file gone\.toml"):
-        load_config(Path("gone.toml"), ())
+        load_config(Path("gone.toml"), None)
 
 
 # Output and progress

@@ -301,14 +301,22 @@ def open_run(ctx: typer.Context) -> Run:
     if flags.json and flags.quiet:
         raise BadInput("--json and --quiet exclude each other", fix="choose one of them")
     mode: Mode = "json" if flags.json else "quiet" if flags.quiet else "human"
-    root = ctx.find_root()
-    known: Mapping[str, Any] = getattr(root.command, "commands", {})
     return Run(
         flags=flags,
         words=tuple(ctx.command_path.split()[1:]),
-        file=load_config(flags.config, known),
+        file=load_config(flags.config, _sections(ctx.find_root().command)),
         out=Output(mode, flags.store),
     )
+
+
+def _sections(group: Any) -> dict[str, dict[str, Any]]:
+    """The sections that the config file may have: of commands that make something of a config."""
+    found = {}
+    for name, command in group.commands.items():
+        inner = _sections(command) if hasattr(command, "commands") else {}
+        if inner or getattr(command.callback, "config_place", None):
+            found[name] = inner
+    return found
 
 
 def _invoke(function: Function, run: Run, values: dict[str, Any]) -> None:

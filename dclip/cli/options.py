@@ -21,7 +21,7 @@ def _refs(kind: str | None) -> Any:
         # While completing nothing is run: what stands before the subcommand is in its parents.
         levels = [ctx, *(level for level in (ctx.parent, ctx.find_root()) if level is not None)]
         store = next((level.params["store"] for level in levels if level.params.get("store")), None)
-        root = store_path(Flags(store=store), load_config(None, ()))
+        root = store_path(Flags(store=store), load_config(None, None))
         return names_in(root, kind, incomplete)
 
     return complete

@@ -88,15 +88,19 @@ class ConfigFile:
         return value
 
 
-def load_config(path: Path | None, commands: Collection[str]) -> ConfigFile:
+Sections = Mapping[str, Collection[str]]
+"""Sections of the config file: commands, and groups with the names of theirs."""
+
+
+def load_config(path: Path | None, sections: Sections | None) -> ConfigFile:
     """Read ``--config``, or ``dclip.toml`` in the current folder, or nothing.
 
     Args:
         path: the file that the user named, if any.
-        commands: names that a section may have.
+        sections: those that some command reads; None does not ask.
 
     Raises:
-        BadInput: the named file is missing, is not TOML, or has an unknown section.
+        BadInput: the named file is missing, is not TOML, or has a section that no command reads.
     """
     if path is None:
         if not CONFIG_FILE.is_file():
@@ -113,7 +117,11 @@ def load_config(path: Path | None, commands: Collection[str]) -> ConfigFile:
         raise BadInput(
             f"{path} is not valid TOML: {error}", fix=f"correct {path} (https://toml.io)"
         ) from error
-    check_names(content, [*FILE_GLOBALS, *commands], f"in {path}", "section")
+    if sections is not None:
+        check_names(content, [*FILE_GLOBALS, *sections], f"in {path}", "section")
+        for group, inner in sections.items():
+            if inner and isinstance(table := content.get(group, {}), Mapping):
+                check_names(table, inner, f"in [{group}] of {path}", "section")
     return ConfigFile(path, content)
 
 
