@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_guide import CONFIG, write_clip
@@ -413,8 +416,33 @@ def test_a_pair_is_to_move_as_its_prompts_do() -> None:
     assert loss(there, [0, 1]) == pytest.approx(0, abs=1e-5)
     assert loss(there, [1, 0]) == pytest.approx(2, abs=1e-5)
     short = torch.stack([start, start + 0.5 * move])  # the right way, but not far enough
-    assert loss(short, [0, 1]) == pytest.approx(0.25, abs=1e-5)
+    assert loss(short, [0, 1]) == pytest.approx((1 + math.log(2) ** 2) ** 0.5 - 1, abs=1e-5)
     assert loss(there, [1, 1]) == 0 == loss(there, [-1, 1])  # nothing changed, or nobody knows
+
+
+@given(seed=st.integers(0, 2**31), shrink=st.floats(0.1, 1.0))
+def test_no_loss_falls_where_all_pictures_and_words_draw_together(seed: int, shrink: float) -> None:
+    """Else that is where a fresh network goes, and it never comes back."""
+    side, start, other, mixed = (embeddings(1, seed % 2**20 + i)[0] for i in range(4))
+    pairs = torch.tensor([[0, 1]])
+
+    def drawn(by: float) -> tuple[Tensor, Tensor, Tensor]:
+        ends = torch.stack([start, start + by * (other - start)])
+        return ends, torch.stack([side, side + by * (mixed - side)]), start + by * (mixed - start)
+
+    def pair(by: float) -> float:
+        image, sides, _ = drawn(by)
+        labels = (torch.tensor([0, 1]),)
+        batch = ct.Batch(image, torch.eye(2) > 0, labels, pairs, *2 * [torch.empty(0)])
+        return float(ct.pair_loss(image, batch, [sides]))
+
+    def mixture(by: float) -> float:
+        image, _, half = drawn(by)
+        share, washed = torch.tensor([-0.3]), torch.tensor([True])
+        return float(ct.mixture_loss(image, half[None], share, washed, pairs))
+
+    assert pair(0.2 * shrink) == pytest.approx(pair(1.0), rel=0.02, abs=1e-3)
+    assert mixture(shrink) == pytest.approx(mixture(1.0), rel=0.02, abs=1e-3)
 
 
 def test_a_drawing_in_the_colours_of_the_photo_is_less_of_a_drawing() -> None:

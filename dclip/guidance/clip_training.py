@@ -100,15 +100,22 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
     The directional loss of editing, turned around: where two pictures of one subject differ in one
     property, their embeddings' difference is to be the prompts' difference, in direction and in
     length: an edit guided to a text difference longer than the picture's own paints a caricature.
-    The value is ``|d_img - d_text|^2 / (2 |d_img| |d_text|)``: 1 - cos at equal lengths.
+    The value is ``1 - cos + sqrt(1 + q^2) - 1`` with q the log of the quotient of their lengths. It
+    does not fall where both are short: else a network most easily makes them equal by seeing no
+    difference between any two pictures, and never leaves that again.
     """
     moved, said = pair_moves(image, batch.pairs, batch.labels, sides)
     if not len(moved):
         return image.new_zeros(())
-    size = moved.norm(dim=-1) * said.norm(dim=-1)
+    turned = 1 - F.cosine_similarity(moved, said, dim=-1)
     # Two pictures that happen to look alike have no direction to learn from.
-    loss: Tensor = (moved - said).square().sum(-1) / (2 * size).clamp_min(1e-3)
+    q = (_length(moved) / _length(said)).log()
+    loss: Tensor = turned + (1 + q.square()).sqrt() - 1
     return loss.mean()
+
+
+def _length(x: Tensor) -> Tensor:
+    return (x.square().sum(-1) + 1e-6).sqrt()
 
 
 MIXING = 2 + 16 + 2 + 48
@@ -218,7 +225,8 @@ def mixture_loss(
     """
     before, after = image[pairs[:, 0]].detach(), image[pairs[:, 1]].detach()
     way = after - before
-    size = way.square().sum(-1).clamp_min(0.02)
+    # Not the length of a small edit: were short ways cheap, all would become short.
+    size = way.square().sum(-1).clamp_min(1e-3)
     wanted = F.normalize(before + share[:, None] * way, dim=-1)
     plain = (mixed - wanted).square().sum(-1) / size
     passed = ((mixed - before) * way).sum(-1) / size - share

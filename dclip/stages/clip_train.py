@@ -231,6 +231,14 @@ class _Training:
             return 1.0
         return min((progress - self.config.clean) / self.config.ramp, 1.0)
 
+    def _weights(self, step: int) -> ct.Weights:
+        """Of fresh weights nothing is asked about half-made edits while they see no whole ones."""
+        weights = ct.Weights()
+        if self.config.init is not None:
+            return weights
+        grown = min(max((step / self.updates - 0.1) / 0.3, 0.0), 1.0)
+        return replace(weights, mixture=grown * weights.mixture)
+
     def _rate(self, step: int) -> float:
         warmup = max(1, min(500, self.updates // 20))
         return warm_cosine(self.config.lr, step, self.updates, warmup, floor=0.02)
@@ -282,7 +290,7 @@ class _Training:
         batch, index, choice, u = self._batch(step)
         strength = self._strength(step)
         radius = torch.zeros(())
-        weights = ct.Weights()
+        weights = self._weights(step)
         with autocast(self.device, self.config.precision):
             text = self._text(index, choice)
             scale = self.model.logit_scale.exp()  # type: ignore[operator]
