@@ -27,7 +27,15 @@ from dclip.device import autocast
 from dclip.errors import BadInput, CorruptArtifact, DclipError
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts
-from dclip.guidance.clip import LEAST_SIZE, Guide, fingerprint, load_guide, new_model, save_guide
+from dclip.guidance.clip import (
+    LEAST_SIZE,
+    Guide,
+    fingerprint,
+    load_guide,
+    new_model,
+    save_guide,
+    usual_rate,
+)
 
 
 @pytest.fixture(scope="module")
@@ -554,3 +562,14 @@ def test_a_fingerprint_sees_new_weights_whatever_their_file_is_called(
     Path(name).write_bytes(b"new")
     assert all(fingerprint(spec) != before for spec, before in zip(specs, old, strict=True))
     assert fingerprint("ViT-B-32:openai") == "ViT-B-32:openai"
+
+
+def test_a_large_clip_with_weights_is_trained_gently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rate that teaches a small one wipes out what a large one knows."""
+    own = str(write_clip(tmp_path / "own"))
+    assert usual_rate("small", None) > usual_rate("ViT-B-32", None) > usual_rate("small", "a:b")
+    assert usual_rate("small", own) == 5e-4
+    monkeypatch.setattr("dclip.guidance.clip.LARGE", 1000)
+    assert usual_rate("small", own) == usual_rate("small", "ViT-B-32:openai") == 1e-5

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dclip.cli.common import Run, add, command, group
-from dclip.cli.options import Batch, Data, Name, PeakRate, Precision, Seed, Seen, option
+from dclip.cli.options import Batch, Data, Name, Precision, Seed, Seen, option
 
 
 @command(
@@ -36,10 +36,17 @@ def train(
     ] = None,
     images: Seen = None,
     batch: Batch = None,
-    lr: PeakRate = None,
+    lr: Annotated[
+        float | None,
+        option("--lr", metavar="X", help="AdamW's peak rate: else what suits the CLIP."),
+    ] = None,
     radius: Annotated[
         float | None,
-        option("--radius", metavar="X", help="L2 radius of adversarial pictures; 0 for none."),
+        option(
+            "--radius",
+            metavar="X",
+            help="L2 radius of adversarial pictures: 0 for none, else 4 at 64 pixels a side.",
+        ),
     ] = None,
     precision: Precision = None,
     seed: Seed = None,

@@ -355,6 +355,30 @@ def check_model(name: str, image_size: int) -> None:
         )
 
 
+LARGE = 100_000_000  # bytes; ViT-B/32 has 300 million in half precision
+
+
+def usual_rate(model: str, init: str | None) -> float:
+    """AdamW's peak rate for a CLIP trained from nothing, or from weights.
+
+    1e-3 for those of :data:`MODELS`, and half of it to go on with one that small; 5e-4 for
+    open_clip's (CLIP's own for its ViT-B/32, Radford et al. 2021), and 1e-5 to go on with one
+    without forgetting what it knows.
+
+    Args:
+        model: as :func:`new_model` takes it.
+        init: a directory in open_clip's format, or ``NAME:TAG``; None where it is trained from
+            nothing.
+    """
+    if init is None:
+        return 1e-3 if model in MODELS else 5e-4
+    weights = Path(init) / "open_clip_model.safetensors"
+    small = (
+        weights.is_file() and weights.stat().st_size < LARGE
+    )  # what has no file is to be fetched
+    return 5e-4 if small else 1e-5
+
+
 def new_model(name: str, image_size: int, device: str | torch.device = "cpu") -> Guide:
     """A CLIP with fresh weights, trainable.
 

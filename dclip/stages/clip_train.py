@@ -23,13 +23,21 @@ from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.guidance import clip_training as ct
 from dclip.guidance import contrasts as contrast_tables
-from dclip.guidance.clip import check_model, fingerprint, load_guide, new_model, save_guide
+from dclip.guidance.clip import (
+    check_model,
+    fingerprint,
+    load_guide,
+    new_model,
+    save_guide,
+    usual_rate,
+)
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
 from dclip.store import Artifact, Draft, Store
 from dclip.training import Loop, check_clip, decay_groups, warm_cosine
 
 MAX_LOGIT_SCALE = math.log(50.0)
+RADIUS = 4.0  # of adversarial examples at 64 pixels a side
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,11 @@ class ClipTrainConfig:
         contrasts: JSON file of contrasts; None takes those that fit the data's attributes.
         images: training pictures to see in all.
         batch: pictures an update.
-        lr: AdamW's peak rate.
+        lr: AdamW's peak rate; None takes what suits the CLIP, see
+            :func:`dclip.guidance.clip.usual_rate`.
         weight_decay: AdamW's.
-        radius: largest L2 radius of adversarial examples in [-1, 1] pixel units; 0 trains plainly.
+        radius: largest L2 radius of adversarial examples in [-1, 1] pixel units; 0 trains plainly,
+            None takes 4 for pictures of 64 pixels a side and as many times more for larger ones.
         share: in data of pairs, a picture's radius is at most this share of its pair's distance.
         attack_steps: gradient steps of the attack.
         clean: share of the run before the radius starts to grow.
@@ -62,9 +72,9 @@ class ClipTrainConfig:
     contrasts: str | None = None
     images: int = 200_000
     batch: int = 128
-    lr: float = 1e-3
+    lr: float | None = None
     weight_decay: float = 0.05
-    radius: float = 4.0
+    radius: float | None = None
     share: float = 0.3
     attack_steps: int = 1
     clean: float = 0.15
@@ -84,7 +94,7 @@ class ClipTrainConfig:
                 f"{self.images} images are less than a batch of {self.batch}",
                 f"use --images {self.batch} or more, or a smaller --batch",
             )
-        if self.radius < 0:
+        if self.radius is not None and self.radius < 0:
             raise BadInput(f"radius must be 0 or more, not {self.radius}", "0 trains plainly")
         if self.attack_steps < 1:
             raise BadInput(f"attack_steps must be at least 1, not {self.attack_steps}")
@@ -94,7 +104,7 @@ class ClipTrainConfig:
                 f"share must be above 0 and below 0.5, not {self.share}",
                 "at half its distance the attack could turn one picture of a pair into the other",
             )
-        if not 0 < self.lr < 1:
+        if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
 
 
@@ -130,6 +140,11 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
     if init is not None:
         init, artifact = find_clip(init, store, context.report)
         inputs |= {"init": artifact} if artifact else {}
+    if config.lr is None:
+        config = replace(config, lr=usual_rate(config.model, init))
+        context.report.note(f"lr {config.lr:g}")
+    if config.radius is None:
+        config = replace(config, radius=round(RADIUS * data.size / 64, 3))
     config = replace(config, precision=resolve_precision(config.precision, device))
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
     return store.build(
@@ -160,6 +175,8 @@ class _Training:
         context: Context,
         draft: Draft,
     ) -> None:
+        assert config.lr is not None and config.radius is not None
+        self.lr, self.radius = config.lr, config.radius
         self.config, self.data, self.contrasts = config, data, contrasts
         self.device, self.context, self.draft = device, context, draft
         torch.manual_seed(key(config.seed, "clip"))
@@ -191,7 +208,7 @@ class _Training:
         self.updates: int = max(1, config.images // (self.per_update * self.units.shape[1]))
         self.optimizer = torch.optim.AdamW(
             decay_groups(self.model),
-            lr=config.lr,
+            lr=self.lr,
             betas=(0.9, 0.98),
             weight_decay=config.weight_decay,
         )
@@ -225,7 +242,7 @@ class _Training:
     def _strength(self, step: int) -> float:
         """How far the attack has grown, 0 to 1."""
         progress = step / self.updates
-        if self.config.radius == 0 or progress < self.config.clean:
+        if self.radius == 0 or progress < self.config.clean:
             return 0.0
         if self.config.ramp <= 0:
             return 1.0
@@ -241,7 +258,7 @@ class _Training:
 
     def _rate(self, step: int) -> float:
         warmup = max(1, min(500, self.updates // 20))
-        return warm_cosine(self.config.lr, step, self.updates, warmup, floor=0.02)
+        return warm_cosine(self.lr, step, self.updates, warmup, floor=0.02)
 
     def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor, Tensor]:
         epoch, at = divmod(step, self.per_epoch)
@@ -297,7 +314,7 @@ class _Training:
             pixels = batch.pixels
             if strength > 0:
                 # Attacks of one size alone teach a network to mask its gradients.
-                limit = ct.radii(batch, self.config.radius, self.config.share)
+                limit = ct.radii(batch, self.radius, self.config.share)
                 radius = strength * (0.25 + 0.75 * u) * limit
                 fixed, fixed_scale = text.detach(), scale.detach()
                 pixels = ct.attack(
