@@ -18,7 +18,7 @@ from dclip import training
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput, DclipError
-from dclip.guidance.clip import load_guide
+from dclip.guidance.clip import Guide, load_guide
 from dclip.guidance.clip_training import MIXING, Batch, radii, soften
 from dclip.stages import clip_train, prepare
 from dclip.stages.clip_train import ClipTrainConfig, run
@@ -133,6 +133,35 @@ def test_it_learns(store: Store, small: ClipTrainConfig) -> None:
     assert np.mean(loss[-5:]) < 0.9 * np.mean(loss[:5])
 
 
+@pytest.mark.parametrize("radius", [0.0, 4.0])
+def test_batches_of_an_update_are_told_apart_together(
+    store: Store, small: ClipTrainConfig, monkeypatch: pytest.MonkeyPatch, radius: float
+) -> None:
+    """In parts an update comes to what it would at once, with a part of it in memory."""
+    common = replace(small, images=48, radius=radius, clean=0.0, ramp=0.0, precision="fp32")
+    seen: list[int] = []
+    real = Guide.embed_image
+
+    def embed_image(self: Guide, x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return real(self, x)
+
+    monkeypatch.setattr(Guide, "embed_image", embed_image)
+    whole = run(replace(common, batch=16, name="whole"), store, CPU)
+    at_once, most = len(seen), max(seen[:3])
+    parts = run(replace(common, batch=4, accumulate=4, name="parts"), store, CPU)
+    assert most == 16 + 8 and max(seen[at_once : at_once + 20]) <= 4  # pictures and mixtures
+    assert len(stats(whole)) == len(stats(parts)) == 3
+    for one, other in zip(stats(whole), stats(parts), strict=True):
+        for name in ("loss", "contrastive", "contrast", "pair", "mixture"):
+            assert one[name] == pytest.approx(other[name], rel=2e-3, abs=1e-4)
+    first, second = (load_guide(str(made.path)).model.state_dict() for made in (whole, parts))
+    start = load_guide(str(small.init)).model.state_dict()
+    for name, weights in first.items():
+        moved = (weights - start[name]).abs().max()
+        assert (weights - second[name]).abs().max() <= 0.1 * moved + 1e-4
+
+
 def test_data_without_pairs_and_a_fresh_network(store: Store) -> None:
     made = run(ClipTrainConfig(data="plain", images=8, batch=4, clean=0.0, ramp=0.0), store, CPU)
     assert made.name == "plain" and "pair_cosine" not in made.metrics
@@ -228,7 +257,8 @@ def test_a_loss_that_is_no_number_stops_with_advice(
     "settings",
     [
         {"precision": "fp8"}, {"batch": 1}, {"images": 4, "batch": 8}, {"radius": -1.0},
-        {"attack_steps": 0}, {"lr": 0.0}, {"lr": float("nan")},
+        {"attack_steps": 0}, {"accumulate": 0}, {"images": 20, "batch": 8, "accumulate": 3},
+        {"lr": 0.0}, {"lr": float("nan")},
     ],
     ids=str,
 )  # fmt: skip

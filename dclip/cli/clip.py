@@ -36,6 +36,10 @@ def train(
     ] = None,
     images: Seen = None,
     batch: Batch = None,
+    accumulate: Annotated[
+        int | None,
+        option("--accumulate", metavar="N", help="Batches an update, told apart together."),
+    ] = None,
     lr: Annotated[
         float | None,
         option("--lr", metavar="X", help="AdamW's peak rate: else what suits the CLIP."),
@@ -66,6 +70,7 @@ def train(
         contrasts=contrasts,
         images=images,
         batch=batch,
+        accumulate=accumulate,
         lr=lr,
         radius=radius,
         precision=precision,

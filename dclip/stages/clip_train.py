@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
@@ -51,7 +53,10 @@ class ClipTrainConfig:
         model: a name in :data:`dclip.guidance.clip.MODELS` or an open_clip model to start fresh.
         contrasts: JSON file of contrasts; None takes those that fit the data's attributes.
         images: training pictures to see in all.
-        batch: pictures an update.
+        batch: pictures in memory at once.
+        accumulate: batches an update. The contrastive loss sees all of them (as with GradCache,
+            Gao et al. 2021, 2101.06983), so that N times 64 learn what one of N * 64 would, but
+            for batch normalisation.
         lr: AdamW's peak rate; None takes what suits the CLIP, see
             :func:`dclip.guidance.clip.usual_rate`.
         weight_decay: AdamW's.
@@ -72,6 +77,7 @@ class ClipTrainConfig:
     contrasts: str | None = None
     images: int = 200_000
     batch: int = 128
+    accumulate: int = 1
     lr: float | None = None
     weight_decay: float = 0.05
     radius: float | None = None
@@ -89,10 +95,12 @@ class ClipTrainConfig:
             raise BadInput(
                 f"a batch of {self.batch} has nothing to tell apart", "use --batch 2 or more"
             )
-        if self.images < self.batch:
+        if self.accumulate < 1:
+            raise BadInput(f"accumulate must be at least 1, not {self.accumulate}")
+        if self.images < self.update:
             raise BadInput(
-                f"{self.images} images are less than a batch of {self.batch}",
-                f"use --images {self.batch} or more, or a smaller --batch",
+                f"{self.images} images are less than an update of {self.update}",
+                f"use --images {self.update} or more, or a smaller --batch",
             )
         if self.radius is not None and self.radius < 0:
             raise BadInput(f"radius must be 0 or more, not {self.radius}", "0 trains plainly")
@@ -106,6 +114,11 @@ class ClipTrainConfig:
             )
         if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
+
+    @property
+    def update(self) -> int:
+        """Pictures an update."""
+        return self.batch * self.accumulate
 
 
 def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -159,7 +172,7 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         inputs=inputs,
         seed=config.seed,
         context=context,
-        estimate={"images": config.images, "updates": config.images // config.batch},
+        estimate={"images": config.images, "updates": config.images // config.update},
         make=lambda draft: _Training(config, init, data, contrasts, device, context, draft).run(),
     )
 
@@ -203,7 +216,7 @@ class _Training:
         ]
         self.train, self.val = data.split("train"), data.split("val")
         self.units = _units(data, self.train)
-        self.per_update: int = max(1, config.batch // self.units.shape[1])
+        self.per_update: int = max(1, config.update // self.units.shape[1])
         self.per_epoch = max(1, len(self.units) // self.per_update)
         self.updates: int = max(1, config.images // (self.per_update * self.units.shape[1]))
         self.optimizer = torch.optim.AdamW(
@@ -291,13 +304,24 @@ class _Training:
             torch.rand(n, generator=generator).repeat_interleave(width).to(self.device),
         )
 
+    def _embed(self, x: Tensor) -> Tensor:
+        return self._in_parts(self.guide.embed_image, x)
+
+    def _in_parts(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``network(x)``, of which a batch at a time is in memory: each is computed again for its
+        gradient, which needs all the embeddings."""
+        if self.config.accumulate == 1 or not torch.is_grad_enabled():
+            return network(x)
+        parts = x.tensor_split(math.ceil(len(x) / self.config.batch))
+        return torch.cat([checkpoint(network, part, use_reentrant=False) for part in parts])
+
     def _text(self, index: np.ndarray, choice: Tensor) -> ct.TextSide:
         """Captions of the batch and one wording of every contrast, in one text tower call."""
         parts = [self.tokens[index]]
         for prompts, u in zip(self.prompts, choice, strict=True):
             parts.append(prompts[int(u * len(prompts))])
         tokens = torch.cat(parts).to(self.device)
-        embedded = F.normalize(self.model.encode_text(tokens).float(), dim=-1)  # type: ignore[operator]
+        embedded = F.normalize(self._in_parts(self.model.encode_text, tokens).float(), dim=-1)  # type: ignore[arg-type]
         captions, *sides = torch.split(embedded, [len(p) for p in parts])
         return ct.TextSide(captions, tuple(sides))
 
@@ -318,14 +342,12 @@ class _Training:
                 radius = strength * (0.25 + 0.75 * u) * limit
                 fixed, fixed_scale = text.detach(), scale.detach()
                 pixels = ct.attack(
-                    lambda x: ct.image_loss(
-                        self.guide.embed_image, x, batch, fixed, fixed_scale, weights
-                    )[0],
+                    lambda x: ct.image_loss(self._embed, x, batch, fixed, fixed_scale, weights)[0],
                     pixels,
                     radius,
                     self.config.attack_steps,
                 )
-            loss, parts = ct.image_loss(self.guide.embed_image, pixels, batch, text, scale, weights)
+            loss, parts = ct.image_loss(self._embed, pixels, batch, text, scale, weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())
