@@ -86,7 +86,7 @@ def test_the_help_shows_the_stage_s_own_defaults(
 
 # Settings that are rarely touched: the config file's alone.
 FILE_ONLY = {
-    "clip train": {"weight_decay", "attack_steps", "share", "clean", "ramp", "clip"},
+    "clip train": {"weight_decay", "attack_steps", "share", "clean", "ramp", "mixture", "clip"},
     "judge train": {"weight_decay", "clip"},
 }
 # Of the one config of three sources, each subcommand has the settings that mean something to it.

@@ -225,8 +225,10 @@ def mixture_loss(
     """
     before, after = image[pairs[:, 0]].detach(), image[pairs[:, 1]].detach()
     way = after - before
-    # Not the length of a small edit: were short ways cheap, all would become short.
-    size = way.square().sum(-1).clamp_min(1e-3)
+    size = way.square().sum(-1)
+    # Small edits count less, by what is small among these: were it by a number, all ways would
+    # become short, which is cheapest.
+    size = size.maximum(0.25 * size.mean()).clamp_min(1e-8)
     wanted = F.normalize(before + share[:, None] * way, dim=-1)
     plain = (mixed - wanted).square().sum(-1) / size
     passed = ((mixed - before) * way).sum(-1) / size - share
@@ -252,8 +254,12 @@ def image_loss(
     weights: Weights,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All losses of a batch whose pictures are ``pixels``; the total and its parts."""
-    before, after = batch.pairs.unbind(1)
-    mixed, share, washed = mixtures(pixels[before], pixels[after], batch.mixing, batch.grain)
+    # What does not count is not computed.
+    some = len(batch.pairs) if weights.mixture else 0
+    before, after = batch.pairs[:some].unbind(1)
+    mixed, share, washed = mixtures(
+        pixels[before], pixels[after], batch.mixing[:some], batch.grain[:some]
+    )
     both = encode(torch.cat([pixels, mixed]))
     image, halfway = both[: len(pixels)], both[len(pixels) :]
     parts = {

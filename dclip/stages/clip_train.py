@@ -66,6 +66,8 @@ class ClipTrainConfig:
         attack_steps: gradient steps of the attack.
         clean: share of the run before the radius starts to grow.
         ramp: share of the run over which the radius grows.
+        mixture: weight of half-made edits, see :func:`dclip.guidance.clip_training.mixture_loss`.
+            A guide needs them; a CLIP that is to score alone does not, and learns faster with 0.
         clip: gradient norm limit.
         precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
     """
@@ -85,6 +87,7 @@ class ClipTrainConfig:
     attack_steps: int = 1
     clean: float = 0.15
     ramp: float = 0.3
+    mixture: float = 2.0
     clip: float = 1.0
     precision: str = "auto"
     seed: int = 0
@@ -107,6 +110,8 @@ class ClipTrainConfig:
         if self.attack_steps < 1:
             raise BadInput(f"attack_steps must be at least 1, not {self.attack_steps}")
         check_clip(self.clip)
+        if not self.mixture >= 0:
+            raise BadInput(f"mixture must be 0 or more, not {self.mixture}")
         if not 0 < self.share < 0.5:
             raise BadInput(
                 f"share must be above 0 and below 0.5, not {self.share}",
@@ -262,15 +267,13 @@ class _Training:
         return min((progress - self.config.clean) / self.config.ramp, 1.0)
 
     def _weights(self, step: int) -> ct.Weights:
-        """Of fresh weights nothing is asked about half-made edits while they see no whole ones."""
-        weights = ct.Weights()
-        if self.config.init is not None:
-            return weights
-        grown = min(max((step / self.updates - 0.1) / 0.3, 0.0), 1.0)
-        return replace(weights, mixture=grown * weights.mixture)
+        """Of fresh weights nothing is asked about half-made edits while they hardly see whole ones:
+        all embeddings would draw together."""
+        grown = min(max((step / self.updates - 0.5) / 0.3, 0.0), 1.0)
+        return ct.Weights(mixture=self.config.mixture * (1.0 if self.config.init else grown))
 
     def _rate(self, step: int) -> float:
-        warmup = max(1, min(500, self.updates // 20))
+        warmup = max(1, min(500, self.updates // 10))
         return warm_cosine(self.lr, step, self.updates, warmup, floor=0.02)
 
     def _batch(self, step: int) -> tuple[ct.Batch, np.ndarray, Tensor, Tensor]:
