@@ -50,7 +50,7 @@ def demo(
     made = run.stage(
         stage.run,
         config,
-        show=lambda made: {TABLE: str(made.path / TABLE)},
+        show=lambda made: {TABLE: made.path / TABLE},
         next_commands=lambda made: [
             run.hint("edit", "photo.jpg", "--tuned", made.name),
             run.hint("demo", "--target", "smiling"),

@@ -110,11 +110,11 @@ def edit(
         seed=seed,
     )
 
-    def copies(made: Artifact) -> Mapping[str, str]:
+    def copies(made: Artifact) -> Mapping[str, Path]:
         if out is None:
             return {}
         stage.copy_pictures(made, out, overwrite=bool(run.flags.force))
-        return {"out": str(out)}
+        return {"out": out}
 
     run.stage(
         stage.run,

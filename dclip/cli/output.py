@@ -164,7 +164,8 @@ class Output:
         """
         extra = dict(show or {})
         if self.mode == "json":
-            self.data(summary(artifact) | extra)
+            plain = {k: str(v) if isinstance(v, Path) else v for k, v in extra.items()}
+            self.data(summary(artifact) | plain)
             return
         if self.mode == "quiet":
             self.line(artifact.id)
@@ -176,7 +177,7 @@ class Output:
             "path": here(artifact.path),
             **{key: short(value) for key, value in artifact.metrics.items() if _brief(value)},
             **{path.name: here(path) for path in pictures(artifact)},
-            **{key: short(value) for key, value in extra.items()},
+            **{k: here(v) if isinstance(v, Path) else short(v) for k, v in extra.items()},
         }
         self.pairs(rows)
         self.next(next_commands)
