@@ -113,7 +113,7 @@ def test_the_same_work_is_up_to_date_and_other_clips_or_faces_are_not(
     alone = run(config, store, replace(CPU, report=(said := Stop())))
     assert "s_dir_held_out" not in row(alone, "original")
     assert any("--held-out" in note for note in said.said)
-    with pytest.raises(BadInput, match="one that guided"):
+    with pytest.raises(BadInput, match="the held-out CLIP is one that guided"):
         run(replace(config, held_out=config.clip), store, CPU)
 
 
@@ -152,7 +152,7 @@ def test_s_dir_is_asked_of_all_that_guided(
     ]
     assert row(made, "strength 1")["s_dir"] == pytest.approx(sum(each) / 2, abs=2e-5)
     for spec in ("embedded", "ViT-B-32:openai"):
-        with pytest.raises(BadInput, match="one that guided"):
+        with pytest.raises(BadInput, match="the held-out CLIP is one that guided"):
             run(replace(alone, clip=None, held_out=spec), store, CPU)
 
 

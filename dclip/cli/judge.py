@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from dclip.cli.common import Run, add, command, group
-from dclip.cli.options import Batch, Name, PeakRate, Precision, Seed, Seen, option, ref
+from dclip.cli.options import Batch, Name, Precision, Seed, Seen, option, ref
 
 
 @command(
@@ -23,7 +23,7 @@ def train(
     name: Name = None,
     images: Seen = None,
     batch: Batch = None,
-    lr: PeakRate = None,
+    lr: Annotated[float | None, option("--lr", metavar="X", help="AdamW's peak rate.")] = None,
     other: Annotated[
         float | None,
         option("--other", metavar="X", help="Share of spoilt pictures, which are of no style."),

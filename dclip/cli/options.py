@@ -84,4 +84,3 @@ Mix = Annotated[
     option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
 ]
 Seen = Annotated[int | None, option("--images", metavar="N", help="Pictures to see in all.")]
-PeakRate = Annotated[float | None, option("--lr", metavar="X", help="AdamW's peak rate.")]

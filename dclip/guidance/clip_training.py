@@ -108,13 +108,13 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
     if not len(moved):
         return image.new_zeros(())
     turned = 1 - F.cosine_similarity(moved, said, dim=-1)
-    # Two pictures that happen to look alike have no direction to learn from.
     q = (_length(moved) / _length(said)).log()
     loss: Tensor = turned + (1 + q.square()).sqrt() - 1
     return loss.mean()
 
 
 def _length(x: Tensor) -> Tensor:
+    # Two pictures that happen to look alike have no length either, and its log no end.
     return (x.square().sum(-1) + 1e-6).sqrt()
 
 
