@@ -421,10 +421,29 @@ def test_stepwise_walks_the_tuned_models_states_down_to_where_the_base_goes_on(
         return flat[flat[:, 0].argsort()]
 
     # Mixed, but all there: every label's estimate by the tuned model, and by the frozen one.
-    for which, name, limit in ((0, "tuned", 1.1), (1, "frozen", 1.0)):
-        wanted = [x.clamp(-limit, limit) for x in pairs[name]]
+    for which, name in enumerate(("tuned", "frozen")):
+        wanted = [x.clamp(-1, 1) for x in pairs[name]]
         found = [pair[which].detach() for pair in shown]
         assert torch.allclose(rows(found), rows(wanted), atol=1e-8)
+
+
+@pytest.mark.parametrize("loop", [stepwise, one_step])
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_from_beyond_the_pixels_range_the_gradient_leads_back_and_only_back(
+    problem: Any, loop: Any, side: float
+) -> None:
+    work, batch, _ = problem
+    far = torch.tensor(50.0 * side, dtype=torch.float64, requires_grad=True)
+
+    def slope(objective: Any) -> Tensor:
+        """What one unit more of ``far``, all of it beyond the range, would cost."""
+        network = lambda x, t: -far.expand_as(x)  # noqa: E731
+        tuned = replace(work, model=network, objective=lambda x, *_: (objective(x), {}))
+        (found,) = torch.autograd.grad(sum(loss for loss, _ in loop(tuned, batch)), far)
+        return found
+
+    assert slope(lambda x: (x - 0.5 * side).square().mean()) * side > 0
+    assert slope(lambda x: -side * x.mean()) == 0
 
 
 def test_unrolled_shows_the_decode_and_reaches_every_step(problem: Any) -> None:

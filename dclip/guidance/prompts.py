@@ -45,15 +45,15 @@ LAMBDAS: dict[str, Lambdas] = {
         until=0.1, chroma=1.0, reach=1.5, soften=1.0,
     ),
     "drawing": Lambdas(
-        direction=0.5, goal=1.7, identity=0.07, colour=0.0, speckle=0.7, propagation=1.0, grey=6.0,
-        until=0.1, chroma=1.5, reach=1.2, soften=1.0,
+        direction=0.5, goal=2.6, identity=0.03, colour=0.0, speckle=0.7, propagation=0.5, grey=8.0,
+        until=0.1, chroma=1.5, reach=1.35, soften=1.0,
     ),
     "attribute": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
         until=0.35, chroma=0.0, reach=1.9, soften=0.0,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=3.0, identity=1.6, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
+        direction=0.5, goal=3.0, identity=1.8, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
         until=0.1, chroma=1.0, reach=1.9, soften=0.0,
     ),
 }  # fmt: skip

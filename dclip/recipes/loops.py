@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dclip.diffusion import ddim, ddpm
@@ -55,8 +57,7 @@ def stepwise(problem: Problem, batch: Batch) -> Iterator[Loss]:
     for part in torch.split(order, len(batch.latents)):
         noised, label = seen[part], at[part]
         eps = problem.model(noised, label).to(noised.dtype)
-        # A little room beyond the range of pixels, where the gradient still pulls back.
-        x0 = ddim.x0_hat(schedule, noised, eps, label).clamp(-1.1, 1.1)
+        x0 = in_range(ddim.x0_hat(schedule, noised, eps, label))
         yield problem.objective(x0, shown[part], batch.draw)
 
 
@@ -76,9 +77,7 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
     for s, t in reversed(list(pairwise(problem.grid))):
         model = problem.model if t > problem.until else problem.frozen
 
-        def step(
-            state: torch.Tensor, t: int = t, s: int = s, model: EpsModel = model
-        ) -> torch.Tensor:
+        def step(state: Tensor, t: int = t, s: int = s, model: EpsModel = model) -> Tensor:
             return ddim.step(problem.schedule, state, predict(model, state, t), t, s)
 
         x = checkpoint(step, x, use_reentrant=False)
@@ -100,4 +99,31 @@ def one_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
     with torch.no_grad():
         reference = ddim.x0_hat(problem.schedule, x, predict(problem.frozen, x, t), t)
     x0 = ddim.x0_hat(problem.schedule, x, predict(problem.model, x, t), t)
-    yield problem.objective(x0.clamp(-1.2, 1.2), reference.clamp(-1, 1), batch.draw)
+    yield problem.objective(in_range(x0), reference.clamp(-1, 1), batch.draw)
+
+
+def in_range(x0: Tensor) -> Tensor:
+    """``x0`` clipped to pixels, [-1, 1], with the gradient that leads back into the range.
+
+    A plain clamp has none outside: what a first update bleached to paper stayed paper, whatever the
+    losses said.
+    """
+    clipped: Tensor = _Clipped.apply(x0)
+    return clipped
+
+
+class _Clipped(torch.autograd.Function):
+    """A clamp to [-1, 1] that holds back only the gradients that lead further out."""
+
+    @staticmethod
+    def forward(ctx: Any, x0: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x0)
+        return x0.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x0,) = ctx.saved_tensors
+        beyond = x0 - x0.clamp(-1, 1)
+        # Descent moves x0 against the gradient: of one sign they lead it back.
+        kept: Tensor = grad * (grad * beyond >= 0)
+        return kept

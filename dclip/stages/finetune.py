@@ -301,34 +301,39 @@ class _Tuning:
             Adapter(self.base, rank, key(config.seed, "adapter")) if rank else Full(self.base)
         ).to(device)
         self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=settings["lr"])
-        self.directions = directions
-        wanted = directions
+        self.directions = wanted = directions
+        chroma = settings["chroma"]
+        seen = [self._scores(each) for each in directions]
         if settings["local"]:
+            shown = seen if chroma == 1 else [self._scores(each, chroma) for each in directions]
             wanted = [
-                each.as_far_as_photos(self._scores(each, settings["chroma"])) for each in wanted
+                each.as_far_as_photos(scores)
+                for each, scores in zip(directions, shown, strict=True)
             ]
         self.lengths = [[round(float(length), 6) for length in each.lengths()] for each in wanted]
         self.objective = Objective(
             wanted,
             Weights(**{name: settings[name] for name in LOSSES}, face=settings["face_weight"]),
             views=settings["views"],
-            chroma=settings["chroma"],
+            chroma=chroma,
             reach=settings["reach"],
             soften=settings["soften"],
             precision=settings["precision"],
             face=load_face_network(config.face, device) if config.face else None,
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
-        self.train = self._without_target()
+        self.train = self._without_target(seen)
 
-    def _without_target(self) -> np.ndarray:
+    def _without_target(self, seen: Sequence[Tensor]) -> np.ndarray:
         """The training photos that do not show the target yet, as the guides classify them.
 
         A face that smiles already has nothing to learn from but how to smile too much. Where fewer
         than a batch are left, the batch that shows the target least.
+
+        Args:
+            seen: scores of all training photos, (n, K) by each guide.
         """
-        seen = [self._scores(each).amin(1).cpu() for each in self.directions]
-        score = torch.stack(seen).mean(0).numpy()
+        score = torch.stack([scores.amin(1).cpu() for scores in seen]).mean(0).numpy()
         index = self.train
         least = min(len(index), self.settings["batch"])
         kept = np.sort(np.argsort(score, kind="stable")[: max(int((score <= 0).sum()), least)])
@@ -340,7 +345,7 @@ class _Tuning:
         return index[kept]
 
     @torch.no_grad()
-    def _scores(self, direction: Direction, chroma: float = 1.0) -> Tensor:
+    def _scores(self, direction: Direction, chroma: float = 1) -> Tensor:
         """How much each training photo looks like the target to a guide, (n, K)."""
         parts = np.array_split(self.train, math.ceil(len(self.train) / 128))
         return torch.cat(
