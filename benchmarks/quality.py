@@ -35,8 +35,9 @@ from dclip.editing import Editor, Part, Weights, make_plan
 from dclip.errors import MissingArtifact
 from dclip.evaluation import subjects
 from dclip.figures.panel import panel
+from dclip.guidance.prompts import PRESETS
 from dclip.models.checkpoint import read_info
-from dclip.recipes import RECIPES
+from dclip.recipes import BY_KIND, RECIPES
 from dclip.stages import eval as evaluate
 from dclip.stages import invert, prepare
 from dclip.store import Artifact, Store, slug
@@ -53,6 +54,7 @@ BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
 FIXED = ("model", "clip", "judge")
 
 COLUMNS = {
+    "recipe": ("recipe", "text"),
     "success": ("success", "share"),
     "identity@1": ("identity@1", "share"),
     "gain": ("gain", "number"),
@@ -217,7 +219,9 @@ def cell(value: Any, kind: str) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]], first: str) -> str:
     """Rows as Markdown; columns in which no row says anything are left out."""
-    columns = {k: v for k, v in COLUMNS.items() if any(r.get(k) is not None for r in rows)}
+    columns = {
+        k: v for k, v in COLUMNS.items() if k != first and any(r.get(k) is not None for r in rows)
+    }
     head = [first, "faces", *(heading for heading, _ in columns.values())]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
@@ -228,10 +232,9 @@ def table(rows: Sequence[Mapping[str, Any]], first: str) -> str:
 
 def written(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """What stands between the markers."""
-    default = next(iter(RECIPES))
     parts = []
-    if chosen := [row for row in rows if row["recipe"] == default]:
-        parts += [f"### Every target, by the default recipe ({default})", table(chosen, "target")]
+    if chosen := [row for row in rows if row["recipe"] == BY_KIND[PRESETS[row["target"]].kind]]:
+        parts += ["### Every target, by the default recipe", table(chosen, "target")]
     for target in dict.fromkeys(row["target"] for row in rows):
         own = [row for row in rows if row["target"] == target]
         parts += [f"### {target}", table(own, "recipe")]

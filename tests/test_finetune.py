@@ -36,7 +36,7 @@ from dclip.guidance.prompts import LAMBDAS, PRESETS, split_sources
 from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import above, merged, read_deltas
-from dclip.recipes import RECIPES, Batch, Problem, recipe
+from dclip.recipes import BY_KIND, RECIPES, Batch, Problem, recipe
 from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import FinetuneConfig, run
@@ -64,6 +64,7 @@ def small(clip: Path) -> FinetuneConfig:
         updates=5,
         batch=4,
         steps=2,
+        recipe="stepwise",
         name="mine",
     )
 
@@ -309,6 +310,27 @@ def test_the_page_lists_every_preset_and_recipe() -> None:
         assert f"| `{name}` | {pair.source} | {pair.target} |" in page
     rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
     assert [row for row in rows if row in RECIPES] == list(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "recipe"),
+    [
+        ({"target": "sketch", "recipe": None}, "unrolled"),
+        ({"target": "a pencil sketch", "source": "a photo", "recipe": None}, "stepwise"),
+        ({"preset": "smiling", "target": None, "recipe": None}, "stepwise"),
+        ({"target": "sketch", "recipe": "one-step"}, "one-step"),
+    ],
+)
+def test_the_kind_of_edit_chooses_the_recipe_unless_the_user_does(
+    store: Store, small: FinetuneConfig, settings: dict[str, Any], recipe: str
+) -> None:
+    config = replace(small, clip=(str(EMBEDDED),), updates=1, name="chosen", **settings)
+    assert run(config, store, CPU).config["recipe"] == recipe
+
+
+def test_every_kind_of_edit_has_a_recipe() -> None:
+    assert {each.kind for each in PRESETS.values()} | set(LAMBDAS) == set(BY_KIND)
+    assert set(BY_KIND.values()) <= set(RECIPES)
 
 
 def test_what_a_fine_tune_can_be_scored_on_has_a_preset() -> None:

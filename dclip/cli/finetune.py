@@ -74,7 +74,8 @@ def finetune(
         option(
             "--recipe",
             metavar="NAME",
-            help="stepwise (the default), one-step, unrolled or simplified.",
+            help="stepwise, one-step, unrolled or simplified: else unrolled for drawings,"
+            " stepwise for the rest.",
         ),
     ] = None,
     lr: Annotated[float | None, option("--lr", metavar="X", help="Adam's rate.")] = None,

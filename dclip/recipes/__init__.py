@@ -9,7 +9,7 @@ from dclip.errors import BadInput
 from dclip.recipes.contract import Batch, Loop, Loss, Problem
 from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
 
-__all__ = ["RECIPES", "Batch", "Loop", "Loss", "Problem", "Recipe", "recipe"]
+__all__ = ["BY_KIND", "RECIPES", "Batch", "Loop", "Loss", "Problem", "Recipe", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,17 @@ RECIPES: dict[str, Recipe] = {
         steps=50,
     ),
 }
-"""The first is the default."""
+
+BY_KIND: dict[str, str] = {
+    "style": "stepwise",
+    "drawing": "unrolled",
+    "attribute": "stepwise",
+    "colour": "stepwise",
+}
+"""The recipe for each kind of edit (:data:`dclip.guidance.prompts.LAMBDAS`), where none is named.
+
+Lines come out where the loss is on the final picture: on clean estimates, which are blurred, they
+stay grey washes."""
 
 
 def recipe(name: str) -> Recipe:

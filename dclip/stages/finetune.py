@@ -33,7 +33,7 @@ from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Adapter, Full, above, merged
 from dclip.random import key, permutation
-from dclip.recipes import RECIPES, Batch, Problem, recipe
+from dclip.recipes import BY_KIND, Batch, Problem, recipe
 from dclip.recipes.loops import per_step, stepwise
 from dclip.store import Artifact, Draft, Store, slug
 from dclip.training import Loop
@@ -58,7 +58,8 @@ class FinetuneConfig:
             None given takes the newest clip artifact, or the embedded one for rendered faces, or
             ViT-B-32:openai.
         name: name of the tuned model; None makes one from the target.
-        recipe: a name in :data:`dclip.recipes.RECIPES`; the settings below override its own.
+        recipe: a name in :data:`dclip.recipes.RECIPES`; None takes the one for the kind of edit.
+            The settings below override its own.
         lr, direction, goal, identity, colour, speckle, propagation, grey, batch, updates, epochs,
             steps, views, rank, decay, until, chroma, reach, soften: see
             :class:`dclip.recipes.Recipe`.
@@ -74,7 +75,7 @@ class FinetuneConfig:
     latents: str | None = None
     clip: tuple[str, ...] = ()
     name: str | None = None
-    recipe: str = next(iter(RECIPES))
+    recipe: str | None = None
     lr: float | None = None
     direction: float | None = None
     goal: float | None = None
@@ -100,7 +101,8 @@ class FinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        recipe(self.recipe)
+        if self.recipe is not None:
+            recipe(self.recipe)
         if self.preset is not None:
             preset(self.preset)
             if self.target is not None or self.source is not None:
@@ -209,7 +211,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     # A CLIP by name may have to be fetched, which neither a plan nor finished work needs.
     here = all(Path(where).is_dir() for where, _ in found)
     directions = [load(*each) for each in found] if here else None
-    chosen = recipe(config.recipe)
+    recipe_name = config.recipe or BY_KIND[pair.kind]
+    chosen = recipe(recipe_name)
     own = {
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
@@ -241,7 +244,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "target": pair.target,
         "source": pair.source,
         "local": pair.local,
-        "recipe": config.recipe,
+        "recipe": recipe_name,
         "clips": [clip.id if clip else fingerprint(where) for where, clip in found],
         "r": r,
         "steps_for": steps_for,
@@ -293,7 +296,7 @@ class _Tuning:
     ) -> None:
         self.settings, self.data, self.device = settings, data, device
         self.context, self.draft, self.seed = context, draft, config.seed
-        self.recipe = recipe(config.recipe).loop
+        self.recipe = recipe(settings["recipe"]).loop
         self.base, self.info = load_model(base.path, device)
         self.train, self.val = data.split("train"), data.split("val")
         rank = settings["rank"]
