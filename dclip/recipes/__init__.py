@@ -81,12 +81,13 @@ RECIPES: dict[str, Recipe] = {
     "unrolled": Recipe(
         unrolled,
         "DiffusionCLIP's: the final picture, through six decode steps",
-        lr=1e-3,
+        lr=2e-3,
         batch=8,
-        updates=40,
+        updates=28,
         steps=6,
         views=1,
         rank=8,
+        decay=0.3,
     ),
     "simplified": Recipe(
         per_step,
