@@ -262,7 +262,9 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--held-out", metavar="CLIP", help="a CLIP that did not guide, for S_dir")
     parser.add_argument("--faces", type=int, default=evaluate.FACES, help="held-out faces")
-    parser.add_argument("--strengths", default="0,0.25,0.5,0.75,1", help="with commas between")
+    parser.add_argument(
+        "--strengths", default=evaluate.EvalConfig.strengths, help="with commas between"
+    )
     parser.add_argument("--updates", type=int, help="of every recipe, for a quick look")
     options = parser.parse_args()
     torch.manual_seed(0)

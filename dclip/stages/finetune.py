@@ -348,7 +348,7 @@ class _Tuning:
         return index[kept]
 
     @torch.no_grad()
-    def _scores(self, direction: Direction, chroma: float = 1) -> Tensor:
+    def _scores(self, direction: Direction, chroma: float = 1.0) -> Tensor:
         """How much each training photo looks like the target to a guide, (n, K)."""
         parts = np.array_split(self.train, math.ceil(len(self.train) / 128))
         return torch.cat(
