@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import above, merged, read_deltas
 from dclip.recipes import BY_KIND, RECIPES, Batch, Problem, recipe
-from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
+from dclip.recipes.loops import in_range, one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import FinetuneConfig, run
 from dclip.store import Artifact, Draft, Planned, Store
@@ -213,6 +213,36 @@ def test_a_face_network_keeps_the_face(store: Store, small: FinetuneConfig, tmp_
     with pytest.raises(BadInput, match="no TorchScript"):
         file.write_bytes(b"nothing")
         run(replace(small, face=str(file), name="face"), store, CPU)
+
+
+def test_a_face_network_of_another_size_is_refused(
+    store: Store, small: FinetuneConfig, tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 112 * 112, 8))
+    file = tmp_path / "face.pt"
+    torch.jit.script(network).save(str(file))  # type: ignore[no-untyped-call]
+    with pytest.raises(BadInput, match=r"features \(B, D\) of pictures \(B, 3, 16, 16\)"):
+        run(replace(small, face=str(file), updates=1, name="face-112"), store, CPU)
+
+
+def test_a_kind_says_how_prompts_of_ones_own_are_treated(
+    store: Store, small: FinetuneConfig
+) -> None:
+    def plan(**changes: Any) -> dict[str, Any]:
+        with pytest.raises(Planned) as caught:
+            run(replace(small, **changes), store, replace(CPU, dry_run=True))
+        config: dict[str, Any] = caught.value.plan["config"]
+        return config
+
+    hat = plan(target="a person with a hat", recipe=None)
+    assert (hat["local"], hat["chroma"], hat["recipe"]) == (False, 1.0, "stepwise")
+    hat = plan(target="a person with a hat", recipe=None, kind="attribute")
+    assert (hat["local"], hat["chroma"]) == (True, LAMBDAS["attribute"].chroma)
+    assert plan(target="a woodcut", recipe=None, kind="drawing")["recipe"] == "unrolled"
+    drawn = plan(target=None, preset="smiling", recipe=None, kind="style")
+    assert not drawn["local"] and drawn["target"] == PRESETS["smiling"].target
+    with pytest.raises(BadInput, match="unknown kind of edit 'hat'"):
+        replace(small, kind="hat")
 
 
 def test_a_loss_that_overflows_stops_with_advice(store: Store, small: FinetuneConfig) -> None:
@@ -471,8 +501,9 @@ def test_from_beyond_the_pixels_range_the_gradient_leads_back_and_only_back(
 def test_unrolled_shows_the_decode_and_reaches_every_step(problem: Any) -> None:
     work, batch, shown = problem
     ((loss, _),) = list(unrolled(work, batch))
-    expected = ddim.decode(work.model, work.schedule, batch.latents, work.grid)
+    expected = in_range(ddim.decode(work.model, work.schedule, batch.latents, work.grid))
     assert torch.allclose(shown[0][0], expected, atol=1e-10)
+    assert float(expected.detach().abs().max()) == 1  # what is shown is what a picture can hold
     loss.backward()
     whole = (expected - 0.5).square().mean()
     gradients = torch.autograd.grad(whole, list(work.model.parameters()))
@@ -567,7 +598,7 @@ def test_below_until_the_base_ends_what_unrolled_shows(problem: Any) -> None:
     until = work.grid[2]
     list(unrolled(replace(work, until=until), batch))
     model = above(until, work.model, work.frozen)
-    expected = ddim.decode(model, work.schedule, batch.latents, work.grid)
+    expected = ddim.decode(model, work.schedule, batch.latents, work.grid).clamp(-1, 1)
     assert torch.allclose(shown[0][0].detach(), expected, atol=1e-10)
 
 
@@ -631,13 +662,42 @@ def test_neither_a_plan_nor_finished_work_asks_for_a_clip_by_name(
 def test_every_loss_that_counts_is_logged(store: Store, small: FinetuneConfig) -> None:
     """Weighed, they add up to the loss: nothing of it is hidden."""
     config = replace(
-        small, colour=1.0, speckle=0.7, propagation=1.0, grey=6.0, updates=1, name="logged"
+        small,
+        colour=1.0,
+        speckle=0.7,
+        propagation=1.0,
+        grey=6.0,
+        structure=2.0,
+        updates=1,
+        name="logged",
     )
     made = run(config, store, CPU)
     (row,) = stats(made)
-    names = ("direction", "goal", "identity", "colour", "speckle", "propagation", "grey")
+    names = [field.name for field in fields(Weights) if field.name != "face"]
+    assert len(names) == 8
     total = sum(made.config[name] * row[name] for name in names)
     assert row["loss"] == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"target": "sketch"}, "prompts: 'a photo of a person' -> 'a pencil sketch of a person'"),
+        ({"target": None, "preset": "smiling"}, "prompts: 'a serious person' -> 'a smiling"),
+        ({"target": "smilling"}, "'smilling' is taken as a prompt; the preset is --preset smiling"),
+        ({"target": "sketch", "source": "a face"}, "of kind style; the preset is --preset sketch"),
+        ({"target": "a person in the rain"}, None),
+    ],
+)
+def test_what_a_target_was_taken_for_is_said(
+    store: Store, small: FinetuneConfig, changes: dict[str, Any], note: str | None
+) -> None:
+    said = Said()
+    with pytest.raises(Planned):
+        run(replace(small, **changes), store, replace(CPU, dry_run=True, report=said))
+    about = [each for each in said.notes if "prompt" in each]
+    assert bool(about) == (note is not None)
+    assert note is None or note in about[0]
 
 
 @pytest.mark.parametrize(
@@ -647,6 +707,7 @@ def test_every_loss_that_counts_is_logged(store: Store, small: FinetuneConfig) -
         ({"face_weight": 2.0}, "needs a face network"),
         ({"chroma": 5.0}, "chroma"),
         ({"steps": 500}, "500 steps do not fit"),
+        ({"until": 0.99}, "nothing is tuned"),
     ],
 )
 def test_what_could_not_work_is_refused(

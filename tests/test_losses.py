@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from dclip.guidance.losses import (
     identity_l1,
     propagation,
     speckle,
+    structure,
 )
 
 
@@ -170,3 +173,37 @@ def test_what_looks_alike_is_to_change_alike() -> None:
     assert x.grad is not None
     # It would go on where the half is, or back where it has begun.
     assert x.grad[..., 32:, :32].mean() < 0 < x.grad[..., 32:, 32:].mean()
+
+
+def test_structure_is_the_contrast_and_structure_of_ssim() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, reference = (torch.rand(2, 3, 9, 10, generator=generator).double() - 0.5 for _ in range(2))
+    luma = np.array([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+    wanted = []
+    for edit, photo in zip(x.numpy(), reference.numpy(), strict=True):
+        seen, shown = (edit * luma).sum(0), (photo * luma).sum(0)
+        alike = []
+        for i, j in product(range(9), range(10)):
+            window = np.s_[max(i - 3, 0) : i + 4, max(j - 3, 0) : j + 4]  # cut off at the border
+            (v_x, both), (_, v_r) = np.cov(seen[window].ravel(), shown[window].ravel(), ddof=0)
+            alike.append((2 * both + 0.06**2) / (v_x + v_r + 0.06**2))
+        wanted.append(1 - np.mean(alike))
+    assert structure(x, reference).tolist() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_structure_lets_paper_be_white_and_minds_what_is_lost() -> None:
+    photo = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    tint = torch.tensor([0.1, -0.05, 0.1]).view(1, 3, 1, 1)
+    assert float(structure(photo, photo).abs().max()) < 1e-5
+    assert float(structure(photo + 0.4 + tint, photo).abs().max()) < 1e-4
+    stronger, inverted, gone = (
+        float(structure(x, photo).min()) for x in (1.5 * photo, -photo, torch.zeros_like(photo))
+    )
+    assert stronger < 0.1 < 0.8 < gone < 1 < 1.6 < inverted < 2
+    flat = torch.zeros_like(photo)  # where nothing is, a line may be drawn at some cost
+    lines = flat.clone()
+    lines[..., 16] = -0.5
+    assert 0 < float(structure(lines, flat).max()) < 0.3
+    x = (0.2 * photo).requires_grad_(True)
+    structure(x, photo).sum().backward()
+    assert x.grad is not None and float((x.grad * photo).sum()) < 0  # it would have it back

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,11 +19,15 @@ from dclip.cli.options import (
     ref,
 )
 
+if TYPE_CHECKING:
+    from dclip.store import Artifact
+
 
 @command(
     "dclip finetune --target sketch",
     "dclip finetune --target 'a person in the rain' --source 'a person' --updates 300",
-    "dclip finetune --preset smiling --identity 1.0 --name smile",
+    "dclip finetune --target 'a person with a hat' --source 'a person' --kind attribute",
+    "dclip finetune --preset smiling --identity 0.5 --name smile",
     "dclip finetune --target sketch --recipe simplified    # the report's Table 1",
     "dclip finetune --target sketch --clip ViT-B-32:openai",
     "dclip finetune --target sketch --clip ViT-B-32:openai --clip ViT-B-16:openai",
@@ -58,14 +62,24 @@ def finetune(
             autocompletion=preset_names,
         ),
     ] = None,
+    kind: Annotated[
+        str | None,
+        option(
+            "--kind",
+            metavar="KIND",
+            help="style, drawing, attribute or colour: which settings it takes. Else the preset's,"
+            " or style.",
+        ),
+    ] = None,
     latents: Latents = None,
     clip: Annotated[
         list[str] | None,
         ref(
             "clip",
             "--clip",
-            help="CLIP: an artifact, a folder, or open_clip's NAME:TAG; else the newest, else the "
-            "embedded one. Again for several together.",
+            help="CLIP: an artifact, a folder, or open_clip's NAME:TAG. Again for several "
+            "together. Else the newest, else the embedded one for drawn faces, ViT-B-32:openai "
+            "for photos.",
         ),
     ] = None,
     name: Name = None,
@@ -101,6 +115,10 @@ def finetune(
     ] = None,
     grey: Annotated[
         float | None, option("--grey", metavar="X", help="Weight for no colours to be left.")
+    ] = None,
+    structure: Annotated[
+        float | None,
+        option("--structure", metavar="X", help="Weight of the identity of local patterns."),
     ] = None,
     batch: Batch = None,
     updates: Annotated[int | None, option("--updates", metavar="N", help="Updates in all.")] = None,
@@ -158,6 +176,7 @@ def finetune(
         target=target,
         source=source,
         preset=preset,
+        kind=kind,
         latents=latents,
         clip=clip or None,
         name=name,
@@ -170,6 +189,7 @@ def finetune(
         speckle=speckle,
         propagation=propagation,
         grey=grey,
+        structure=structure,
         batch=batch,
         updates=updates,
         epochs=epochs,
@@ -190,10 +210,15 @@ def finetune(
         stage.run,
         config,
         next_commands=lambda made: [
-            run.hint("edit", "photo.jpg", "--tuned", made.name),
-            run.hint("grid", "--tuned", made.name),
+            run.hint("edit", "photo.jpg", "--with", _named(made)),
+            run.hint("grid", "--tuned", _named(made)),
         ],
     )
+
+
+def _named(made: Artifact) -> str:
+    """Its name, with the version where it was made before: a newer one may have the name."""
+    return made.name if made.fresh else f"{made.name}/v{made.version}"
 
 
 @command(

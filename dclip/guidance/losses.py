@@ -56,10 +56,15 @@ def identity_l1(x: Tensor, reference: Tensor) -> Tensor:
     return (x - reference).abs().flatten(1).mean(1)
 
 
-def colours(x: Tensor) -> Tensor:
-    """What is left of pictures (B, 3, H, W) without their luma (ITU-R BT.601), same shape."""
+def luma(x: Tensor) -> Tensor:
+    """The brightness (ITU-R BT.601) of pictures (B, 3, H, W), (B, 1, H, W)."""
     weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return x - (x * weights).sum(1, keepdim=True)
+    return (x * weights).sum(1, keepdim=True)
+
+
+def colours(x: Tensor) -> Tensor:
+    """What is left of pictures (B, 3, H, W) without their luma, same shape."""
+    return x - luma(x)
 
 
 def colour_l1(x: Tensor, reference: Tensor) -> Tensor:
@@ -121,6 +126,31 @@ def propagation(x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]) -> 
         apart = apart + (weight * (change - change[..., order]).abs().mean(1)).sum(1)
         total = total + weight.sum(1)
     return apart / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+
+WINDOW, SMALL = 7, 0.06**2
+
+
+def structure(x: Tensor, reference: Tensor) -> Tensor:
+    """How far brightness has lost the reference's local pattern, one value a sample (B,), 0 to 2.
+
+    One minus the contrast-structure part of SSIM (Wang et al. 2004, equations (9) and (10), which
+    MS-SSIM compares at every scale), ``(2 s_xr + C) / (s_x^2 + s_r^2 + C)`` in windows of
+    :data:`WINDOW` pixels, of the luma. A face may turn to white paper and keep this; a mouth that
+    is smeared or bleached may not, and neither may grain that the reference does not have.
+
+    Args:
+        x, reference: (B, 3, H, W) in [-1, 1].
+    """
+    seen, shown = (luma(picture) for picture in (x, reference))
+
+    def mean(z: Tensor) -> Tensor:
+        return F.avg_pool2d(z, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+
+    m_x, m_r = mean(seen), mean(shown)
+    v_x, v_r = mean(seen * seen) - m_x * m_x, mean(shown * shown) - m_r * m_r
+    v_xr = mean(seen * shown) - m_x * m_r
+    return 1 - ((2 * v_xr + SMALL) / (v_x + v_r + SMALL)).flatten(1).mean(1)
 
 
 def face_identity(network: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:

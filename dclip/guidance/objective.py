@@ -22,6 +22,7 @@ from dclip.guidance.losses import (
     identity_l1,
     propagation,
     speckle,
+    structure,
 )
 
 
@@ -37,6 +38,7 @@ class Weights:
         speckle: of colours that vary from pixel to pixel.
         propagation: of pixels that look alike and change differently.
         grey: of colours that are left.
+        structure: of local patterns that are lost.
         face: face-identity loss, given a network.
     """
 
@@ -47,12 +49,13 @@ class Weights:
     speckle: float = 0.0
     propagation: float = 0.0
     grey: float = 0.0
+    structure: float = 0.0
     face: float = 0.0
 
 
 @dataclass(frozen=True)
 class Objective:
-    """L = lambda_dir L_dir + lambda_id L_1 + lambda_face L_face; equation (8) of the report.
+    """The losses of :class:`Weights`, weighed and added up; equation (8) of the report has three.
 
     Attributes:
         directions: frozen CLIPs, whose losses are averaged, and where the text sends a picture in
@@ -123,6 +126,8 @@ class Objective:
             terms["propagation"] = propagation(x, reference, draw).mean()
         if weights.grey:
             terms["grey"] = colourfulness(x).mean()
+        if weights.structure:
+            terms["structure"] = structure(x, reference).mean()
         if self.face is not None and weights.face:
             with autocast(x.device, self.precision):
                 terms["face"] = face_identity(self.face, x, reference).mean()

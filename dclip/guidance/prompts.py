@@ -13,8 +13,8 @@ class Lambdas:
     """What a kind of edit needs.
 
     Attributes:
-        direction, goal, identity, colour, speckle, propagation, grey: see
-            :class:`dclip.guidance.objective.Weights`.
+        direction, goal, identity, colour, speckle, propagation, grey, structure:
+            see :class:`dclip.guidance.objective.Weights`.
         until: share of r below which the base decodes alone. What the base knows (a smile) it
             finishes better itself, and the background stays; a style it never saw it would undo.
         chroma: what the guide sees of colours, as a factor: 0 is grey. A small CLIP takes red
@@ -37,24 +37,25 @@ class Lambdas:
     speckle: float
     propagation: float
     grey: float
+    structure: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
     "style": Lambdas(
         direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        until=0.1, chroma=1.0, reach=1.5, soften=1.0,
+        structure=0.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0,
     ),
     "drawing": Lambdas(
         direction=0.5, goal=2.6, identity=0.03, colour=0.0, speckle=0.7, propagation=0.5, grey=8.0,
-        until=0.1, chroma=1.5, reach=1.35, soften=1.0,
+        structure=0.0, until=0.1, chroma=1.5, reach=1.35, soften=1.0,
     ),
     "attribute": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
-        until=0.35, chroma=0.0, reach=1.9, soften=0.0,
+        structure=0.0, until=0.35, chroma=0.0, reach=1.9, soften=0.0,
     ),
     "colour": Lambdas(
         direction=0.5, goal=3.0, identity=1.8, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
-        until=0.1, chroma=1.0, reach=1.9, soften=0.0,
+        structure=0.0, until=0.1, chroma=1.0, reach=1.9, soften=0.0,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""

@@ -20,8 +20,9 @@ class Recipe:
         loop: yields losses; an update follows each.
         summary: one line for people who choose.
         lr: Adam's rate.
-        direction, goal, identity, colour, speckle, propagation, grey: the lambdas of the losses;
-            None takes those of the kind of edit (:data:`dclip.guidance.prompts.LAMBDAS`).
+        direction, goal, identity, colour, speckle, propagation, grey, structure: the lambdas of
+            the losses; None takes those of the kind of edit
+            (:data:`dclip.guidance.prompts.LAMBDAS`).
         batch: pictures a round.
         updates: updates in all, if the recipe counts those; else ``epochs`` over the latents.
         epochs: passes over the training latents.
@@ -44,6 +45,7 @@ class Recipe:
     speckle: float | None = None
     propagation: float | None = None
     grey: float | None = None
+    structure: float | None = None
     updates: int | None = None
     epochs: int = 1
     steps: int | None = None
@@ -100,6 +102,7 @@ RECIPES: dict[str, Recipe] = {
         speckle=0.0,
         propagation=0.0,
         grey=0.0,
+        structure=0.0,
         chroma=1.0,
         soften=0.0,
         batch=30,

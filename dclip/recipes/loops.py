@@ -81,7 +81,7 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
             return ddim.step(problem.schedule, state, predict(model, state, t), t, s)
 
         x = checkpoint(step, x, use_reentrant=False)
-    yield problem.objective(x, batch.photos, batch.draw)
+    yield problem.objective(in_range(x), batch.photos, batch.draw)
 
 
 def one_step(problem: Problem, batch: Batch) -> Iterator[Loss]:

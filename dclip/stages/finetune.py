@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class FinetuneConfig:
         target: prompt of what to see; the name of a preset stands for its pair of prompts.
         source: prompt of what is there, or several, separated by semicolons.
         preset: a name in :data:`dclip.guidance.prompts.PRESETS`, instead of prompts.
+        kind: "style", "drawing", "attribute" or "colour", which decides what nothing else does
+            (:data:`dclip.guidance.prompts.LAMBDAS`); None takes the preset's, else "style".
         latents: latents artifact, which also says the base model; None takes the newest.
         clip: one or more, as :func:`dclip.guiding.find_clip` takes them; their losses are averaged.
             None given takes the newest clip artifact, or the embedded one for rendered faces, or
@@ -60,18 +63,21 @@ class FinetuneConfig:
         name: name of the tuned model; None makes one from the target.
         recipe: a name in :data:`dclip.recipes.RECIPES`; None takes the one for the kind of edit.
             The settings below override its own.
-        lr, direction, goal, identity, colour, speckle, propagation, grey, batch, updates, epochs,
-            steps, views, rank, decay, until, chroma, reach, soften: see
+        lr, direction, goal, identity, colour, speckle, propagation, grey, structure, batch,
+            updates, epochs, steps, views, rank, decay, until, chroma, reach, soften: see
             :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
         face_weight: lambda of the face-identity loss.
+
+    Epochs are counted over all training latents, also those left out as showing the target already.
     """
 
     target: str | None = None
     source: str | None = None
     preset: str | None = None
+    kind: str | None = None
     latents: str | None = None
     clip: tuple[str, ...] = ()
     name: str | None = None
@@ -84,6 +90,7 @@ class FinetuneConfig:
     speckle: float | None = None
     propagation: float | None = None
     grey: float | None = None
+    structure: float | None = None
     batch: int | None = None
     updates: int | None = None
     epochs: int | None = None
@@ -103,6 +110,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if self.recipe is not None:
             recipe(self.recipe)
+        if self.kind is not None and self.kind not in LAMBDAS:
+            raise BadInput(f"unknown kind of edit {self.kind!r}", f"use {', '.join(LAMBDAS)}")
         if self.preset is not None:
             preset(self.preset)
             if self.target is not None or self.source is not None:
@@ -144,11 +153,13 @@ class FinetuneConfig:
     def prompts(self) -> Preset:
         """The pair of prompts that the config stands for."""
         if self.preset is not None:
-            return preset(self.preset)
-        assert self.target is not None
-        if self.target in PRESETS and self.source is None:
-            return PRESETS[self.target]
-        return Preset(self.target, self.source or DEFAULT_SOURCE, "style")
+            pair = preset(self.preset)
+        elif self.target in PRESETS and self.source is None:
+            pair = PRESETS[self.target]
+        else:
+            assert self.target is not None
+            pair = Preset(self.target, self.source or DEFAULT_SOURCE, "style")
+        return replace(pair, kind=self.kind or pair.kind)
 
 
 def find_clips(
@@ -187,8 +198,14 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     latents = store.resolve(config.latents, "latents", context.report)
     base = store.input(latents, "model")
     pair = config.prompts()
-    if pair.target == config.target is None:
+    if pair.target != config.target:
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
+    elif near := difflib.get_close_matches(pair.target, PRESETS, 1, 0.7):
+        context.report.note(
+            f"{pair.target!r} is taken as a prompt"
+            + (f", an edit of kind {pair.kind}" if pair.target in PRESETS else "")
+            + f"; the preset is --preset {shlex.quote(near[0])}"
+        )
     steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
     own_r = guiding.preset_r(pair, read_info(base.path).schedule.T)
     name = next((name for name, known in PRESETS.items() if known == pair), None)
@@ -196,6 +213,11 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         context.report.note(
             f"the edit will start at r={r}, as {latents.ref} does; the preset is made for r={own_r}"
             f" (`dclip invert --preset {shlex.quote(name)}`)"
+        )
+    if latents.config["method"] != "fixed-point":
+        context.report.warn(
+            f"{latents.ref} was made by {latents.config['method']}, and photos are edited from"
+            " latents by fixed-point: tune on such (`dclip invert`) for edits as these"
         )
     device = pick(context.device)
     found = find_clips(config.clip, store, base, context)
@@ -231,6 +253,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     rounds = math.ceil(len(train) / own["batch"])
     until = round(own.pop("until") * r)
+    if until >= r:
+        raise BadInput(f"with --until {until / r:g} of r={r} nothing is tuned", "use less")
     per_round = 1
     if chosen.loop in (per_step, stepwise):
         per_round = sum(t > until for t in ddim.grid(r, own["steps"]))
@@ -322,7 +346,11 @@ class _Tuning:
             reach=settings["reach"],
             soften=settings["soften"],
             precision=settings["precision"],
-            face=load_face_network(config.face, device) if config.face else None,
+            face=(
+                load_face_network(config.face, device, self.info.image_size)
+                if config.face
+                else None
+            ),
         )
         self.grid = ddim.grid(settings["r"], settings["steps"])
         self.train = self._without_target(seen)
