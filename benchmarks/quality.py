@@ -257,7 +257,7 @@ def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, default=Path("artifacts"))
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the results go")
+    parser.add_argument("--docs", type=Path, help="where the results go: else docs/")
     parser.add_argument("--targets", nargs="+", default=TARGETS, choices=TARGETS, metavar="NAME")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--held-out", metavar="CLIP", help="a CLIP that did not guide, for S_dir")
@@ -267,6 +267,9 @@ def main() -> None:
     )
     parser.add_argument("--updates", type=int, help="of every recipe, for a quick look")
     options = parser.parse_args()
+    if options.updates and options.docs is None:
+        parser.error("rows of other --updates are not for docs/: say where with --docs")
+    options.docs = options.docs or ROOT / "docs"
     torch.manual_seed(0)
     store, data = Store(options.store), options.docs / "results.json"
     options.docs.mkdir(parents=True, exist_ok=True)

@@ -128,6 +128,7 @@ class Plan:
         steps_for: steps of the inversion, at least; the decode's labels are always among its own.
         mix: ``"weights"`` adds up the scaled weight differences; ``"noise"`` adds up the scaled
             differences of the predicted noise, ``eps_base + sum s_i (eps_i - eps_base)``.
+        refinements: of each inversion step: as in the latents that the parts were tuned on.
     """
 
     base: Artifact
@@ -137,6 +138,7 @@ class Plan:
     steps: int
     steps_for: int
     mix: str
+    refinements: int
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -148,12 +150,6 @@ class Plan:
         """Labels of the inversion: those of the decode, and more where ``steps_for`` asks."""
         fine = ddim.grid(self.r, max(self.steps, self.steps_for), self.info.schedule.T)
         return tuple(sorted({*fine, *self.grid}))
-
-    @property
-    def refinements(self) -> int:
-        """Refinements of each inversion step: as in the latents that the parts were tuned on."""
-        known = [part.artifact.config.get("refinements") for part in self.parts]
-        return max((int(n) for n in known if n is not None), default=REFINEMENTS)
 
     def caption(self, strength: float = 1.0, *, always: bool = False) -> str:
         """``sketch``, ``sketch 0.5``, ``sketch 0.8 + smiling −0.5``.
@@ -172,6 +168,20 @@ class Plan:
             where = f"\u00a0t\u00a0{part.window[0]}–{part.window[1]}" if part.window else ""
             words.append(part.artifact.name + ("" if plain else f"\u00a0{number}") + where)
         return " + ".join(words)
+
+    def idle(self) -> str | None:
+        """What to warn of where a part acts at none of the grid's labels; None where all act."""
+        for part in self.parts:
+            if not any(part.acts(t) for t in self.grid[1:]):
+                labels = ", ".join(map(str, self.grid[1:]))
+                where = f"above t={int(part.artifact.config.get('until') or 0)}"
+                if part.window is not None:
+                    where += f" and within {part.window[0]}..{part.window[1]}"
+                return (
+                    f"{part.artifact.name} changes nothing: it acts {where}, and the decode's"
+                    f" labels are {labels}"
+                )
+        return None
 
     def inputs(self) -> dict[str, Artifact]:
         """The artifacts that an edit is made from, by role: ``model``, ``tuned``, ``tuned2`` …"""
@@ -234,13 +244,15 @@ def make_plan(
     r: int | None = None,
     steps: int | None = None,
     mix: str | None = None,
+    refinements: int | None = None,
 ) -> Plan:
-    """Fill in what is not given from the tuned models: the largest r and steps among them.
+    """Fill in what is not given from the tuned models: the largest r, steps and refinements.
 
     Args:
         r: label to invert to.
         steps: steps of the decode, and then of the inversion too.
         mix: see :class:`Plan`; None takes "weights".
+        refinements: of each inversion step.
 
     Raises:
         BadInput: r or steps out of range, an unknown mix, or a window beyond r.
@@ -264,7 +276,10 @@ def make_plan(
                 f" but the edit begins at r={r}",
                 f"choose a window within 1..{r}, or a larger --r",
             )
-    plan = Plan(base, info, tuple(parts), r, steps, steps_for, mix)
+    if refinements is None:
+        said = [config["refinements"] for config in known if "refinements" in config]
+        refinements = max(map(int, said), default=REFINEMENTS)
+    plan = Plan(base, info, tuple(parts), r, steps, steps_for, mix, refinements)
     _ = plan.inversion_grid  # refuses r and steps that do not fit
     return plan
 

@@ -165,7 +165,7 @@ def test_usage_errors_are_one_line_with_a_fix(cli: Cli, args: tuple[str, ...], n
         (CorruptArtifact("broken"), 4, "broken", ""),
         (StoreBusy("busy"), 5, "busy", ""),
         (StoreError("store"), 6, "store", ""),
-        (KeyboardInterrupt(), 130, "same command resumes", ""),
+        (KeyboardInterrupt(), 130, "same command goes on", ""),
         (OSError(errno.ENOSPC, "No space", "/x/y"), 6, "disk is full: /x/y", "--store"),
         (OSError(errno.EROFS, "ro", "/x"), 6, "read-only: /x", "--store"),
         (PermissionError(errno.EACCES, "no", "/x"), 6, "permission denied: /x", "--store"),
@@ -463,7 +463,7 @@ def test_ctrl_c_ends_with_130_and_one_line(tmp_path: Path) -> None:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 130
-    assert err == "error: interrupted; the same command resumes where it stopped\n"
+    assert err == "error: interrupted; the same command goes on from what is kept\n"
 
 
 def test_ctrl_c_while_still_importing_shows_no_traceback(tmp_path: Path) -> None:

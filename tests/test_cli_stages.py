@@ -244,12 +244,18 @@ def test_the_stages_follow_one_another_up_to_a_figure(
     )
     assert code == 0, err
     assert out.startswith("made  tuned/sketch/v1  ")
-    hint = f"dclip edit photo.jpg --tuned sketch --store {shop.folder} --device cpu"
+    hint = f"dclip edit photo.jpg --with sketch --store {shop.folder} --device cpu"
     assert hint in err
     photo = Path(latents["path"]) / "preview.png"
     edits = shop.json(capsys, "edit", str(photo), "--out", str(tmp_path / "out"), *cpu)
     assert edits["out"] == str(tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["preview.png"]
+    assert edits["images"] == [str(Path(edits["path"]) / "images" / "preview.png")]
+    again = shop(capsys, "edit", str(photo), "--out", str(tmp_path / "edited.jpg"), *cpu)
+    assert again[0] == 0 and "up to date" in again[1] and (tmp_path / "edited.jpg").is_file()
+    several = ("--strength", "0.5,1", "--out", str(tmp_path / "two.png"))
+    code, _, err = shop(capsys, "edit", str(photo), *several, *cpu)
+    assert code == 2 and "several pictures do not fit" in err
     figure = shop.json(capsys, "grid", "--rows", "1", "--tuned", "sketch", *cpu)
     assert [Path(p).name for p in figure["pictures"]] == ["panel.png", "panel.pdf"]
     roots = shop(capsys, "lineage", edits["ref"])[1]

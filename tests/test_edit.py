@@ -204,6 +204,26 @@ def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tens
     assert not torch.allclose(whole.decode(x_r, offsets), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"tuned": ("above@4-5",)}, "above t=6 and within 4..5"),
+        ({"tuned": ("above",), "r": 6}, "above t=6, and the decode's labels are"),
+        ({"tuned": ("sketch@4-5",)}, "within 4..5, and the decode's labels are 3, 6, 9, 12"),
+        ({"tuned": ("above",)}, None),
+    ],
+)
+def test_an_edit_that_acts_nowhere_is_warned_of(
+    store: Store, folder: Path, changes: dict[str, Any], why: str | None
+) -> None:
+    add_tuned(store, "above", seed=1, settings={"until": 6})
+    notes = Notes()
+    run(config(folder / "a.png", **changes), store, replace(CPU, report=notes))
+    about = [each for each in notes.said if "changes nothing" in each]
+    assert bool(about) == (why is not None)
+    assert why is None or why in about[0]
+
+
 def test_models_of_different_bases_do_not_combine(store: Store) -> None:
     add_base(store, "other", seed=5)
     add_tuned(store, "stranger", seed=4, base="other")
@@ -388,8 +408,27 @@ def test_copies_never_replace_another_picture_unasked(
     assert target.read_bytes() == b"mine"
     copy_pictures(made, tmp_path / "new" / "out", overwrite=True)
     assert target.read_bytes() != b"mine"
+    (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(BadInput, match="is a file"):
-        copy_pictures(made, target)
+        copy_pictures(made, tmp_path / "file")
+
+
+def test_one_picture_is_copied_to_a_file_of_that_name_and_format(
+    store: Store, folder: Path, tmp_path: Path
+) -> None:
+    made = run(config(folder / "a.png"), store, CPU)
+    picture = made.path / "images" / "a.png"
+    (target,) = copy_pictures(made, tmp_path / "edited.PNG")
+    assert target.read_bytes() == picture.read_bytes()
+    (target,) = copy_pictures(made, tmp_path / "new" / "edited.jpg")
+    with Image.open(target) as image, Image.open(picture) as original:
+        assert (image.format, image.size) == ("JPEG", original.size)
+    with pytest.raises(BadInput, match="there already"):
+        copy_pictures(run(config(folder / "b.jpg"), store, CPU), target)
+    both = run(config(folder / "a.png", folder / "b.jpg"), store, CPU)
+    with pytest.raises(BadInput, match="2 pictures do not fit"):
+        copy_pictures(both, tmp_path / "other.png")
+    assert not (tmp_path / "other.png").exists()
 
 
 def test_celeba_photos_are_cropped_as_celeba_is(store: Store, tmp_path: Path) -> None:

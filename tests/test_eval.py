@@ -19,7 +19,7 @@ from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.editing import Editor
 from dclip.errors import BadInput
-from dclip.evaluation import goals, quality, witnesses
+from dclip.evaluation import goals, quality, subjects, witnesses
 from dclip.evaluation.cost import Cost
 from dclip.evaluation.judge import Judge, JudgeNetwork, JudgeShape, Verdict
 from dclip.evaluation.scoring import Scoring, monotone
@@ -213,6 +213,20 @@ def test_real_photos_with_labels(store: Store, config: EvalConfig) -> None:
         run(replace(wished, wish="wombat=1"), store, CPU)
 
 
+def test_a_wish_on_drawn_faces_counts_those_without() -> None:
+    judge = Judge(JudgeNetwork(JudgeShape(("glasses", "smiling"), (), SIZE)))
+    drawn = subjects.draw(12, 0, SIZE)
+    goal = witnesses.goal_of(judge, None, None, "glasses=1", drawn)
+    assert goal.applies.tolist() == [not faces.sample(0, i).glasses for i in range(12)]
+    assert 0 < goal.applies.sum() < 12
+    truth = Truth(drawn.params or [], "smiling", SIZE)
+    both = Scoring(drawn.originals, truth=truth, goal=goal, judge=judge)
+    assert both.goal is not None and (both.applies == truth.applies).all()
+    assert (both.goal.applies == goal.applies & truth.applies).all()
+    hair = goals.of_labelled(None, 1, ("black_hair", "blond_hair", "bald"), "blond_hair")
+    assert hair.untouched.tolist() == [[False, False, True]]
+
+
 def test_a_face_network_gives_similarity(store: Store, config: EvalConfig, tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 4))
     file = tmp_path / "face.pt"
@@ -227,7 +241,8 @@ def test_a_face_network_gives_similarity(store: Store, config: EvalConfig, tmp_p
     [
         {"count": 1}, {"edits": "a", "data": "b"}, {"edits": "a", "tuned": ("b",)},
         {"where": ("a=1",)}, {"target": "wombat"}, {"wish": "Smiling"}, {"strengths": "x"},
-        {"seed": -1},
+        {"seed": -1}, {"edits": "a", "r": 3}, {"edits": "a", "split": "all"},
+        {"edits": "a", "count": 8},
     ],
     ids=str,
 )  # fmt: skip

@@ -219,6 +219,19 @@ def test_strengths_steps_and_models_spread_into_columns(store: Store) -> None:
     assert len(captions) == 1 + 2 * 2 * 2 + 2 == figure.metrics["columns"]
 
 
+def test_columns_of_the_base_start_where_the_edits_do(store: Store) -> None:
+    """A model tuned on latents of one refinement is shown on such, beside whatever columns."""
+    add_tuned(store, "quick", seed=1, settings={"refinements": 1})
+    one = {"rows": 1, "direct": False}
+    alone = run(bare("edit", tuned=("quick",), **one), store, CPU)
+    beside = run(bare("latent,reconstruction,edit", tuned=("quick",), **one), store, CPU)
+    many = run(bare("latent,edit", tuned=("sketch",), **one), store, CPU)
+    quick = run(bare("latent,edit", tuned=("quick",), **one), store, CPU)
+    assert [c["refinements"] for c in beside.config["columns"]] == [1, 1, 1]
+    assert np.array_equal(shown(alone, 0, 0, 1, 1), shown(beside, 0, 2, 1, 3))
+    assert not np.array_equal(shown(many, 0, 0, 1, 2), shown(quick, 0, 0, 1, 2))
+
+
 def test_plain_decodes_show_what_few_steps_lose(store: Store) -> None:
     given = bare("original,reconstruction", steps="1,6", direct=False, rows=1, tuned=("sketch",))
     figure = run(given, store, CPU)

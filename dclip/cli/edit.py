@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dclip.cli.common import Run, command, switch
 from dclip.cli.options import Mix, Name, R, Seed, StepsEachWay, option, ref
+from dclip.errors import BadInput
 
 if TYPE_CHECKING:
     from dclip.store import Artifact
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 @command(
     "dclip edit photo.jpg",
+    "dclip edit photo.jpg --strength 0.8 --out edited.png",
     "dclip edit photos/ --strength 0.8 --out edited",
     "dclip edit me.jpg you.jpg --strength 0,0.5,1,1.5 --side-by-side",
     "dclip edit photo.png --with sketch:0.8 --with smiling:0.5   # two edits at once",
@@ -79,7 +81,11 @@ def edit(
     ] = None,
     out: Annotated[
         Path | None,
-        option("--out", metavar="DIR", help="Copy the pictures here too (--force overwrites)."),
+        option(
+            "--out",
+            metavar="PLACE",
+            help="Copy the pictures to this folder, or one to this file (--force overwrites).",
+        ),
     ] = None,
     strict: Annotated[
         bool | None, switch("--strict", help="Fail at an unreadable photo instead of skipping it.")
@@ -110,16 +116,28 @@ def edit(
         seed=seed,
     )
 
-    def copies(made: Artifact) -> Mapping[str, Path]:
-        if out is None:
-            return {}
-        stage.copy_pictures(made, out, overwrite=bool(run.flags.force))
-        return {"out": out}
+    if out is not None and stage.is_picture(out):
+        one = len(config.photos) == 1 and not Path(config.photos[0]).is_dir()
+        if not one or len(config.strengths) > 1 or config.side_by_side:
+            raise BadInput(f"several pictures do not fit in {out}", "name a folder with --out")
+
+    def found(made: Artifact) -> Mapping[str, Any]:
+        images = sorted(made.path.glob("images/*"))
+        where: dict[str, Any] = {} if out is None else {"out": out}
+        if run.out.mode == "json":
+            where |= {"images": [str(image) for image in images]}
+        elif len(images) == 1:
+            where |= {"picture": images[0]}
+        else:
+            where |= {"pictures": made.path / "images"}
+        if out is not None:
+            stage.copy_pictures(made, out, overwrite=bool(run.flags.force))
+        return where
 
     run.stage(
         stage.run,
         config,
-        show=copies,
+        show=found,
         next_commands=lambda made: [
             run.hint("grid", *_with(tuned), *_at(strength), *map(str, photos or ()))
         ],

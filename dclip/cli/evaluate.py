@@ -124,7 +124,11 @@ def eval_(
     made = run.stage(
         stage.run,
         config,
-        show=lambda made: {TABLE: made.path / TABLE} | _in_words(_table(made)),
+        show=lambda made: (
+            {"table": _table(made)}
+            if run.out.mode == "json"
+            else {TABLE: made.path / TABLE} | _in_words(_table(made))
+        ),
         next_commands=lambda made: [
             run.hint("edit", "photo.jpg", "--with", w) for w in tuned or ()
         ],

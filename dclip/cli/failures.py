@@ -49,7 +49,7 @@ def explain(error: BaseException, command: str = "dclip") -> Failure:
     if isinstance(error, UsageError):
         return Failure(BadInput.exit_code, _usage(error), f"{_path(error, command)} --help")
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return Failure(INTERRUPTED, "interrupted; the same command resumes where it stopped")
+        return Failure(INTERRUPTED, "interrupted; the same command goes on from what is kept")
     if isinstance(error, BrokenPipeError):
         return Failure(BROKEN_PIPE, "")
     if isinstance(error, MemoryError) or _out_of_memory(error):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dclip.data import faces
+from dclip.data.faces.params import HairColour
 from dclip.errors import BadInput
 from dclip.evaluation.judge import OTHER, Verdict
 
@@ -85,6 +87,8 @@ def of_drawn(params: Sequence[faces.FaceParams], target: str | None, names: Sequ
 
 
 _COLOURS = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair", "Bald")
+_DRAWN = tuple(f"{colour}_hair" for colour in get_args(HairColour))
+_MOUTH = ("smiling", "serious", "frowning")
 _BEARD = ("No_Beard", "Goatee", "Mustache", "5_o_Clock_Shadow", "Sideburns")
 
 CELEBA: dict[str, tuple[str, int]] = {
@@ -111,10 +115,12 @@ RELATED: dict[str, tuple[str, ...]] = {
     "Eyeglasses": ("Bags_Under_Eyes", "Narrow_Eyes"),
     **dict.fromkeys(_COLOURS, _COLOURS),
     **dict.fromkeys(_BEARD, _BEARD),
+    **dict.fromkeys(_DRAWN, _DRAWN),
+    **dict.fromkeys(_MOUTH, _MOUTH),
     "Young": ("Gray_Hair", "Bags_Under_Eyes", "Attractive"),
     "Wearing_Lipstick": ("Heavy_Makeup",),
 }
-"""Labels of CelebA that a true edit of one may change with it."""
+"""Labels, CelebA's and the renderer's, that a true edit of one may change with it."""
 
 
 def of_labelled(

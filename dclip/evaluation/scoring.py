@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,8 @@ class Scoring:
         face: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.originals = originals.float().cpu()
+        if goal is not None and truth is not None:  # what was not to be edited does not count
+            goal = replace(goal, applies=goal.applies & truth.applies)
         self.truth, self.goal, self.judge = truth, goal, judge
         self.directions, self.face = dict(directions or {}), face
         self.applies = np.ones(len(originals), bool)

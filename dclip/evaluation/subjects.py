@@ -52,9 +52,15 @@ def draw(count: int, seed: int, size: int) -> Subjects:
     """The first ``count`` faces of the drawn data set ``seed``."""
     source = Rendered(count, seed, "photo", size)
     index = range(count)
+    params = [source.drawing_of(i)[0] for i in index]
+    shown = [faces.facts(each, "photo") for each in params]
     return Subjects(
         to_float(torch.from_numpy(source.draw(index))),
-        params=[source.drawing_of(i)[0] for i in index],
+        params=params,
+        labels={
+            name: np.array([1 if each[name] else -1 for each in shown], np.int8)
+            for name in shown[0]
+        },
         settings={"drawn": count, "content": source.fingerprint()},
     )
 
@@ -73,7 +79,8 @@ def take(
         chosen = np.intersect1d(chosen, data.where(*where))
     if len(chosen) < 2:
         which = " and ".join([f"split {split}", *where])
-        raise BadInput(f"{artifact.ref} has no samples with {which}", "choose another --split")
+        few = "only one sample" if len(chosen) else "no samples"
+        raise BadInput(f"{artifact.ref} has {few} with {which}", "choose another --split")
     chosen = np.sort(chosen[permutation(len(chosen), seed, "eval")[:count]])
     photos = photo_samples(data, chosen, size=size)
     pixels = np.stack([photos.load(i) for i in range(len(photos))])

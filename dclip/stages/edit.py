@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet
-from dclip.data.images import check_crop, save_png, to_float, to_pixels
+from dclip.data.images import SUFFIXES, check_crop, save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
@@ -40,6 +40,7 @@ from dclip.figures.panel import panel
 from dclip.metrics import psnr
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Journal, Store, slug
+from dclip.store.files import write_atomic
 
 BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
 PANEL_ROWS = 4  # up to so many photos stand below each other,
@@ -61,8 +62,7 @@ class EditConfig:
         count: samples to take from the data.
         tuned: tuned models as ``REF[:STRENGTH][@LOW-HIGH]``, combined; none takes the newest.
         strength: factor on all of them, one or several: 0 is the photo, below 0 the other way.
-        mix: "weights" or "noise", see :class:`dclip.editing.Plan`; None takes "weights" unless a
-            tuned model shall act at some t only.
+        mix: "weights" or "noise", see :class:`dclip.editing.Plan`; None takes "weights".
         r: label to invert to; None takes the largest that the tuned models were made for.
         steps: steps of inversion and decode; None takes those that the models were made with.
         direct: take the base's errors back at each step, so that strength 0 is the photo.
@@ -134,6 +134,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     """
     parts = find_parts(store, config.parts, context.report)
     plan = make_plan(find_base(store, parts), parts, r=config.r, steps=config.steps, mix=config.mix)
+    if idle := plan.idle():
+        context.report.warn(idle)
     photos, inputs, settings = _photos(config, plan, store, context)
     device = pick(context.device)
     names = list(dict.fromkeys(part.artifact.name for part in parts))
@@ -371,35 +373,60 @@ def panel_cell(size: int, about: int) -> int:
     return size * max(1, round(about / size))
 
 
-def copy_pictures(artifact: Artifact, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy an ``edits`` artifact's pictures into a folder; returns where each one is.
+def is_picture(place: Path) -> bool:
+    """Whether a place for copies names a picture, ``edited.png``, and not a folder of them."""
+    return place.suffix.lower() in SUFFIXES and not place.expanduser().is_dir()
+
+
+def copy_pictures(artifact: Artifact, place: Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy an ``edits`` artifact's pictures to a place; returns where each one is.
 
     Args:
-        folder: made where it is not there.
+        place: a folder, made where it is not there; for a single picture also a file of any format
+            that Pillow writes.
         overwrite: replace files of the same names; files that are the same already always pass.
 
     Raises:
-        BadInput: a file of that name with another content, or ``folder`` is a file.
+        BadInput: a file of that name with another content, several pictures for one file, a format
+            that cannot be written, or a file where the folder is to be.
     """
     sources = sorted((artifact.path / "images").iterdir())
-    folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{folder} is a file", "name a folder with --out")
-    targets = [folder / source.name for source in sources]
-    if not overwrite:
-        for source, target in zip(sources, targets, strict=True):
-            if target.exists() and (
-                not target.is_file() or target.read_bytes() != source.read_bytes()
-            ):
-                raise BadInput(
-                    f"{target} is there already",
-                    f"name another folder, or say --force (the edits are in {artifact.path})",
-                )
-    folder.mkdir(parents=True, exist_ok=True)
+    place = place.expanduser()
+    one = is_picture(place)
+    if one and len(sources) > 1:
+        raise BadInput(f"{len(sources)} pictures do not fit in {place}", "name a folder with --out")
+    if place.exists() and not (one or place.is_dir()):
+        raise BadInput(f"{place} is a file", "name a folder with --out")
+    targets = [place if one else place / source.name for source in sources]
+
+    def same(source: Path, target: Path) -> bool:
+        return target.is_file() and target.read_bytes() == _as(source, target)
+
     for source, target in zip(sources, targets, strict=True):
-        if not (target.is_file() and target.read_bytes() == source.read_bytes()):
-            shutil.copyfile(source, target)
+        if not overwrite and target.exists() and not same(source, target):
+            raise BadInput(
+                f"{target} is there already",
+                f"name another place, or say --force (the edits are in {artifact.path})",
+            )
+    for source, target in zip(sources, targets, strict=True):
+        if not same(source, target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(target, _as(source, target))
     return targets
+
+
+def _as(source: Path, target: Path) -> bytes:
+    """A PNG's bytes, converted to the format that the target's name says if that is another."""
+    suffix = target.suffix.lower()
+    if suffix == source.suffix:
+        return source.read_bytes()
+    out = io.BytesIO()
+    try:
+        with Image.open(source) as image:
+            image.save(out, Image.registered_extensions()[suffix], quality=95)
+    except (KeyError, OSError, ValueError) as e:
+        raise BadInput(f"cannot write {suffix} pictures", "name a .png or .jpg file") from e
+    return out.getvalue()
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

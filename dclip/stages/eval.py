@@ -105,6 +105,11 @@ class EvalConfig:
             )
         if self.edits is not None and self.strengths != EvalConfig.strengths:
             raise BadInput("the edits have the strengths that they have", "leave --strengths out")
+        for setting in ("r", "steps", "mix", "count"):
+            if self.edits is not None and getattr(self, setting) != getattr(EvalConfig, setting):
+                raise BadInput("the edits are made already", f"leave --{setting} out")
+        if self.data is None and self.edits is not None and self.split != EvalConfig.split:
+            raise BadInput("the edits are made already", "leave --split out")
         if self.where and self.data is None:
             raise BadInput("conditions are for samples of a data artifact", "give --data REF too")
         if self.target is not None and self.target not in faces.TARGETS:
@@ -148,6 +153,8 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         plan = make_plan(
             find_base(store, parts), parts, r=config.r, steps=config.steps, mix=config.mix
         )
+        if idle := plan.idle():
+            report.warn(idle)
         inputs, settings = plan.inputs(), plan.settings()
         tuned = list({part.artifact.id: part.artifact for part in parts}.values())
         pictures, strengths = _pictures(config, plan, store, context), config.levels
@@ -168,7 +175,8 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         truth = None
         if drawn is not None and pictures.params is not None:
             truth = Truth(pictures.params, drawn, pictures.originals.shape[-1])
-        face = load_face_network(config.face, device) if config.face else None
+        size = pictures.originals.shape[-1]
+        face = load_face_network(config.face, device, size) if config.face else None
         return Scoring(
             pictures.originals,
             truth=truth,

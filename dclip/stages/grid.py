@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dclip.context import Context
+from dclip.context import Context, Reporter
 from dclip.data.dataset import LatentSet
 from dclip.data.images import check_crop, to_float, to_uint8
 from dclip.data.photos import Photos, photo_files, photo_samples
@@ -203,7 +203,7 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
     """
     edits = _edits(config, store, context)
     latents = None if edits and config.photos else _latents(config, edits, store, context)
-    columns = _columns(config, edits, latents, store)
+    columns = _columns(config, edits, latents, store, context.report)
     lead = columns[0].plan
     photos, settings = _photos(config, lead, latents, store, context)
     inputs = replace(lead, parts=tuple(p for parts in edits.values() for p in parts)).inputs()
@@ -269,6 +269,7 @@ def _columns(
     edits: Mapping[str, tuple[Part, ...]],
     latents: Artifact | None,
     store: Store,
+    report: Reporter,
 ) -> list[Column]:
     """The columns to draw, those of several strengths or steps spread out."""
     counts = config.step_counts
@@ -284,7 +285,13 @@ def _columns(
         made = latents.config
         base = store.input(latents, "model")
         leads = [
-            make_plan(base, (), r=config.r or int(made["r"]), steps=n or int(made["steps"]))
+            make_plan(
+                base,
+                (),
+                r=config.r or int(made["r"]),
+                steps=n or int(made["steps"]),
+                refinements=int(made.get("refinements") or 0),
+            )
             for n in counts
         ]
     columns: list[Column] = []
@@ -303,6 +310,8 @@ def _columns(
             always = len(strengths) > 1 or spec.strength is not None
             for text, n in product(_texts(spec, config), counts):
                 made_with = plan(edits[text], n)
+                if idle := made_with.idle():
+                    report.warn(idle)
                 for s in strengths:
                     name = made_with.caption(s, always=always)
                     caption = _caption(name, n, len(counts))
@@ -414,4 +423,4 @@ class _Drawing:
 
 def _path(plan: Plan) -> tuple[int, ...]:
     """What an inversion depends on."""
-    return (plan.r, plan.steps, plan.steps_for)
+    return (plan.r, plan.steps, plan.steps_for, plan.refinements)
