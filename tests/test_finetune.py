@@ -347,7 +347,8 @@ def test_the_page_lists_every_preset_and_recipe() -> None:
     [
         ({"target": "sketch", "recipe": None}, "unrolled"),
         ({"target": "a pencil sketch", "source": "a photo", "recipe": None}, "stepwise"),
-        ({"preset": "smiling", "target": None, "recipe": None}, "stepwise"),
+        ({"preset": "smiling", "target": None, "recipe": None}, "unrolled"),
+        ({"preset": "zombie", "target": None, "recipe": None}, "stepwise"),
         ({"target": "sketch", "recipe": "one-step"}, "one-step"),
     ],
 )

@@ -88,8 +88,8 @@ def finetune(
         option(
             "--recipe",
             metavar="NAME",
-            help="stepwise, one-step, unrolled or simplified: else unrolled for drawings,"
-            " stepwise for the rest.",
+            help="stepwise, one-step, unrolled or simplified: else stepwise for styles,"
+            " unrolled for the rest.",
         ),
     ] = None,
     lr: Annotated[float | None, option("--lr", metavar="X", help="Adam's rate.")] = None,

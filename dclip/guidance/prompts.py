@@ -43,19 +43,19 @@ class Lambdas:
 LAMBDAS: dict[str, Lambdas] = {
     "style": Lambdas(
         direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        structure=0.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0,
+        structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0,
     ),
     "drawing": Lambdas(
-        direction=0.5, goal=2.6, identity=0.03, colour=0.0, speckle=0.7, propagation=0.5, grey=8.0,
-        structure=0.0, until=0.1, chroma=1.5, reach=1.35, soften=1.0,
+        direction=0.5, goal=4.0, identity=0.0, colour=0.0, speckle=0.7, propagation=0.5, grey=12.0,
+        structure=2.0, until=0.1, chroma=1.5, reach=1.35, soften=1.0,
     ),
     "attribute": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
-        structure=0.0, until=0.35, chroma=0.0, reach=1.9, soften=0.0,
+        structure=0.5, until=0.35, chroma=0.0, reach=1.9, soften=0.0,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=3.0, identity=1.8, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
-        structure=0.0, until=0.1, chroma=1.0, reach=1.9, soften=0.0,
+        direction=0.5, goal=3.0, identity=1.6, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
+        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""

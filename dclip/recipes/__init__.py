@@ -90,6 +90,7 @@ RECIPES: dict[str, Recipe] = {
         views=1,
         rank=8,
         decay=0.3,
+        until=None,
     ),
     "simplified": Recipe(
         per_step,
@@ -114,13 +115,13 @@ RECIPES: dict[str, Recipe] = {
 BY_KIND: dict[str, str] = {
     "style": "stepwise",
     "drawing": "unrolled",
-    "attribute": "stepwise",
-    "colour": "stepwise",
+    "attribute": "unrolled",
+    "colour": "unrolled",
 }
 """The recipe for each kind of edit (:data:`dclip.guidance.prompts.LAMBDAS`), where none is named.
 
-Lines come out where the loss is on the final picture: on clean estimates, which are blurred, they
-stay grey washes."""
+Lines come out, and mouths, where the loss is on the final picture and not on clean estimates, which
+are blurred. Of styles unrolled makes clear colours, and grain and a veil with them."""
 
 
 def recipe(name: str) -> Recipe:
