@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dclip.guidance.losses import luma
+
 Draw = Callable[..., Tensor]
 """Uniform numbers in [0, 1) of the given shape, as ``torch.rand``."""
 
@@ -124,13 +126,6 @@ def _scrambled(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
     return out
 
 
-def _chroma(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Luma (B, 1, H, W) and what colour adds to it."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)
-    luma = (weights * x).sum(1, keepdim=True)
-    return luma, x - luma
-
-
 def _recoloured(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
     """Hues turned by 60 to 300 degrees about the grey axis, with more colour than there was."""
     angle = (np.pi / 3 + 4 * np.pi / 3 * rand(len(x), 1, 1, 1)).to(x.device)
@@ -149,14 +144,13 @@ def _recoloured(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
 
 def _inked(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
     """Drawn with coloured ink, or on coloured paper: the luma, from one colour to another."""
-    luma, _ = _chroma(x)
     ink, paper = (2 * rand(2, len(x), 3, 1, 1) - 1).to(x.device)
     # Strong enough to be seen: one channel is pulled to an end.
     end = torch.eye(3, device=x.device)[(rand(len(x)) * 3).long().to(x.device)].view(-1, 3, 1, 1)
     coloured_ink = (rand(len(x), 1, 1, 1) < 0.7).to(x.device)
     dark = torch.where(coloured_ink, 0.5 * ink - 0.3 + 0.7 * end, -torch.ones_like(ink))
     light = torch.where(coloured_ink, torch.ones_like(paper), 0.9 - (0.5 + 0.5 * paper) * end)
-    return dark + (luma + 1) / 2 * (light - dark)
+    return dark + (luma(x) + 1) / 2 * (light - dark)
 
 
 def _inverted(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:

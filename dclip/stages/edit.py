@@ -398,20 +398,20 @@ def copy_pictures(artifact: Artifact, place: Path, *, overwrite: bool = False) -
     if place.exists() and not (one or place.is_dir()):
         raise BadInput(f"{place} is a file", "name a folder with --out")
     targets = [place if one else place / source.name for source in sources]
-
-    def same(source: Path, target: Path) -> bool:
-        return target.is_file() and target.read_bytes() == _as(source, target)
-
-    for source, target in zip(sources, targets, strict=True):
-        if not overwrite and target.exists() and not same(source, target):
+    other = [
+        (source, target)
+        for source, target in zip(sources, targets, strict=True)
+        if not target.is_file() or target.read_bytes() != _as(source, target)
+    ]
+    for _, target in other:
+        if not overwrite and target.exists():
             raise BadInput(
                 f"{target} is there already",
                 f"name another place, or say --force (the edits are in {artifact.path})",
             )
-    for source, target in zip(sources, targets, strict=True):
-        if not same(source, target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, _as(source, target))
+    for source, target in other:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, _as(source, target))
     return targets
 
 

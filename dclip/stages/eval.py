@@ -103,13 +103,14 @@ class EvalConfig:
             raise BadInput(
                 "the edits are there already", "give --edits, or --with and --data, not both"
             )
-        if self.edits is not None and self.strengths != EvalConfig.strengths:
-            raise BadInput("the edits have the strengths that they have", "leave --strengths out")
-        for setting in ("r", "steps", "mix", "count"):
-            if self.edits is not None and getattr(self, setting) != getattr(EvalConfig, setting):
-                raise BadInput("the edits are made already", f"leave --{setting} out")
-        if self.data is None and self.edits is not None and self.split != EvalConfig.split:
-            raise BadInput("the edits are made already", "leave --split out")
+        if self.edits is not None:
+            if self.strengths != EvalConfig.strengths:
+                raise BadInput(
+                    "the edits have the strengths that they have", "leave --strengths out"
+                )
+            for setting in ("r", "steps", "mix", "count", "split"):
+                if getattr(self, setting) != getattr(EvalConfig, setting):
+                    raise BadInput("the edits are made already", f"leave --{setting} out")
         if self.where and self.data is None:
             raise BadInput("conditions are for samples of a data artifact", "give --data REF too")
         if self.target is not None and self.target not in faces.TARGETS:
@@ -172,10 +173,9 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         report.note(note)
 
     def scoring() -> Scoring:
-        truth = None
+        truth, size = None, pictures.originals.shape[-1]
         if drawn is not None and pictures.params is not None:
-            truth = Truth(pictures.params, drawn, pictures.originals.shape[-1])
-        size = pictures.originals.shape[-1]
+            truth = Truth(pictures.params, drawn, size)
         face = load_face_network(config.face, device, size) if config.face else None
         return Scoring(
             pictures.originals,
