@@ -158,8 +158,9 @@ def test_batches_of_an_update_are_told_apart_together(
     first, second = (load_guide(str(made.path)).model.state_dict() for made in (whole, parts))
     start = load_guide(str(small.init)).model.state_dict()
     for name, weights in first.items():
-        moved = (weights - start[name]).abs().max()
-        assert (weights - second[name]).abs().max() <= 0.1 * moved + 1e-4
+        # As a whole: where a gradient is but rounding, Adam moves a single weight either way.
+        moved = (weights - start[name]).norm()
+        assert (weights - second[name]).norm() <= 0.1 * moved + 1e-4
 
 
 def test_data_without_pairs_and_a_fresh_network(store: Store) -> None:
