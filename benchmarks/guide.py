@@ -54,9 +54,9 @@ def states(
         model = store.find(f"tuned/{tuned.format(slug(target))}")
         plan = make_plan(store.input(model, "model"), [Part(model)])
         editor = Editor(plan, Weights(plan.base, pick()))
-        x_r, offsets = editor.invert(photos)
+        start = editor.invert(photos)
         for strength in STRENGTHS:
-            edits = editor.decode(x_r, offsets, strength).clamp(-1, 1).float().cpu()
+            edits = editor.decode(start, strength).clamp(-1, 1).float().cpu()
             found[f"edit {strength:g}"] = edits
     return photos, truth, found
 

@@ -184,8 +184,7 @@ def picture(store: Store, target: str, rows: Sequence[Mapping[str, Any]], folder
             continue
         plan = make_plan(store.input(tuned, "model"), [Part(tuned)])
         editor = Editor(plan, Weights(plan.base, pick()))
-        x_r, offsets = editor.invert(photos)
-        edits = editor.decode(x_r, offsets).clamp(-1, 1).cpu()
+        edits = editor.decode(editor.invert(photos)).clamp(-1, 1).cpu()
         bands.append([to_uint8(x).numpy() for x in edits])
         labels.append(row["recipe"])
     truths = [faces.truth(drawn.params[i], target, size=size) for i in shown]

@@ -21,6 +21,7 @@ from dclip.diffusion import ddim
 from dclip.diffusion.inversion import REFINEMENTS, invert_with_offsets
 from dclip.diffusion.network import EpsModel
 from dclip.errors import BadInput, DclipError
+from dclip.locality import check_locality, localised
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Deltas, merged, read_deltas
 from dclip.store import Artifact, Store
@@ -129,6 +130,7 @@ class Plan:
         mix: ``"weights"`` adds up the scaled weight differences; ``"noise"`` adds up the scaled
             differences of the predicted noise, ``eps_base + sum s_i (eps_i - eps_base)``.
         refinements: of each inversion step: as in the latents that the parts were tuned on.
+        locality: see :func:`dclip.locality.localised`.
     """
 
     base: Artifact
@@ -139,6 +141,7 @@ class Plan:
     steps_for: int
     mix: str
     refinements: int
+    locality: float = 0.0
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -201,6 +204,7 @@ class Plan:
             "steps_for": self.steps_for,
             "refinements": self.refinements,
             "mix": self.mix,
+            "locality": self.locality,
         }
 
 
@@ -245,17 +249,21 @@ def make_plan(
     steps: int | None = None,
     mix: str | None = None,
     refinements: int | None = None,
+    locality: float | None = None,
 ) -> Plan:
     """Fill in what is not given from the tuned models: the largest r, steps and refinements.
+
+    Of locality the smallest: a style beside a smile still changes everything.
 
     Args:
         r: label to invert to.
         steps: steps of the decode, and then of the inversion too.
         mix: see :class:`Plan`; None takes "weights".
         refinements: of each inversion step.
+        locality: of the edits, see :func:`dclip.locality.localised`.
 
     Raises:
-        BadInput: r or steps out of range, an unknown mix, or a window beyond r.
+        BadInput: r, steps or locality out of range, an unknown mix, or a window beyond r.
     """
     info = read_info(base.path)
     known = [part.artifact.config for part in parts]
@@ -279,7 +287,10 @@ def make_plan(
     if refinements is None:
         said = [config["refinements"] for config in known if "refinements" in config]
         refinements = max(map(int, said), default=REFINEMENTS)
-    plan = Plan(base, info, tuple(parts), r, steps, steps_for, mix, refinements)
+    if locality is None:
+        locality = min((float(config.get("locality") or 0) for config in known), default=0.0)
+    check_locality(locality)
+    plan = Plan(base, info, tuple(parts), r, steps, steps_for, mix, refinements, locality)
     _ = plan.inversion_grid  # refuses r and steps that do not fit
     return plan
 
@@ -311,6 +322,21 @@ class Weights:
         return self._deltas[artifact.id]
 
 
+@dataclass(frozen=True)
+class Inverted:
+    """Photos and what an edit of them starts from.
+
+    Attributes:
+        photos: (B,3,H,W) in [-1, 1].
+        x_r: their states at label r, same shape.
+        offsets: (S,B,3,H,W), what the base's decode of each step misses.
+    """
+
+    photos: Tensor
+    x_r: Tensor
+    offsets: Tensor
+
+
 class Editor:
     """Inverts photos with the base and decodes them with the tuned models, in float32.
 
@@ -325,7 +351,7 @@ class Editor:
         self.device = weights.device
 
     @torch.no_grad()
-    def invert(self, x0: Tensor, on_step: Step | None = None) -> tuple[Tensor, Tensor]:
+    def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
         """Invert photos, and keep what the base's decode of each step misses.
 
         The offsets lead along the inversion's own states, so they also make up for a decode of
@@ -335,16 +361,14 @@ class Editor:
             x0: (B,3,H,W) in [-1, 1].
             on_step: called after each step of :attr:`Plan.inversion_grid`.
 
-        Returns:
-            ``x_r`` (B,3,H,W) and ``offsets`` (S,B,3,H,W), for :meth:`decode`.
-
         Raises:
             DclipError: the network does not give finite latents.
         """
+        photos = x0.to(self.device, torch.float32)
         x_r, offsets = invert_with_offsets(
             self.weights.network,
             self.schedule,
-            x0.to(self.device, torch.float32),
+            photos,
             self.plan.inversion_grid,
             refinements=self.plan.refinements,
             decode_grid=self.plan.grid,
@@ -355,35 +379,39 @@ class Editor:
                 f"the inversion to r={self.plan.r} gave values that are not finite",
                 "use more --steps, a smaller --r, or a model that was trained longer",
             )
-        return x_r, offsets
+        return Inverted(photos, x_r, offsets)
 
     @torch.no_grad()
     def decode(
         self,
-        x_r: Tensor,
-        offsets: Tensor | None = None,
+        start: Inverted,
         strength: float = 1.0,
+        *,
+        direct: bool = True,
         on_step: Step | None = None,
     ) -> Tensor:
         """Decode states with every part at ``strength`` times its own.
 
         Args:
-            x_r: (B,3,H,W) at label r.
-            offsets: from :meth:`invert`; with them, strength 0 returns the photo to rounding.
-                None decodes plainly.
+            start: from :meth:`invert`.
+            direct: replay the offsets, so that strength 0 returns the photo to rounding, and keep
+                the edit where it acts (:attr:`Plan.locality`). Else decode plainly.
             on_step: called after each step of :attr:`Plan.grid`.
 
         Returns:
             (B,3,H,W), not clipped.
         """
-        return ddim.decode(
+        edits = ddim.decode(
             self._network(strength),
             self.schedule,
-            x_r,
+            start.x_r,
             self.plan.grid,
-            offsets=offsets,
+            offsets=start.offsets if direct else None,
             on_step=(lambda index, t, x, clean: on_step()) if on_step else None,
         )
+        if not direct or strength == 0 or not self.plan.parts:
+            return edits
+        return localised(edits, start.photos, self.plan.locality)
 
     def _network(self, strength: float) -> EpsModel:
         parts = [
@@ -449,6 +477,7 @@ def load_editor(
     r: int | None = None,
     steps: int | None = None,
     mix: str | None = None,
+    locality: float | None = None,
 ) -> Editor:
     """Find tuned models and their base, and load them; see :func:`make_plan` for the settings.
 
@@ -461,7 +490,8 @@ def load_editor(
     """
     specs = [each if isinstance(each, PartSpec) else PartSpec(*each) for each in tuned]
     parts = find_parts(store, specs or [PartSpec()], report)
-    plan = make_plan(find_base(store, parts), parts, r=r, steps=steps, mix=mix)
+    base = find_base(store, parts)
+    plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
     return Editor(plan, Weights(plan.base, device))
 
 

@@ -24,6 +24,7 @@ from dclip.data.photos import fitting_crop, unique_names
 from dclip.diffusion import ddim
 from dclip.editing import PartSpec, load_editor, make_plan, parse_parts
 from dclip.errors import BadInput, MissingArtifact
+from dclip.locality import localised
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import read_deltas
 from dclip.stages.edit import EditConfig, copy_pictures, run
@@ -104,10 +105,10 @@ class Notes(Silent):
 
 def test_strength_0_is_the_photo_itself_and_offsets_are_why(store: Store, photos: Tensor) -> None:
     editor = load_editor(store, [("sketch", 1.0)], DEVICE, steps=2)
-    x_r, offsets = editor.invert(photos)
-    assert (editor.decode(x_r, offsets, 0.0) - photos).abs().max() < 1e-4
-    plain = (editor.decode(x_r, None, 0.0) - photos).abs().max()
-    assert plain > 10 * (editor.decode(x_r, offsets, 0.0) - photos).abs().max()
+    start = editor.invert(photos)
+    assert (editor.decode(start, 0.0) - photos).abs().max() < 1e-4
+    plain = (editor.decode(start, 0.0, direct=False) - photos).abs().max()
+    assert plain > 10 * (editor.decode(start, 0.0) - photos).abs().max()
 
 
 def test_strength_0_is_the_photo_where_the_inversion_is_finer_than_the_decode(
@@ -117,9 +118,9 @@ def test_strength_0_is_the_photo_where_the_inversion_is_finer_than_the_decode(
     editor = load_editor(store, [("coarse", 1.0)], DEVICE)
     assert (editor.plan.steps, len(editor.plan.grid) - 1) == (3, 3)
     assert len(editor.plan.inversion_grid) - 1 >= 10
-    x_r, offsets = editor.invert(photos)
-    assert (editor.decode(x_r, offsets, 0.0) - photos).abs().max() < 1e-4
-    assert (editor.decode(x_r, offsets, 1.0) - photos).abs().mean() > 1e-3
+    start = editor.invert(photos)
+    assert (editor.decode(start, 0.0) - photos).abs().max() < 1e-4
+    assert (editor.decode(start, 1.0) - photos).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["sketch", "smiling"])  # an adapter, and full differences
@@ -127,9 +128,9 @@ def test_the_edit_moves_away_from_the_photo_as_strength_grows(
     store: Store, photos: Tensor, name: str
 ) -> None:
     editor = load_editor(store, [(name, 1.0)], DEVICE)
-    x_r, offsets = editor.invert(photos)
+    start = editor.invert(photos)
     moved = [
-        float((editor.decode(x_r, offsets, s) - photos).square().mean())
+        float((editor.decode(start, s) - photos).square().mean())
         for s in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
     assert moved == sorted(moved)
@@ -140,39 +141,60 @@ def test_a_combination_by_weights_is_the_sum_of_the_scaled_differences(
     store: Store, photos: Tensor
 ) -> None:
     editor = load_editor(store, [("sketch", 0.8), ("smiling", -0.5)], DEVICE)
-    x_r, offsets = editor.invert(photos)
+    start = editor.invert(photos)
     base, info = load_model(store.resolve("faces", "model").path)
     own = base.state_dict()
     for name, strength in (("sketch", 0.8), ("smiling", -0.5)):
         for key, value in read_deltas(store.resolve(name, "tuned").path, base).items():
             own[key] = own[key] + 0.5 * strength * value
     base.load_state_dict(own)
-    expected = ddim.decode(base, info.schedule, x_r, ddim.grid(R, STEPS), offsets=offsets)
-    assert torch.allclose(editor.decode(x_r, offsets, 0.5), expected, atol=1e-5)
+    expected = ddim.decode(
+        base, info.schedule, start.x_r, ddim.grid(R, STEPS), offsets=start.offsets
+    )
+    assert torch.allclose(editor.decode(start, 0.5), expected, atol=1e-5)
 
 
 def test_noise_mixing_of_one_model_at_1_is_that_model(store: Store, photos: Tensor) -> None:
     by_noise = load_editor(store, [("sketch", 1.0)], DEVICE, mix="noise")
     by_weights = load_editor(store, [("sketch", 1.0)], DEVICE)
-    x_r, offsets = by_noise.invert(photos)
-    expected = by_weights.decode(x_r, offsets)
-    assert torch.allclose(by_noise.decode(x_r, offsets), expected, atol=1e-5)
-    assert (by_noise.decode(x_r, offsets, 0.0) - photos).abs().max() < 1e-4
+    start = by_noise.invert(photos)
+    expected = by_weights.decode(start)
+    assert torch.allclose(by_noise.decode(start), expected, atol=1e-5)
+    assert (by_noise.decode(start, 0.0) - photos).abs().max() < 1e-4
 
 
 def test_noise_mixing_adds_up_the_differences_of_the_predictions(
     store: Store, photos: Tensor
 ) -> None:
     editor = load_editor(store, [("sketch", 0.8), ("smiling", -0.5)], DEVICE, steps=1, mix="noise")
-    x_r, _ = editor.invert(photos)
-    t = torch.full((len(photos),), R)
+    start = editor.invert(photos)
+    x_r, t = start.x_r, torch.full((len(photos),), R)
     base = editor.weights.network
     one = load_editor(store, [("sketch", 1.0)], DEVICE)._network(1.0)
     two = load_editor(store, [("smiling", 1.0)], DEVICE)._network(1.0)
     with torch.no_grad():
         eps = base(x_r, t) + 0.8 * (one(x_r, t) - base(x_r, t)) - 0.5 * (two(x_r, t) - base(x_r, t))
     expected = ddim.step(editor.schedule, x_r, eps, R, 0)
-    assert torch.allclose(editor.decode(x_r), expected, atol=1e-5)
+    assert torch.allclose(editor.decode(start, direct=False), expected, atol=1e-5)
+
+
+def test_a_local_edit_leaves_the_photo_where_it_hardly_acts(store: Store, photos: Tensor) -> None:
+    add_tuned(store, "local", seed=1, settings={"locality": 0.3})
+    add_tuned(store, "anywhere", seed=1)
+    local, anywhere = (load_editor(store, [(name, 1.0)], DEVICE) for name in ("local", "anywhere"))
+    start = local.invert(photos)
+    everywhere, kept = anywhere.decode(start), local.decode(start)
+    assert torch.equal(kept, localised(everywhere, photos, 0.3))
+    assert (kept == photos).float().mean() > (everywhere == photos).float().mean()
+    assert (local.decode(start, 0.0) - photos).abs().max() < 1e-4
+    # What the user says comes first; a plain decode has nothing to return to.
+    off = load_editor(store, [("local", 1.0)], DEVICE, locality=0.0)
+    assert torch.equal(off.decode(start), everywhere)
+    plain = local.decode(start, direct=False)
+    assert torch.equal(plain, anywhere.decode(start, direct=False))
+    # Beside an edit of everything it is one.
+    both = load_editor(store, [("local", 1.0), ("sketch", 1.0)], DEVICE)
+    assert both.plan.locality == 0 and local.plan.locality == 0.3
 
 
 @pytest.mark.parametrize("mix", ["weights", "noise"])
@@ -180,8 +202,8 @@ def test_a_window_says_at_which_t_a_model_acts(store: Store, photos: Tensor, mix
     def moved(window: tuple[int, int] | None) -> Tensor:
         spec = PartSpec("sketch", 1.0, window)
         editor = load_editor(store, [spec], DEVICE, mix=mix)
-        x_r, offsets = editor.invert(photos)
-        return editor.decode(x_r, offsets) - photos
+        start = editor.invert(photos)
+        return editor.decode(start) - photos
 
     # The decode of r = 12 in 4 steps asks the network at t = 12, 9, 6 and 3.
     assert moved((4, 5)).abs().max() < 1e-4
@@ -198,10 +220,10 @@ def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tens
     add_tuned(store, "whole", seed=1)
     early, whole = (load_editor(store, [(name, 1.0)], DEVICE) for name in ("early", "whole"))
     windowed = load_editor(store, [PartSpec("whole", 1.0, (7, R))], DEVICE)
-    x_r, offsets = early.invert(photos)
-    expected = windowed.decode(x_r, offsets)
-    assert torch.equal(early.decode(x_r, offsets), expected)
-    assert not torch.allclose(whole.decode(x_r, offsets), expected, atol=1e-4)
+    start = early.invert(photos)
+    expected = windowed.decode(start)
+    assert torch.equal(early.decode(start), expected)
+    assert not torch.allclose(whole.decode(start), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +329,7 @@ def test_the_edit_is_what_the_editor_makes_of_the_photo(store: Store, folder: Pa
     assert np.array_equal(pixels(made.path / "images" / "b_0.png"), original)
     editor = load_editor(store, [("sketch", 0.5)], DEVICE)
     x0 = to_float(torch.from_numpy(original.transpose(2, 0, 1).copy()))[None]
-    expected = editor.decode(*editor.invert(x0))[0].permute(1, 2, 0).numpy()
+    expected = editor.decode(editor.invert(x0))[0].permute(1, 2, 0).numpy()
     got = pixels(made.path / "images" / "b_0.5.png") / 127.5 - 1
     assert np.abs(got - expected.clip(-1, 1)).max() <= 1 / 127.5
 

@@ -186,13 +186,13 @@ def test_each_cell_shows_what_its_column_says(store: Store) -> None:
     sketch = load_editor(store, [("sketch", 1.0)], DEVICE)
     smiling = load_editor(store, [("smiling", 1.0)], DEVICE)
     assert (sketch.plan.r, smiling.plan.r) == (R, 6)  # each model at its own r
-    x_r, offsets = sketch.invert(x0)
+    start = sketch.invert(x0)
     expected = [
         photos,
-        as_picture(x_r).numpy(),
+        as_picture(start.x_r).numpy(),
         photos,
-        to_uint8(sketch.decode(x_r, offsets)).numpy(),
-        to_uint8(smiling.decode(*smiling.invert(x0), 0.5)).numpy(),
+        to_uint8(sketch.decode(start)).numpy(),
+        to_uint8(smiling.decode(smiling.invert(x0), 0.5)).numpy(),
         photos,
     ]
     for j, pictures in enumerate(expected):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dclip.cli.common import Run, command, switch
-from dclip.cli.options import Mix, Name, R, Seed, StepsEachWay, option, ref
+from dclip.cli.options import Locality, Mix, Name, R, Seed, StepsEachWay, option, ref
 from dclip.errors import BadInput
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def edit(
     r: R = None,
     steps: StepsEachWay = None,
     mix: Mix = None,
+    locality: Locality = None,
     direct: Annotated[
         bool | None,
         switch("--direct/--no-direct", help="Take the base's own errors back at every step."),
@@ -109,6 +110,7 @@ def edit(
         r=r,
         steps=steps,
         mix=mix,
+        locality=locality,
         direct=direct,
         side_by_side=side_by_side,
         strict=strict,

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dclip.cli.common import Run, command
-from dclip.cli.options import Face, Mix, Name, R, Seed, StepsEachWay, option, ref
+from dclip.cli.options import Face, Locality, Mix, Name, R, Seed, StepsEachWay, option, ref
 
 if TYPE_CHECKING:
     from dclip.store import Artifact
@@ -90,6 +90,7 @@ def eval_(
     r: R = None,
     steps: StepsEachWay = None,
     mix: Mix = None,
+    locality: Locality = None,
     name: Name = None,
     seed: Seed = None,
 ) -> None:
@@ -118,6 +119,7 @@ def eval_(
         r=r,
         steps=steps,
         mix=mix,
+        locality=locality,
         name=name,
         seed=seed,
     )

@@ -67,8 +67,8 @@ def finetune(
         option(
             "--kind",
             metavar="KIND",
-            help="style, drawing, attribute or colour: which settings it takes. Else the preset's,"
-            " or style.",
+            help="style, drawing, character, attribute or colour: which settings it takes. Else the"
+            " preset's, or style.",
         ),
     ] = None,
     latents: Latents = None,
@@ -88,8 +88,8 @@ def finetune(
         option(
             "--recipe",
             metavar="NAME",
-            help="stepwise, one-step, unrolled or simplified: else stepwise for styles,"
-            " unrolled for the rest.",
+            help="stepwise, one-step, unrolled or simplified: else stepwise for styles and"
+            " characters, unrolled for the rest.",
         ),
     ] = None,
     lr: Annotated[float | None, option("--lr", metavar="X", help="Adam's rate.")] = None,
@@ -155,6 +155,14 @@ def finetune(
         float | None,
         option("--soften", metavar="X", help="Most blur of the CLIP's views; 1: half resolution."),
     ] = None,
+    locality: Annotated[
+        float | None,
+        option(
+            "--locality",
+            metavar="X",
+            help="Below this share of its strongest change an edit shows the photo; 0: nowhere.",
+        ),
+    ] = None,
     decay: Annotated[
         float | None, option("--decay", metavar="X", help="Share of the rate left at the end.")
     ] = None,
@@ -200,6 +208,7 @@ def finetune(
         chroma=chroma,
         reach=reach,
         soften=soften,
+        locality=locality,
         decay=decay,
         precision=precision,
         face=face,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dclip.cli.common import Run, command, switch
-from dclip.cli.options import Name, R, Seed, option, ref
+from dclip.cli.options import Locality, Name, R, Seed, option, ref
 
 
 @command(
@@ -64,6 +64,7 @@ def grid(
     mix: Annotated[
         str | None, option("--mix", metavar="HOW", help="weights or noise, as in `dclip edit`.")
     ] = None,
+    locality: Locality = None,
     direct: Annotated[
         bool | None,
         switch("--direct/--no-direct", help="Take the base's own errors back at every step."),
@@ -101,6 +102,7 @@ def grid(
         latents=latents,
         r=r,
         mix=mix,
+        locality=locality,
         direct=direct,
         crop=crop,
         captions=captions,

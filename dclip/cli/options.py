@@ -83,4 +83,13 @@ Mix = Annotated[
     str | None,
     option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
 ]
+Locality = Annotated[
+    float | None,
+    option(
+        "--locality",
+        metavar="X",
+        help="Below this share of its strongest change an edit shows the photo; 0: nowhere."
+        " Else as tuned.",
+    ),
+]
 Seen = Annotated[int | None, option("--images", metavar="N", help="Pictures to see in all.")]

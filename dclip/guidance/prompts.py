@@ -24,6 +24,7 @@ class Lambdas:
             them. Above 1 where it calls an edit finished before people do.
         soften: views are blurred by up to this much (1 is half the resolution), so that speckle
             is no way to please the guide.
+        locality: see :func:`dclip.locality.localised`; 0 where all of the picture is to change.
     """
 
     direction: float
@@ -38,24 +39,29 @@ class Lambdas:
     propagation: float
     grey: float
     structure: float
+    locality: float
 
 
 LAMBDAS: dict[str, Lambdas] = {
     "style": Lambdas(
         direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0,
+        structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0, locality=0.0,
+    ),
+    "character": Lambdas(
+        direction=0.5, goal=4.0, identity=0.2, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
+        structure=1.0, until=0.1, chroma=1.0, reach=1.8, soften=1.0, locality=0.15,
     ),
     "drawing": Lambdas(
         direction=0.5, goal=4.0, identity=0.0, colour=0.0, speckle=0.7, propagation=0.5, grey=12.0,
-        structure=2.0, until=0.1, chroma=1.5, reach=1.35, soften=1.0,
+        structure=2.0, until=0.1, chroma=1.5, reach=1.35, soften=1.0, locality=0.0,
     ),
     "attribute": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
-        structure=0.5, until=0.35, chroma=0.0, reach=1.9, soften=0.0,
+        structure=0.5, until=0.35, chroma=0.0, reach=1.9, soften=0.0, locality=0.2,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=3.0, identity=1.6, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
-        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0,
+        direction=0.5, goal=5.0, identity=0.6, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
+        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0, locality=0.15,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
@@ -70,7 +76,8 @@ class Preset:
         source: prompt of what is there; several (see :func:`split_sources`) where photos differ in
             what they show instead.
         kind: ``"style"`` repaints the whole picture, ``"drawing"`` does so without colours,
-            ``"attribute"`` changes a part of it, ``"colour"`` a part's colour alone.
+            ``"character"`` makes the person one that no photo shows, ``"attribute"`` changes a
+            part of the picture, ``"colour"`` a part's colour alone.
         r: the label to invert to for it, of T = 200: what is to change must drown in the noise.
     """
 
@@ -81,8 +88,8 @@ class Preset:
 
     @property
     def local(self) -> bool:
-        """Whether most of the picture is to stay as it is."""
-        return self.kind not in ("style", "drawing")
+        """Whether it changes a part to what other photos show there."""
+        return self.kind in ("attribute", "colour")
 
 
 HAIR_COLOURS = ("black", "brown", "blond", "red", "gray")
@@ -113,7 +120,7 @@ PRESETS: dict[str, Preset] = {
         "a black and white photo of a person", "a photo of a person", "drawing"
     ),
     "sepia": Preset("a sepia photo of a person", "a photo of a person", "style"),
-    "zombie": Preset("a photo of a zombie", "a photo of a person", "style"),
+    "zombie": Preset("a photo of a zombie", "a photo of a person", "character"),
     "smiling": Preset("a smiling person", "a serious person", "attribute"),
     "not smiling": Preset("a serious person", "a smiling person", "attribute"),
     "glasses": Preset("a face with glasses", "a face without glasses", "attribute"),

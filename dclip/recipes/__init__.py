@@ -30,8 +30,8 @@ class Recipe:
         views: augmented views of each picture that the CLIP sees; 0 shows the picture itself.
         rank: rank of the adapter; 0 tunes all weights.
         decay: share of the rate that is left at the end; it falls evenly. 1 keeps it.
-        until, chroma, reach, soften: see :class:`dclip.guidance.prompts.Lambdas`; None takes
-            those of the kind of edit.
+        until, chroma, reach, soften, locality: see :class:`dclip.guidance.prompts.Lambdas`; None
+            takes those of the kind of edit.
     """
 
     loop: Loop
@@ -56,6 +56,7 @@ class Recipe:
     chroma: float | None = None
     reach: float | None = None
     soften: float | None = None
+    locality: float | None = None
 
 
 RECIPES: dict[str, Recipe] = {
@@ -106,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
         structure=0.0,
         chroma=1.0,
         soften=0.0,
+        locality=0.0,
         batch=30,
         epochs=5,
         steps=50,
@@ -114,6 +116,7 @@ RECIPES: dict[str, Recipe] = {
 
 BY_KIND: dict[str, str] = {
     "style": "stepwise",
+    "character": "stepwise",
     "drawing": "unrolled",
     "attribute": "unrolled",
     "colour": "unrolled",

@@ -222,9 +222,9 @@ def _make(
         def on_step() -> None:
             task.advance(len(index))
 
-        x_r, offsets = editor.invert(photos, on_step)
-        plain = editor.decode(x_r, offsets=None, strength=0.0, on_step=on_step)
-        edits = [editor.decode(x_r, offsets, s, on_step).clamp(-1, 1).cpu() for s in STRENGTHS]
+        start = editor.invert(photos, on_step)
+        plain = editor.decode(start, 0.0, direct=False, on_step=on_step)
+        edits = [editor.decode(start, s, on_step=on_step).clamp(-1, 1).cpu() for s in STRENGTHS]
     full = edits[STRENGTHS.index(1.0)]
     truth = Truth(params, target, data.size)
     goal = of_drawn(params, target, judge.shape.attributes) if judge else None
@@ -237,7 +237,7 @@ def _make(
         "strengths": by_strength,
     }
     (draft.path / "table.json").write_text(json.dumps(table, indent=1) + "\n")
-    latent_pictures = as_picture(x_r.cpu()).numpy()
+    latent_pictures = as_picture(start.x_r.cpu()).numpy()
     # Faces that the edit applies to come first: a smile cannot be added to a smile.
     order = [*np.flatnonzero(truth.applies), *np.flatnonzero(~truth.applies)]
     rows = [

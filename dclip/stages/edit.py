@@ -37,6 +37,7 @@ from dclip.editing import (
 )
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
+from dclip.locality import check_locality
 from dclip.metrics import psnr
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Journal, Store, slug
@@ -65,6 +66,8 @@ class EditConfig:
         mix: "weights" or "noise", see :class:`dclip.editing.Plan`; None takes "weights".
         r: label to invert to; None takes the largest that the tuned models were made for.
         steps: steps of inversion and decode; None takes those that the models were made with.
+        locality: keep the edit where it acts, see :func:`dclip.locality.localised`; None takes what
+            the tuned models were made with.
         direct: take the base's errors back at each step, so that strength 0 is the photo.
         crop: "center", "face" or a number of pixels; None crops as the training data was, see
             :func:`dclip.data.photos.fitting_crop`.
@@ -87,6 +90,7 @@ class EditConfig:
     mix: str | None = None
     r: int | None = None
     steps: int | None = None
+    locality: float | None = None
     direct: bool = True
     crop: str | None = None
     side_by_side: bool = False
@@ -111,6 +115,10 @@ class EditConfig:
             raise BadInput(f"count {self.count} is below 1", "use --count 1 or more")
         if self.mix is not None and self.mix not in MIXES:
             raise BadInput(f"mix {self.mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+        if self.locality:
+            check_locality(self.locality)
+            if not self.direct:
+                raise BadInput("a plain decode has no locality", "leave --no-direct out")
         _ = self.strengths, self.parts
 
     @property
@@ -133,7 +141,14 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         MissingArtifact: no such tuned model or data, or its base is gone.
     """
     parts = find_parts(store, config.parts, context.report)
-    plan = make_plan(find_base(store, parts), parts, r=config.r, steps=config.steps, mix=config.mix)
+    plan = make_plan(
+        find_base(store, parts),
+        parts,
+        r=config.r,
+        steps=config.steps,
+        mix=config.mix,
+        locality=config.locality,
+    )
     if idle := plan.idle():
         context.report.warn(idle)
     photos, inputs, settings = _photos(config, plan, store, context)
@@ -308,10 +323,10 @@ class _Editing:
     def _edit(self, pictures: Sequence[Pixels], on_step: Step) -> _Edited:
         u8 = np.stack(pictures)
         x0 = to_float(torch.from_numpy(u8)).to(self.editor.device)
-        x_r, replay = self.editor.invert(x0, on_step)
-        offsets = replay if self.config.direct else None
-        reconstruction = self.editor.decode(x_r, offsets, 0.0, on_step)
-        edits = [self.editor.decode(x_r, offsets, s, on_step) for s in self.strengths]
+        start = self.editor.invert(x0, on_step)
+        decode = partial(self.editor.decode, start, direct=self.config.direct, on_step=on_step)
+        reconstruction = decode(0.0)
+        edits = [decode(s) for s in self.strengths]
         return _Edited(
             u8,
             to_pixels(reconstruction),

@@ -40,6 +40,7 @@ from dclip.evaluation.witnesses import find_clips, find_judge, goal_of, preset_o
 from dclip.figures.panel import panel
 from dclip.guidance.clip import fingerprint
 from dclip.guidance.prompts import preset
+from dclip.locality import check_locality
 from dclip.models.face import load_face_network
 from dclip.store import Artifact, Draft, Store, slug
 
@@ -69,7 +70,7 @@ class EvalConfig:
         clip: the CLIP of ``s_dir``; None takes the one that guided.
         held_out: another CLIP, which did not.
         face: path of a TorchScript face recognition network.
-        r, steps, mix: as in ``edit``.
+        r, steps, mix, locality: as in ``edit``.
         name: the artifact's name; None takes the tuned model's.
         seed: decides which faces are drawn and which samples taken.
 
@@ -93,6 +94,7 @@ class EvalConfig:
     r: int | None = None
     steps: int | None = None
     mix: str | None = None
+    locality: float | None = None
     name: str | None = None
     seed: int = SEED
 
@@ -108,11 +110,13 @@ class EvalConfig:
                 raise BadInput(
                     "the edits have the strengths that they have", "leave --strengths out"
                 )
-            for setting in ("r", "steps", "mix", "count", "split"):
+            for setting in ("r", "steps", "mix", "locality", "count", "split"):
                 if getattr(self, setting) != getattr(EvalConfig, setting):
                     raise BadInput("the edits are made already", f"leave --{setting} out")
         if self.where and self.data is None:
             raise BadInput("conditions are for samples of a data artifact", "give --data REF too")
+        if self.locality is not None:
+            check_locality(self.locality)
         if self.target is not None and self.target not in faces.TARGETS:
             preset(self.target)
         if self.wish is not None:
@@ -152,7 +156,12 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     else:
         parts = find_parts(store, config.parts, report)
         plan = make_plan(
-            find_base(store, parts), parts, r=config.r, steps=config.steps, mix=config.mix
+            find_base(store, parts),
+            parts,
+            r=config.r,
+            steps=config.steps,
+            mix=config.mix,
+            locality=config.locality,
         )
         if idle := plan.idle():
             report.warn(idle)
@@ -317,12 +326,12 @@ class _Evaluation:
                     task.advance(n)
 
                 with cost:
-                    x_r, offsets = editor.invert(x0, on_step)
-                    by_level[full].append(editor.decode(x_r, offsets, full, on_step).cpu())
-                plain.append(editor.decode(x_r, None, 0.0, on_step).cpu())
+                    start = editor.invert(x0, on_step)
+                    by_level[full].append(editor.decode(start, full, on_step=on_step).cpu())
+                plain.append(editor.decode(start, 0.0, direct=False, on_step=on_step).cpu())
                 for level, parts in by_level.items():
                     if level != full:
-                        parts.append(editor.decode(x_r, offsets, level, on_step).cpu())
+                        parts.append(editor.decode(start, level, on_step=on_step).cpu())
         times = {
             "edit_seconds": cost.seconds / len(originals),
             "edit_peak_mb": round(cost.peak / 1e6),

@@ -30,6 +30,7 @@ from dclip.guidance.clip import fingerprint, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset, split_sources
+from dclip.locality import check_locality, localised
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Adapter, Full, above, merged
@@ -54,8 +55,8 @@ class FinetuneConfig:
         target: prompt of what to see; the name of a preset stands for its pair of prompts.
         source: prompt of what is there, or several, separated by semicolons.
         preset: a name in :data:`dclip.guidance.prompts.PRESETS`, instead of prompts.
-        kind: "style", "drawing", "attribute" or "colour", which decides what nothing else does
-            (:data:`dclip.guidance.prompts.LAMBDAS`); None takes the preset's, else "style".
+        kind: a key of :data:`dclip.guidance.prompts.LAMBDAS`, which decides what nothing else does;
+            None takes the preset's, else "style".
         latents: latents artifact, which also says the base model; None takes the newest.
         clip: one or more, as :func:`dclip.guiding.find_clip` takes them; their losses are averaged.
             None given takes the newest clip artifact, or the embedded one for rendered faces, or
@@ -64,7 +65,7 @@ class FinetuneConfig:
         recipe: a name in :data:`dclip.recipes.RECIPES`; None takes the one for the kind of edit.
             The settings below override its own.
         lr, direction, goal, identity, colour, speckle, propagation, grey, structure, batch,
-            updates, epochs, steps, views, rank, decay, until, chroma, reach, soften: see
+            updates, epochs, steps, views, rank, decay, until, chroma, reach, soften, locality: see
             :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
@@ -102,6 +103,7 @@ class FinetuneConfig:
     chroma: float | None = None
     reach: float | None = None
     soften: float | None = None
+    locality: float | None = None
     precision: str = "auto"
     face: str | None = None
     face_weight: float = 1.0
@@ -142,6 +144,8 @@ class FinetuneConfig:
             raise BadInput(f"chroma must be 0 to 3, not {self.chroma}")
         if self.soften is not None and not 0 <= self.soften <= 2:
             raise BadInput(f"soften must be 0 to 2, not {self.soften}")
+        if self.locality is not None:
+            check_locality(self.locality)
         if self.reach is not None and not self.reach > 0:
             raise BadInput(f"reach must be above 0, not {self.reach}")
         check_precision(self.precision)
@@ -239,7 +243,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
             "lr", *LOSSES, "batch", "steps", "views", "rank",
-            "decay", "until", "chroma", "reach", "soften",
+            "decay", "until", "chroma", "reach", "soften", "locality",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -477,7 +481,8 @@ class _Tuning:
         grid = ddim.grid(self.settings["r"], self.settings["steps_gen"])
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         model = above(self.settings["until"], merged(self.base, [(deltas, 1.0)]), self.base)
-        edits = ddim.decode(model, self.info.schedule, latents, grid).clamp(-1, 1)
+        decoded = ddim.decode(model, self.info.schedule, latents, grid)
+        edits = localised(decoded, photos, self.settings["locality"]).clamp(-1, 1)
         cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])
         step = counters["step"]
         counters["scores"].append(

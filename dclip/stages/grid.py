@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dclip.context import Context, Reporter
 from dclip.data.dataset import LatentSet
@@ -23,6 +22,7 @@ from dclip.device import pick
 from dclip.editing import (
     MIXES,
     Editor,
+    Inverted,
     Part,
     PartSpec,
     Plan,
@@ -39,6 +39,7 @@ from dclip.editing import (
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import layout
 from dclip.figures.pdf import save_pdf
+from dclip.locality import check_locality
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Store
 
@@ -89,7 +90,7 @@ class GridConfig:
         strengths: of the edits whose column names none; each gets a column.
         steps: of inversion and decode; None takes those that the models were made with. Of
             several, each gets a column.
-        r, mix, direct, crop: as for ``dclip edit``.
+        r, mix, locality, direct, crop: as for ``dclip edit``.
         captions: name the columns.
         title: a heading.
         transpose: photos beside each other instead of below.
@@ -111,6 +112,7 @@ class GridConfig:
     steps: int | tuple[int, ...] | str | None = None
     r: int | None = None
     mix: str | None = None
+    locality: float | None = None
     direct: bool = True
     crop: str | None = None
     captions: bool = True
@@ -133,6 +135,10 @@ class GridConfig:
             raise BadInput(f"cell {self.cell} is outside 16..2048", "use e.g. --cell 384")
         if self.mix is not None and self.mix not in MIXES:
             raise BadInput(f"mix {self.mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+        if self.locality:
+            check_locality(self.locality)
+            if not self.direct:
+                raise BadInput("a plain decode has no locality", "leave --no-direct out")
         for text in self.tuned:
             parse_parts(text)
         _ = self.column_specs, self.strength_values, self.step_counts
@@ -277,7 +283,9 @@ def _columns(
         base = find_base(store, [part for parts in edits.values() for part in parts])
 
         def plan(parts: Sequence[Part], steps: int | None) -> Plan:
-            return make_plan(base, parts, r=config.r, steps=steps, mix=config.mix)
+            return make_plan(
+                base, parts, r=config.r, steps=steps, mix=config.mix, locality=config.locality
+            )
 
         leads = [replace(plan(next(iter(edits.values())), n), parts=()) for n in counts]
     else:
@@ -394,7 +402,7 @@ class _Drawing:
     def _block(self, pixels: Pixels, on_step: Step) -> list[Pixels]:
         """Every column's pictures (B,3,H,W) of one batch of photos."""
         x0 = to_float(torch.from_numpy(pixels)).to(self.weights.device)
-        inverted: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        inverted: dict[tuple[int, ...], Inverted] = {}
         out = []
         for column in self.columns:
             if column.kind == "original":
@@ -404,12 +412,13 @@ class _Drawing:
             path = _path(column.plan)
             if path not in inverted:
                 inverted[path] = editor.invert(x0, on_step)
-            x_r, offsets = inverted[path]
+            start = inverted[path]
             if column.kind == "latent":
-                out.append(as_picture(x_r).cpu().numpy())
+                out.append(as_picture(start.x_r).cpu().numpy())
                 continue
-            replay = offsets if self.config.direct else None
-            decoded = editor.decode(x_r, replay, column.strength, on_step)
+            decoded = editor.decode(
+                start, column.strength, direct=self.config.direct, on_step=on_step
+            )
             out.append(to_uint8(decoded).cpu().numpy())
         return out
 
