@@ -236,13 +236,37 @@ def test_a_kind_says_how_prompts_of_ones_own_are_treated(
 
     hat = plan(target="a person with a hat", recipe=None)
     assert (hat["local"], hat["chroma"], hat["recipe"]) == (False, 1.0, "stepwise")
+    assert (hat["locality"], hat["scale"]) == (0.0, 1.0)
     hat = plan(target="a person with a hat", recipe=None, kind="attribute")
     assert (hat["local"], hat["chroma"]) == (True, LAMBDAS["attribute"].chroma)
+    assert hat["locality"] == LAMBDAS["attribute"].locality > 0
+    vampire = plan(target="a vampire", recipe=None, kind="character")
+    assert (vampire["local"], vampire["scale"]) == (False, LAMBDAS["character"].scale)
+    assert plan(target="a vampire", kind="character", recipe="simplified")["locality"] == 0
     assert plan(target="a woodcut", recipe=None, kind="drawing")["recipe"] == "unrolled"
     drawn = plan(target=None, preset="smiling", recipe=None, kind="style")
     assert not drawn["local"] and drawn["target"] == PRESETS["smiling"].target
     with pytest.raises(BadInput, match="unknown kind of edit 'hat'"):
         replace(small, kind="hat")
+
+
+@pytest.mark.parametrize("rank", [2, 0])
+def test_scale_says_how_many_times_what_was_tuned_strength_1_is(
+    store: Store, small: FinetuneConfig, rank: int
+) -> None:
+    once, twice = (
+        run(replace(small, rank=rank, scale=scale, name=f"by-{scale}-{rank}"), store, CPU)
+        for scale in (1.0, 2.0)
+    )
+    base, _ = load_model(store.input(once, "model").path)
+    first, second = (read_deltas(made.path, base) for made in (once, twice))
+    assert first.keys() == second.keys()
+    for name, delta in first.items():
+        assert torch.allclose(second[name], 2 * delta, rtol=2e-3, atol=1e-6)
+    assert max(float(d.abs().max()) for d in first.values()) > 0
+    assert [s["s_dir"] for s in once.metrics["scores"]] != [
+        s["s_dir"] for s in twice.metrics["scores"]
+    ]
 
 
 def test_a_loss_that_overflows_stops_with_advice(store: Store, small: FinetuneConfig) -> None:

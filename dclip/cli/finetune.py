@@ -163,6 +163,10 @@ def finetune(
             help="Below this share of its strongest change an edit shows the photo; 0: nowhere.",
         ),
     ] = None,
+    scale: Annotated[
+        float | None,
+        option("--scale", metavar="X", help="Strength 1 is so many times what was tuned."),
+    ] = None,
     decay: Annotated[
         float | None, option("--decay", metavar="X", help="Share of the rate left at the end.")
     ] = None,
@@ -209,6 +213,7 @@ def finetune(
         reach=reach,
         soften=soften,
         locality=locality,
+        scale=scale,
         decay=decay,
         precision=precision,
         face=face,

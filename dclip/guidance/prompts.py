@@ -25,6 +25,8 @@ class Lambdas:
         soften: views are blurred by up to this much (1 is half the resolution), so that speckle
             is no way to please the guide.
         locality: see :func:`dclip.locality.localised`; 0 where all of the picture is to change.
+        scale: strength 1 is so many times what was tuned. The losses that hold the picture keep
+            an edit half-hearted; where locality holds it too, it may go further.
     """
 
     direction: float
@@ -40,6 +42,7 @@ class Lambdas:
     grey: float
     structure: float
     locality: float
+    scale: float = 1.0
 
 
 LAMBDAS: dict[str, Lambdas] = {
@@ -48,8 +51,8 @@ LAMBDAS: dict[str, Lambdas] = {
         structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0, locality=0.0,
     ),
     "character": Lambdas(
-        direction=0.5, goal=4.0, identity=0.2, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        structure=1.0, until=0.1, chroma=1.0, reach=1.8, soften=1.0, locality=0.15,
+        direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
+        structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0, locality=0.15, scale=1.25,
     ),
     "drawing": Lambdas(
         direction=0.5, goal=4.0, identity=0.0, colour=0.0, speckle=0.7, propagation=0.5, grey=12.0,

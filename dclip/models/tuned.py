@@ -71,11 +71,11 @@ class Adapter(nn.Module):
             )
         }
 
-    def save(self, path: Path) -> None:
-        """Write ``adapter.safetensors`` (float16) and ``adapter.json`` into ``path``."""
+    def save(self, path: Path, scale: float = 1.0) -> None:
+        """Write ``adapter.safetensors`` (float16), ``scale`` times as strong, and its JSON."""
         tensors = {}
         for name, up, down in zip(self.names, self.up, self.down, strict=True):
-            tensors[f"{name}/up"] = up.detach().half().cpu().contiguous()
+            tensors[f"{name}/up"] = (scale * up.detach()).half().cpu().contiguous()
             tensors[f"{name}/down"] = down.detach().half().cpu().contiguous()
         save_file(tensors, path / "adapter.safetensors")
         (path / "adapter.json").write_text(json.dumps({"rank": self.rank}) + "\n")
@@ -95,10 +95,10 @@ class Full(nn.Module):
         """The differences themselves."""
         return dict(zip(self.names, self.values, strict=True))
 
-    def save(self, path: Path) -> None:
-        """Write ``delta.safetensors`` (float32) into ``path``."""
+    def save(self, path: Path, scale: float = 1.0) -> None:
+        """Write ``delta.safetensors`` (float32), ``scale`` times as strong, into ``path``."""
         save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.deltas().items()},
+            {k: (scale * v.detach()).cpu().contiguous() for k, v in self.deltas().items()},
             path / "delta.safetensors",
         )
 

@@ -30,8 +30,8 @@ class Recipe:
         views: augmented views of each picture that the CLIP sees; 0 shows the picture itself.
         rank: rank of the adapter; 0 tunes all weights.
         decay: share of the rate that is left at the end; it falls evenly. 1 keeps it.
-        until, chroma, reach, soften, locality: see :class:`dclip.guidance.prompts.Lambdas`; None
-            takes those of the kind of edit.
+        until, chroma, reach, soften, locality, scale: see
+            :class:`dclip.guidance.prompts.Lambdas`; None takes those of the kind of edit.
     """
 
     loop: Loop
@@ -57,6 +57,7 @@ class Recipe:
     reach: float | None = None
     soften: float | None = None
     locality: float | None = None
+    scale: float | None = None
 
 
 RECIPES: dict[str, Recipe] = {
@@ -108,6 +109,7 @@ RECIPES: dict[str, Recipe] = {
         chroma=1.0,
         soften=0.0,
         locality=0.0,
+        scale=1.0,
         batch=30,
         epochs=5,
         steps=50,

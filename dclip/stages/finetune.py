@@ -65,8 +65,8 @@ class FinetuneConfig:
         recipe: a name in :data:`dclip.recipes.RECIPES`; None takes the one for the kind of edit.
             The settings below override its own.
         lr, direction, goal, identity, colour, speckle, propagation, grey, structure, batch,
-            updates, epochs, steps, views, rank, decay, until, chroma, reach, soften, locality: see
-            :class:`dclip.recipes.Recipe`.
+            updates, epochs, steps, views, rank, decay, until, chroma, reach, soften, locality,
+            scale: see :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
         face: path of a TorchScript face recognition network, (B, 3, H, W) in [-1, 1] to (B, D).
@@ -104,6 +104,7 @@ class FinetuneConfig:
     reach: float | None = None
     soften: float | None = None
     locality: float | None = None
+    scale: float | None = None
     precision: str = "auto"
     face: str | None = None
     face_weight: float = 1.0
@@ -146,8 +147,10 @@ class FinetuneConfig:
             raise BadInput(f"soften must be 0 to 2, not {self.soften}")
         if self.locality is not None:
             check_locality(self.locality)
-        if self.reach is not None and not self.reach > 0:
-            raise BadInput(f"reach must be above 0, not {self.reach}")
+        for field in ("reach", "scale"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise BadInput(f"{field} must be above 0, not {value}")
         check_precision(self.precision)
         if self.face is None and self.face_weight != 1:
             raise BadInput("a face weight needs a face network", "give --face FILE too")
@@ -243,7 +246,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
             "lr", *LOSSES, "batch", "steps", "views", "rank",
-            "decay", "until", "chroma", "reach", "soften", "locality",
+            "decay", "until", "chroma", "reach", "soften", "locality", "scale",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
@@ -444,7 +447,7 @@ class _Tuning:
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
         save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])
-        self.delta.save(self.draft.path)
+        self.delta.save(self.draft.path, self.settings["scale"])
         return {
             "updates": loop.step,
             "parameters": sum(p.numel() for p in self.delta.parameters()),
@@ -480,7 +483,8 @@ class _Tuning:
         latents = torch.from_numpy(self.data.latents(index)).to(self.device)
         grid = ddim.grid(self.settings["r"], self.settings["steps_gen"])
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
-        model = above(self.settings["until"], merged(self.base, [(deltas, 1.0)]), self.base)
+        scale = self.settings["scale"]
+        model = above(self.settings["until"], merged(self.base, [(deltas, scale)]), self.base)
         decoded = ddim.decode(model, self.info.schedule, latents, grid)
         edits = localised(decoded, photos, self.settings["locality"]).clamp(-1, 1)
         cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])
