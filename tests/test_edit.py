@@ -410,6 +410,8 @@ def test_nothing_readable_is_bad_input_and_leaves_no_trace(
         {"strength": "much"},
         {"strength": ()},
         {"mix": "stir"},
+        {"locality": 0.5},
+        {"locality": 0.2, "direct": False},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(bad: dict[str, Any]) -> None:

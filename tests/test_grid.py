@@ -155,6 +155,8 @@ def test_columns_are_read_as_documented(text: str, expected: ColumnSpec) -> None
         {"cell": 3},
         {"crop": "face"},
         {"mix": "stir"},
+        {"locality": -0.1},
+        {"locality": 0.2, "direct": False},
         {"photos": ("a.png",), "latents": "faces"},
     ],
 )
