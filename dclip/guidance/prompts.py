@@ -63,8 +63,8 @@ LAMBDAS: dict[str, Lambdas] = {
         structure=0.5, until=0.35, chroma=0.0, reach=1.9, soften=0.0, locality=0.2,
     ),
     "colour": Lambdas(
-        direction=0.5, goal=5.0, identity=0.6, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
-        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0, locality=0.15,
+        direction=0.5, goal=5.0, identity=0.7, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
+        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0, locality=0.18,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
