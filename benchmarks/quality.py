@@ -69,6 +69,7 @@ COLUMNS = {
     "s_dir": ("S_dir", "number"),
     "s_dir_held_out": ("held out", "number"),
     "direct_psnr": ("strength 0, dB", "decibel"),
+    "locality": ("locality", "number"),
     "updates": ("updates", "count"),
     "tune_seconds": ("fine-tune, s", "decibel"),
     "tune_mb": ("MB", "count"),
@@ -139,6 +140,7 @@ def measure(
     begun = cost | {
         "target": target,
         "recipe": recipe,
+        "locality": tuned.config["locality"],
         "updates": tuned.metrics["updates"],
         "tuned": tuned.id,
         **{role: store.resolve("embedded", role).id for role in FIXED},
