@@ -101,6 +101,20 @@ def numbers(values: float | Sequence[float] | str, what: str) -> tuple[float, ..
     return tuple(dict.fromkeys(float(value) + 0.0 for value in values))
 
 
+def check_how(mix: str | None, locality: float | None, direct: bool = True) -> None:
+    """Refuse a way to edit that there is not; None is what the tuned models say.
+
+    Raises:
+        BadInput: an unknown mix, a locality out of range, or one without ``direct``.
+    """
+    if mix is not None and mix not in MIXES:
+        raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+    if locality is not None:
+        check_locality(locality)
+        if locality and not direct:
+            raise BadInput("a plain decode has no locality", "leave --no-direct out")
+
+
 @dataclass(frozen=True)
 class Part:
     """One tuned model with the strength and window of :class:`PartSpec`."""
@@ -275,8 +289,6 @@ def make_plan(
     steps_for = steps if steps is not None else min(r, max(pair[0] for pair in made_with))
     steps = steps if steps is not None else min(r, max(pair[1] for pair in made_with))
     mix = mix or MIXES[0]
-    if mix not in MIXES:
-        raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
     for part in parts:
         if part.window and part.window[0] > r:
             raise BadInput(
@@ -289,7 +301,7 @@ def make_plan(
         refinements = max(map(int, said), default=REFINEMENTS)
     if locality is None:
         locality = min((float(config.get("locality") or 0) for config in known), default=0.0)
-    check_locality(locality)
+    check_how(mix, locality)
     plan = Plan(base, info, tuple(parts), r, steps, steps_for, mix, refinements, locality)
     _ = plan.inversion_grid  # refuses r and steps that do not fit
     return plan

@@ -22,12 +22,12 @@ from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
 from dclip.editing import (
-    MIXES,
     Editor,
     PartSpec,
     Plan,
     Step,
     Weights,
+    check_how,
     data_crop,
     find_base,
     find_parts,
@@ -37,7 +37,6 @@ from dclip.editing import (
 )
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
-from dclip.locality import check_locality
 from dclip.metrics import psnr
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Journal, Store, slug
@@ -113,12 +112,7 @@ class EditConfig:
                 raise BadInput("the data is cropped already", "leave --crop out")
         if self.count < 1:
             raise BadInput(f"count {self.count} is below 1", "use --count 1 or more")
-        if self.mix is not None and self.mix not in MIXES:
-            raise BadInput(f"mix {self.mix!r} is unknown", f"use one of {', '.join(MIXES)}")
-        if self.locality:
-            check_locality(self.locality)
-            if not self.direct:
-                raise BadInput("a plain decode has no locality", "leave --no-direct out")
+        check_how(self.mix, self.locality, self.direct)
         _ = self.strengths, self.parts
 
     @property

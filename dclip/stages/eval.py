@@ -21,6 +21,7 @@ from dclip.editing import (
     PartSpec,
     Plan,
     Weights,
+    check_how,
     find_base,
     find_parts,
     knows_drawn_faces,
@@ -40,7 +41,6 @@ from dclip.evaluation.witnesses import find_clips, find_judge, goal_of, preset_o
 from dclip.figures.panel import panel
 from dclip.guidance.clip import fingerprint
 from dclip.guidance.prompts import preset
-from dclip.locality import check_locality
 from dclip.models.face import load_face_network
 from dclip.store import Artifact, Draft, Store, slug
 
@@ -115,8 +115,7 @@ class EvalConfig:
                     raise BadInput("the edits are made already", f"leave --{setting} out")
         if self.where and self.data is None:
             raise BadInput("conditions are for samples of a data artifact", "give --data REF too")
-        if self.locality is not None:
-            check_locality(self.locality)
+        check_how(self.mix, self.locality)
         if self.target is not None and self.target not in faces.TARGETS:
             preset(self.target)
         if self.wish is not None:

@@ -20,7 +20,6 @@ from dclip.data.images import check_crop, to_float, to_uint8
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
 from dclip.editing import (
-    MIXES,
     Editor,
     Inverted,
     Part,
@@ -29,6 +28,7 @@ from dclip.editing import (
     Step,
     Weights,
     as_picture,
+    check_how,
     data_crop,
     find_base,
     find_parts,
@@ -39,7 +39,6 @@ from dclip.editing import (
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import layout
 from dclip.figures.pdf import save_pdf
-from dclip.locality import check_locality
 from dclip.random import permutation
 from dclip.store import Artifact, Draft, Store
 
@@ -133,12 +132,7 @@ class GridConfig:
             raise BadInput(f"rows {self.rows} is below 1", "use --rows 1 or more")
         if self.cell is not None and not 16 <= self.cell <= 2048:
             raise BadInput(f"cell {self.cell} is outside 16..2048", "use e.g. --cell 384")
-        if self.mix is not None and self.mix not in MIXES:
-            raise BadInput(f"mix {self.mix!r} is unknown", f"use one of {', '.join(MIXES)}")
-        if self.locality:
-            check_locality(self.locality)
-            if not self.direct:
-                raise BadInput("a plain decode has no locality", "leave --no-direct out")
+        check_how(self.mix, self.locality, self.direct)
         for text in self.tuned:
             parse_parts(text)
         _ = self.column_specs, self.strength_values, self.step_counts
