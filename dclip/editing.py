@@ -155,7 +155,7 @@ class Plan:
     steps_for: int
     mix: str
     refinements: int
-    locality: float = 0.0
+    locality: float
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -307,6 +307,27 @@ def make_plan(
     return plan
 
 
+def find_plan(
+    store: Store,
+    specs: Sequence[PartSpec],
+    report: Reporter = _SILENT,
+    *,
+    r: int | None = None,
+    steps: int | None = None,
+    mix: str | None = None,
+    locality: float | None = None,
+) -> Plan:
+    """:func:`make_plan` of the tuned models that are named, on their common base.
+
+    Raises:
+        BadInput: models of different bases, or settings that do not fit.
+        MissingArtifact: they are not there.
+    """
+    parts = find_parts(store, specs, report)
+    base = find_base(store, parts)
+    return make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+
+
 def _steps(config: Any) -> tuple[int, int]:
     """(steps_for, steps_gen) that a tuned model was made with."""
     steps_gen = config.get("steps_gen") or config.get("steps_for") or STEPS
@@ -421,9 +442,7 @@ class Editor:
             offsets=start.offsets if direct else None,
             on_step=(lambda index, t, x, clean: on_step()) if on_step else None,
         )
-        if not direct or strength == 0 or not self.plan.parts:
-            return edits
-        return localised(edits, start.photos, self.plan.locality)
+        return localised(edits, start.photos, self.plan.locality) if direct else edits
 
     def _network(self, strength: float) -> EpsModel:
         parts = [
@@ -501,9 +520,9 @@ def load_editor(
         MissingArtifact, CorruptArtifact: they are not there, or not sound.
     """
     specs = [each if isinstance(each, PartSpec) else PartSpec(*each) for each in tuned]
-    parts = find_parts(store, specs or [PartSpec()], report)
-    base = find_base(store, parts)
-    plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+    plan = find_plan(
+        store, specs or [PartSpec()], report, r=r, steps=steps, mix=mix, locality=locality
+    )
     return Editor(plan, Weights(plan.base, device))
 
 

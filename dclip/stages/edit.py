@@ -29,9 +29,7 @@ from dclip.editing import (
     Weights,
     check_how,
     data_crop,
-    find_base,
-    find_parts,
-    make_plan,
+    find_plan,
     numbers,
     parse_parts,
 )
@@ -134,10 +132,10 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             different bases, settings that do not fit the model.
         MissingArtifact: no such tuned model or data, or its base is gone.
     """
-    parts = find_parts(store, config.parts, context.report)
-    plan = make_plan(
-        find_base(store, parts),
-        parts,
+    plan = find_plan(
+        store,
+        config.parts,
+        context.report,
         r=config.r,
         steps=config.steps,
         mix=config.mix,
@@ -147,7 +145,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         context.report.warn(idle)
     photos, inputs, settings = _photos(config, plan, store, context)
     device = pick(context.device)
-    names = list(dict.fromkeys(part.artifact.name for part in parts))
+    names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
 
     def accept(artifact: Artifact) -> None:
         if config.strict and artifact.metrics["skipped"]:

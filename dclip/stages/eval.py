@@ -22,10 +22,8 @@ from dclip.editing import (
     Plan,
     Weights,
     check_how,
-    find_base,
-    find_parts,
+    find_plan,
     knows_drawn_faces,
-    make_plan,
     numbers,
     parse_parts,
 )
@@ -153,10 +151,10 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         tuned = [store.input(edits, r) for r in edits.manifest.inputs if r.startswith("tuned")]
         pictures = subjects.edited(edits, store)
     else:
-        parts = find_parts(store, config.parts, report)
-        plan = make_plan(
-            find_base(store, parts),
-            parts,
+        plan = find_plan(
+            store,
+            config.parts,
+            report,
             r=config.r,
             steps=config.steps,
             mix=config.mix,
@@ -165,7 +163,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         if idle := plan.idle():
             report.warn(idle)
         inputs, settings = plan.inputs(), plan.settings()
-        tuned = list({part.artifact.id: part.artifact for part in parts}.values())
+        tuned = list({part.artifact.id: part.artifact for part in plan.parts}.values())
         pictures, strengths = _pictures(config, plan, store, context), config.levels
     one = tuned[0] if len(tuned) == 1 else None
     prompts = prompts_of(config.target, one)
