@@ -319,13 +319,18 @@ def find_plan(
 ) -> Plan:
     """:func:`make_plan` of the tuned models that are named, on their common base.
 
+    Warns of parts that act at none of the plan's labels.
+
     Raises:
         BadInput: models of different bases, or settings that do not fit.
         MissingArtifact: they are not there.
     """
     parts = find_parts(store, specs, report)
     base = find_base(store, parts)
-    return make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+    plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+    if idle := plan.idle():
+        report.warn(idle)
+    return plan
 
 
 def _steps(config: Any) -> tuple[int, int]:

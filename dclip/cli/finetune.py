@@ -8,6 +8,7 @@ import typer
 
 from dclip.cli.common import Run, command
 from dclip.cli.options import (
+    LOCALITY,
     Batch,
     Face,
     Latents,
@@ -155,14 +156,7 @@ def finetune(
         float | None,
         option("--soften", metavar="X", help="Most blur of the CLIP's views; 1: half resolution."),
     ] = None,
-    locality: Annotated[
-        float | None,
-        option(
-            "--locality",
-            metavar="X",
-            help="Below this share of its strongest change an edit shows the photo; 0: nowhere.",
-        ),
-    ] = None,
+    locality: Annotated[float | None, option("--locality", metavar="X", help=LOCALITY)] = None,
     scale: Annotated[
         float | None,
         option("--scale", metavar="X", help="Strength 1 is so many times what was tuned."),

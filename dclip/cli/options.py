@@ -83,13 +83,8 @@ Mix = Annotated[
     str | None,
     option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
 ]
+LOCALITY = "Below this share of its strongest change an edit shows the photo; 0: nowhere."
 Locality = Annotated[
-    float | None,
-    option(
-        "--locality",
-        metavar="X",
-        help="Below this share of its strongest change an edit shows the photo; 0: nowhere."
-        " Else as tuned.",
-    ),
+    float | None, option("--locality", metavar="X", help=f"{LOCALITY} Else as tuned.")
 ]
 Seen = Annotated[int | None, option("--images", metavar="N", help="Pictures to see in all.")]

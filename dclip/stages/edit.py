@@ -141,8 +141,6 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         mix=config.mix,
         locality=config.locality,
     )
-    if idle := plan.idle():
-        context.report.warn(idle)
     photos, inputs, settings = _photos(config, plan, store, context)
     device = pick(context.device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))

@@ -160,8 +160,6 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             mix=config.mix,
             locality=config.locality,
         )
-        if idle := plan.idle():
-            report.warn(idle)
         inputs, settings = plan.inputs(), plan.settings()
         tuned = list({part.artifact.id: part.artifact for part in plan.parts}.values())
         pictures, strengths = _pictures(config, plan, store, context), config.levels
