@@ -1,6 +1,7 @@
 """What every test starts from."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,3 +11,11 @@ def _ctrl_c() -> None:
     """Python's own handler: a shell that runs the suite in the background has SIGINT ignored, which
     the processes that tests start and interrupt would inherit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_store_of_the_user() -> Iterator[None]:
+    """Whoever runs the suite may have a store of their own, which no test is to see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DCLIP_STORE", raising=False)
+        yield

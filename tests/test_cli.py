@@ -45,7 +45,6 @@ def cli(
 ) -> Iterator[Cli]:
     """Run one command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DCLIP_STORE", raising=False)
 
     def run(*args: str) -> Result:
         capsys.readouterr()
@@ -252,7 +251,6 @@ def test_the_store_is_flag_then_variable_then_file_then_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DCLIP_STORE", raising=False)
     (tmp_path / "my.toml").write_text('store = "of-file"\n')
     file = load_config(Path("my.toml"), None)
     assert store_path(Flags(), load_config(None, None)) == Path("artifacts")
@@ -322,7 +320,6 @@ def test_a_bad_config_file_is_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DCLIP_STORE", raising=False)
     (tmp_path / "dclip.toml").write_text(text)
     with pytest.raises(BadInput) as caught:
         file = load_config(None, {"doctor": ()})

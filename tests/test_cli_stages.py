@@ -50,7 +50,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("DCLIP_STORE", raising=False)
         shop = Shop(folder / "store")
         for words in (TINY_DATA, TINY_MODEL, TINY_CLIP, TINY_LATENTS):
             assert main([*words, "-q", "--store", str(shop.folder)]) == 0
