@@ -87,7 +87,8 @@ def numbers(values: float | Sequence[float] | str, what: str) -> tuple[float, ..
     """One number, several, or a text of them between commas, as a tuple without repeats.
 
     Raises:
-        BadInput: a text that is not numbers, or none at all.
+        BadInput: a text that is not numbers, none at all, or numbers that captions and file names,
+            which have six digits, cannot tell apart.
     """
     if isinstance(values, str):
         parts = [part.strip() for part in values.split(",")]
@@ -98,7 +99,10 @@ def numbers(values: float | Sequence[float] | str, what: str) -> tuple[float, ..
         values = [values]
     if not values:
         raise BadInput(f"{what} is empty", "write e.g. 0,0.5,1")
-    return tuple(dict.fromkeys(float(value) + 0.0 for value in values))
+    found = tuple(dict.fromkeys(float(value) + 0.0 for value in values))
+    if len({f"{value:g}" for value in found}) < len(found):
+        raise BadInput(f"{what} has numbers that are alike to six digits", "leave one out")
+    return found
 
 
 def check_how(mix: str | None, locality: float | None, direct: bool = True) -> None:
@@ -186,19 +190,20 @@ class Plan:
             words.append(part.artifact.name + ("" if plain else f"\u00a0{number}") + where)
         return " + ".join(words)
 
-    def idle(self) -> str | None:
-        """What to warn of where a part acts at none of the grid's labels; None where all act."""
+    def idle(self) -> list[str]:
+        """What to warn of, for each part that acts at none of the grid's labels."""
+        found = []
         for part in self.parts:
             if not any(part.acts(t) for t in self.grid[1:]):
                 labels = ", ".join(map(str, self.grid[1:]))
                 where = f"above t={int(part.artifact.config.get('until') or 0)}"
                 if part.window is not None:
                     where += f" and within {part.window[0]}..{part.window[1]}"
-                return (
+                found.append(
                     f"{part.artifact.name} changes nothing: it acts {where}, and the decode's"
                     f" labels are {labels}"
                 )
-        return None
+        return found
 
     def inputs(self) -> dict[str, Artifact]:
         """The artifacts that an edit is made from, by role: ``model``, ``tuned``, ``tuned2`` …"""
@@ -328,7 +333,7 @@ def find_plan(
     parts = find_parts(store, specs, report)
     base = find_base(store, parts)
     plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
-    if idle := plan.idle():
+    for idle in plan.idle():
         report.warn(idle)
     return plan
 

@@ -29,7 +29,7 @@ from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
 from dclip.stages import edit, finetune, judge_train
 from dclip.stages.eval import EvalConfig, run
-from dclip.store import Artifact, Store
+from dclip.store import Artifact, Planned, Store
 
 SKETCH = {"target": PRESETS["sketch"].target, "source": PRESETS["sketch"].source}
 SMILE = {"target": PRESETS["smiling"].target, "source": PRESETS["smiling"].source}
@@ -251,6 +251,39 @@ def test_a_config_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
         EvalConfig(**settings)
 
 
+def test_drawn_faces_have_no_split(store: Store, config: EvalConfig) -> None:
+    with pytest.raises(BadInput, match="no split"):
+        run(replace(config, split="train"), store, CPU)
+
+
+def test_the_other_way_the_farthest_stands_for_the_rest(store: Store, config: EvalConfig) -> None:
+    made = run(replace(config, strengths="-1,-0.5,0", clip=None, name="back"), store, CPU)
+    assert made.metrics["strength"] == -1
+
+
+def test_a_plan_and_finished_work_need_no_clip(
+    store: Store,
+    config: EvalConfig,
+    made: Artifact,
+    other_clip: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def offline(*args: Any, **more: Any) -> Any:
+        raise BadInput("no network")
+
+    monkeypatch.setattr(witnesses, "load_guide", offline)
+    with pytest.raises(Planned) as caught:
+        run(replace(config, held_out=other_clip, count=5), store, replace(CPU, dry_run=True))
+    assert {*caught.value.plan["config"]["clips"]} == {"s_dir", "s_dir_held_out"}
+    assert run(replace(config, held_out=other_clip), store, CPU).id == made.id
+    with pytest.raises(BadInput, match="no network"):  # it was named
+        run(replace(config, count=5, name="named"), store, CPU)
+    add_tuned(store, "far", seed=3, settings={**SKETCH, "clips": ["ViT-B-32:openai"]})
+    left = run(replace(config, tuned=("far",), clip=None, name="unnamed"), store, CPU)
+    assert "s_dir" not in left.metrics
+    assert any("no network" in note for note in table_of(left)["notes"])
+
+
 # --- the scores by themselves
 
 
@@ -319,6 +352,16 @@ def test_presets_are_known_by_celebas_labels() -> None:
     goal = goals.of_labelled(None, 2, ("Smiling", "Mouth_Slightly_Open", "Male"), "Smiling")
     assert goal.applies.all() and goal.untouched.tolist() == [[False, False, True]] * 2
     assert goals.read_wish(" Smiling = -1 ") == ("Smiling", False)
+
+
+def test_styles_of_photos_are_known_by_the_datas_names() -> None:
+    judge = Judge(JudgeNetwork(JudgeShape(("Male", "Gray_Hair"), ("photo", "bw", "other"), SIZE)))
+    photos = replace(subjects.draw(2, 0, SIZE), params=None)
+    goal = witnesses.goal_of(judge, "black and white", None, None, photos)
+    assert goal.style == "bw"
+    assert goal.untouched.tolist() == [[True, False]] * 2  # nobody sees that hair is grey
+    assert witnesses.goal_of(judge, "cartoon", None, None, photos).untouched.all()
+    assert witnesses.goal_of(judge, "long hair", None, None, photos).style is None
 
 
 def test_monotone_looks_at_gain_and_reach_between_0_and_1() -> None:

@@ -334,6 +334,7 @@ def test_prompts_that_say_the_same_are_refused(store: Store, small: FinetuneConf
         ({"target": "x", "batch": 0}, "batch"),
         ({"target": "x", "updates": 0}, "updates"),
         ({"target": "x", "rank": -1}, "rank"),
+        ({"target": "x", "face": "f.pt", "face_weight": -1.0}, "face_weight"),
         ({"target": "x", "views": -1}, "views"),
         ({"target": "x", "lr": 2.0}, "lr"),
         ({"target": "x", "epochs": 1, "updates": 1}, "epochs and updates"),
@@ -573,6 +574,7 @@ def test_the_latents_decide_r_and_a_presets_own_is_told(
     (note,) = notes(target="sketch")
     assert f"r={R}" in note and f"r={own}" in note and "dclip invert --preset sketch" in note
     assert notes(target=None, preset="sketch") == [note]
+    assert notes(target=None, preset="sketch", kind="style") == [note]
     assert not notes(target="sketch", source="a photo")
 
 
@@ -732,6 +734,7 @@ def test_what_a_target_was_taken_for_is_said(
         ({"face_weight": 2.0}, "needs a face network"),
         ({"chroma": 5.0}, "chroma"),
         ({"steps": 500}, "500 steps do not fit"),
+        ({"steps": 500, "recipe": "unrolled"}, "500 steps do not fit"),
         ({"until": 0.99}, "nothing is tuned"),
     ],
 )

@@ -232,6 +232,10 @@ def test_columns_of_the_base_start_where_the_edits_do(store: Store) -> None:
     assert [c["refinements"] for c in beside.config["columns"]] == [1, 1, 1]
     assert np.array_equal(shown(alone, 0, 0, 1, 1), shown(beside, 0, 2, 1, 3))
     assert not np.array_equal(shown(many, 0, 0, 1, 2), shown(quick, 0, 0, 1, 2))
+    base = run(bare("latent", tuned=("smiling",), **one), store, CPU)
+    assert [c["r"] for c in base.config["columns"]] == [6]  # its own, though no column edits
+    with pytest.raises(BadInput, match="r=0"):
+        run(bare("original,latent", r=0), store, CPU)
 
 
 def test_plain_decodes_show_what_few_steps_lose(store: Store) -> None:

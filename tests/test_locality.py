@@ -16,13 +16,14 @@ def pictures(n: int, side: int, seed: int) -> Tensor:
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_a_veil_goes_and_the_edit_stays() -> None:
+@pytest.mark.parametrize("side", [6, 24])  # lips, hair
+def test_a_veil_goes_and_the_edit_stays(side: int) -> None:
     photo = 0.5 * pictures(1, 64, 0)
     change = torch.full_like(photo, 0.04)  # over everything
-    change[..., 20:44, 20:44] = -0.4  # what was asked for
+    change[..., 20 : 20 + side, 20 : 20 + side] = -0.4  # what was asked for
     result = localised(photo + change, photo, 0.2)
     assert torch.equal(result[..., :16, :], photo[..., :16, :])
-    inside = (..., slice(24, 40), slice(24, 40))
+    inside = (..., slice(22, 18 + side), slice(22, 18 + side))
     assert torch.allclose(result[inside], (photo + change)[inside], atol=1e-6)
     moved = (result - photo).abs()
     assert bool((moved <= change.abs() + 1e-6).all())  # between the two it fades

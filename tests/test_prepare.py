@@ -509,6 +509,19 @@ def test_settings_that_cannot_be_are_refused_with_a_fix(settings: dict[str, obje
     assert caught.value.fix
 
 
+def test_a_dry_run_downloads_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(root: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(prepare.celeba, "download", fetch)
+    config = PrepareConfig("celeba", root=str(tmp_path), download=True)
+    with pytest.raises(BadInput, match="is not in ") as caught:
+        run(config, store, Context(dry_run=True))
+    assert "1.4 GB" in caught.value.fix
+
+
 def test_unknown_style_names_the_styles(store: Store) -> None:
     with pytest.raises(BadInput, match="unknown style") as caught:
         make(store, source="faces", style="sketchy")

@@ -46,7 +46,8 @@ def grid(
         ),
     ] = None,
     rows: Annotated[
-        int | None, option("--rows", metavar="N", help="How many photos: else 3, or all named.")
+        int | None,
+        option("--rows", metavar="N", help="How many photos: else 3, or those named, up to 8."),
     ] = None,
     strengths: Annotated[
         str | None,

@@ -83,7 +83,7 @@ Mix = Annotated[
     str | None,
     option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
 ]
-LOCALITY = "Below this share of its strongest change an edit shows the photo; 0: nowhere."
+LOCALITY = "Below this share of its strongest change an edit shows the photo; 0: the edit alone."
 Locality = Annotated[
     float | None, option("--locality", metavar="X", help=f"{LOCALITY} Else as tuned.")
 ]

@@ -24,8 +24,11 @@ MEDIA: Mapping[str, tuple[str, ...]] = {
 }
 """The styles, named as those of drawn faces, and what captions call them."""
 
+COLOURLESS = ("sketch", "bw", "sepia")
+"""Those of the styles that show no colours."""
+
 UNSEEN_COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Rosy_Cheeks")
-"""Attributes of CelebA that nobody can see where a style has no colours."""
+"""Attributes of CelebA that nobody can see there."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -72,7 +75,7 @@ def columns_of_pairs(
     out = {name: [value for value in column for _ in range(2)] for name, column in columns.items()}
     for name in UNSEEN_COLOURS:
         for row, style in enumerate(styles):
-            if name in out and style != "cartoon":
+            if name in out and style in COLOURLESS:
                 out[name][2 * row + 1] = "0"
     if "caption" in out:
         for row, (name, style) in enumerate(zip(ids, styles, strict=True)):

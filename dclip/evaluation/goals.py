@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dclip.data import faces
 from dclip.data.faces.params import HairColour
+from dclip.data.filters import COLOURLESS, UNSEEN_COLOURS
 from dclip.errors import BadInput
 from dclip.evaluation.judge import OTHER, Verdict
 
@@ -139,12 +140,14 @@ def of_labelled(
         names: the judge's attributes.
         attribute: what to see, or None.
         value: whether it shall be there.
-        style: the style to see instead, or None.
+        style: the style to see instead, or None. What nobody can see in it is not asked for.
     """
     applies = np.ones(count, bool)
     if labels is not None:
         applies = labels == (-1 if value else 1)
     touched = {attribute, *RELATED.get(attribute or "", ())}
+    if style in COLOURLESS:
+        touched.update(UNSEEN_COLOURS)
     untouched = np.tile([name not in touched for name in names], (count, 1))
     return Goal(style, attribute, value, applies, untouched.astype(bool))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from dclip.context import Reporter
+from dclip.data import faces
 from dclip.errors import BadInput, DclipError
 from dclip.evaluation import goals
 from dclip.evaluation.judge import Judge
@@ -19,6 +20,9 @@ from dclip.store import Artifact, Store
 
 Prompts = tuple[str, str]
 """Target and source prompt of an edit."""
+
+Found = tuple[str, Artifact | None]
+"""A CLIP that is not loaded yet: its folder or name, and its artifact where it is one."""
 
 
 def prompts_of(target: str | None, tuned: Artifact | None) -> Prompts | None:
@@ -86,39 +90,80 @@ def goal_of(
             f"all of the {len(subjects)} pictures have what {attribute} shall become",
             "choose others with --where, or more with --count",
         )
-    style = target if attribute is None and target in judge.shape.styles else None
+    style = None if attribute else _style_of(target)
     return goals.of_labelled(labels, len(subjects), names, attribute, value, style)
+
+
+def _style_of(target: str | None) -> str | None:
+    """What data calls the style of an edit, "bw" for "black and white"; else its own name."""
+    edit = faces.TARGETS.get(target or "")
+    if edit is None:
+        return target
+    return edit.style if edit.kind == "style" else None
 
 
 @dataclass
 class Clips:
-    """CLIPs that score.
+    """CLIPs that score. None is loaded, or fetched, before :meth:`directions` is called.
 
     Attributes:
-        directions: by the name of their score, ``s_dir`` (one or more) and ``s_dir_held_out``.
-        inputs, settings: what they are, for a manifest.
+        prompts: of the edit; None where nobody knows them, and no CLIP can score.
+        named: whether the guides were named, and have to be there.
+        found: folder or name, and artifact, by the name of their score: ``s_dir`` (one or more) and
+            ``s_dir_held_out``.
         notes: which are left out and why.
     """
 
-    directions: dict[str, list[Direction]] = field(default_factory=dict)
-    inputs: dict[str, Artifact] = field(default_factory=dict)
-    settings: dict[str, list[str]] = field(default_factory=dict)
+    prompts: Prompts | None
+    named: bool = False
+    found: dict[str, list[Found]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(
-        self, score: str, found: tuple[str, Artifact | None], prompts: Prompts, device: torch.device
-    ) -> None:
-        """Load a CLIP that scores as ``score``."""
+    @property
+    def settings(self) -> dict[str, list[str]]:
+        """What identifies them, by score."""
+        return {
+            score: [artifact.id if artifact else fingerprint(where) for where, artifact in several]
+            for score, several in self.found.items()
+        }
+
+    @property
+    def inputs(self) -> dict[str, Artifact]:
+        """The artifacts among them, by role."""
+        return {
+            clip_role(number) if score == "s_dir" else "held_out": artifact
+            for score, several in self.found.items()
+            for number, (_, artifact) in enumerate(several, 1)
+            if artifact is not None
+        }
+
+    def directions(self, device: torch.device, report: Reporter) -> dict[str, list[Direction]]:
+        """Load them, by score; guides that nobody named and that are not to be had are left out.
+
+        Raises:
+            BadInput: another one cannot be used.
+        """
+        loaded: dict[str, list[Direction]] = {}
+        for score, several in self.found.items():
+            try:
+                loaded[score] = [self._load(each, device, report) for each in several]
+            except DclipError as error:
+                if self.named or score != "s_dir":
+                    raise
+                self._note(f"S_dir under the guide is left out: {error.message}", report)
+        return loaded
+
+    def _load(self, found: Found, device: torch.device, report: Reporter) -> Direction:
+        assert self.prompts is not None
         where, artifact = found
         guide = load_guide(where, device, name=f"CLIP {artifact.ref}" if artifact else None)
-        if warning := guide.warning(prompts[0]):
-            self.notes.append(warning)
-        several = self.settings.setdefault(score, [])
-        self.directions.setdefault(score, []).append(Direction(guide, guide.move(*prompts)))
-        several.append(artifact.id if artifact else fingerprint(where))
-        if artifact is not None:
-            role = clip_role(len(several)) if score == "s_dir" else "held_out"
-            self.inputs[role] = artifact
+        if warning := guide.warning(self.prompts[0]):
+            self._note(warning, report)
+        return Direction(guide, guide.move(*self.prompts))
+
+    def _note(self, text: str, report: Reporter) -> None:
+        report.note(text)
+        self.notes.append(text)
 
 
 def find_clips(
@@ -128,40 +173,39 @@ def find_clips(
     prompts: Prompts | None,
     store: Store,
     report: Reporter,
-    device: torch.device,
 ) -> Clips:
     """The CLIPs that guided (or the one that is named) and one that did not, where there are such.
 
     Raises:
-        BadInput: the held-out CLIP is one that guided, or a named one cannot be used.
+        BadInput: the held-out CLIP is one that guided, or a named one cannot be found.
         MissingArtifact: a named one is not there.
     """
-    clips = Clips()
+    clips = Clips(prompts, named=clip is not None)
     if prompts is None:
         clips.notes.append("S_dir is left out: nobody knows the prompts of this edit")
         return clips
     try:
-        for found in [find_clip(clip, store, report)] if clip else _guides_of(tuned, store):
-            clips.add("s_dir", found, prompts, device)
+        guides = [find_clip(clip, store, report)] if clip else _guides_of(tuned, store)
+        clips.found["s_dir"] = guides
     except DclipError as error:
         if clip is not None:
             raise
-        left_out = f"S_dir under the guide is left out: {error.message}"
-        clips = Clips(notes=[*clips.notes, left_out])
+        clips.notes.append(f"S_dir under the guide is left out: {error.message}")
     if held_out is None:
         clips.notes.append("S_dir under a CLIP that did not guide is left out: give --held-out")
         return clips
-    clips.add("s_dir_held_out", find_clip(held_out, store, report), prompts, device)
-    if clips.settings["s_dir_held_out"][0] in clips.settings.get("s_dir", []):
+    clips.found["s_dir_held_out"] = [find_clip(held_out, store, report)]
+    settings = clips.settings
+    if settings["s_dir_held_out"][0] in settings.get("s_dir", []):
         raise BadInput("the held-out CLIP is one that guided", "give another --held-out")
     return clips
 
 
-def _guides_of(tuned: Artifact | None, store: Store) -> list[tuple[str, Artifact | None]]:
+def _guides_of(tuned: Artifact | None, store: Store) -> list[Found]:
     """The CLIPs that guided a tuned model."""
     if tuned is None or not tuned.config.get("clips"):
         raise BadInput("nobody knows which that was", "give --clip")
-    found: list[tuple[str, Artifact | None]] = []
+    found: list[Found] = []
     for number, name in enumerate(tuned.config["clips"], 1):
         if clip_role(number) in tuned.manifest.inputs:
             artifact = store.input(tuned, clip_role(number))

@@ -52,7 +52,7 @@ LAMBDAS: dict[str, Lambdas] = {
     ),
     "character": Lambdas(
         direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0, locality=0.15, scale=1.25,
+        structure=1.0, until=0.1, chroma=1.0, reach=1.5, soften=1.0, locality=0.14, scale=1.25,
     ),
     "drawing": Lambdas(
         direction=0.5, goal=4.0, identity=0.0, colour=0.0, speckle=0.7, propagation=0.5, grey=12.0,
@@ -60,11 +60,11 @@ LAMBDAS: dict[str, Lambdas] = {
     ),
     "attribute": Lambdas(
         direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
-        structure=0.5, until=0.35, chroma=0.0, reach=1.9, soften=0.0, locality=0.2,
+        structure=0.5, until=0.35, chroma=0.0, reach=1.9, soften=0.0, locality=0.1,
     ),
     "colour": Lambdas(
         direction=0.5, goal=5.0, identity=0.7, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
-        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0, locality=0.18,
+        structure=1.0, until=0.2, chroma=1.0, reach=1.9, soften=0.0, locality=0.16,
     ),
 }  # fmt: skip
 """By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""

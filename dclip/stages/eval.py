@@ -170,10 +170,11 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     judge = find_judge(config.judge, pictures.params is not None, store, report)
     loaded = load_judge(judge.path, device) if judge else None
     goal = goal_of(loaded, target, drawn, config.wish, pictures) if loaded else None
-    clips = find_clips(config.clip, config.held_out, one, prompts, store, report, device)
+    clips = find_clips(config.clip, config.held_out, one, prompts, store, report)
     missing = lpips_missing() if plan is not None else None
-    notes = [*clips.notes, *([missing] if missing else [])]
-    for note in notes:
+    if missing:
+        clips.notes.append(missing)
+    for note in clips.notes:
         report.note(note)
 
     def scoring() -> Scoring:
@@ -186,7 +187,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             truth=truth,
             goal=goal,
             judge=loaded,
-            directions=clips.directions,
+            directions=clips.directions(device, report),
             face=face,
         )
 
@@ -218,7 +219,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             caption=target or (prompts[0] if prompts else "edit"),
             scoring=scoring(),
             lpips=missing is None,
-            notes=notes,
+            notes=clips.notes,
             tuned=one,
         ).run(),
     )
@@ -227,6 +228,8 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
 def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> Subjects:
     size = plan.info.image_size
     if config.data is None and knows_drawn_faces(store, plan.base):
+        if config.split != EvalConfig.split:
+            raise BadInput("new drawn faces have no split", "give --data REF, or leave --split out")
         return subjects.draw(config.count, config.seed, size)
     if config.data is not None:
         source = store.resolve(config.data, "data", context.report)
@@ -296,8 +299,10 @@ class _Evaluation:
         return applies if applies.any() else ~applies
 
     def _full(self) -> int:
-        """Which of the edits stands for the rest: strength 1, else the strongest."""
-        return self.levels.index(1.0) if 1.0 in self.levels else len(self.levels) - 1
+        """Which of the edits stands for the rest: strength 1, else the strongest either way."""
+        return max(
+            range(len(self.levels)), key=lambda i: (self.levels[i] == 1, abs(self.levels[i]))
+        )
 
     def _edit(
         self, plan: Plan, on: Tensor

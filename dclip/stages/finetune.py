@@ -131,7 +131,7 @@ class FinetuneConfig:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise BadInput(f"{field} must be at least 1, not {value}")
-        for field in ("views", "rank", *LOSSES):
+        for field in ("views", "rank", *LOSSES, "face_weight"):
             value = getattr(self, field)
             if value is not None and value < 0:
                 raise BadInput(f"{field} must be 0 or more, not {value}")
@@ -215,7 +215,9 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         )
     steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
     own_r = guiding.preset_r(pair, read_info(base.path).schedule.T)
-    name = next((name for name, known in PRESETS.items() if known == pair), None)
+    name = next(
+        (name for name, known in PRESETS.items() if replace(known, kind=pair.kind) == pair), None
+    )
     if name and own_r != r:
         context.report.note(
             f"the edit will start at r={r}, as {latents.ref} does; the preset is made for r={own_r}"
@@ -262,9 +264,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     until = round(own.pop("until") * r)
     if until >= r:
         raise BadInput(f"with --until {until / r:g} of r={r} nothing is tuned", "use less")
-    per_round = 1
-    if chosen.loop in (per_step, stepwise):
-        per_round = sum(t > until for t in ddim.grid(r, own["steps"]))
+    labels = ddim.grid(r, own["steps"])
+    per_round = sum(t > until for t in labels) if chosen.loop in (per_step, stepwise) else 1
     if config.epochs is None and (config.updates or chosen.updates):
         updates = config.updates or chosen.updates or 1
     else:

@@ -237,11 +237,14 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
 
 
 def _edits(config: GridConfig, store: Store, context: Context) -> dict[str, tuple[Part, ...]]:
-    """The tuned models of every edit that a column asks for, by how they are written there."""
+    """The tuned models of every edit that a column asks for, by how they are written there.
+
+    Where no column asks for one those that are named: the latents and labels are still theirs.
+    """
+    asked = [text for column in config.column_specs for text in _texts(column, config)]
     return {
         text: find_parts(store, parse_parts(text) if text else [PartSpec()], context.report)
-        for column in config.column_specs
-        for text in _texts(column, config)
+        for text in asked or config.tuned
     }
 
 
@@ -290,7 +293,7 @@ def _columns(
             make_plan(
                 base,
                 (),
-                r=config.r or int(made["r"]),
+                r=int(made["r"]) if config.r is None else config.r,
                 steps=n or int(made["steps"]),
                 refinements=int(made.get("refinements") or 0),
             )
@@ -312,7 +315,7 @@ def _columns(
             always = len(strengths) > 1 or spec.strength is not None
             for text, n in product(_texts(spec, config), counts):
                 made_with = plan(edits[text], n)
-                if idle := made_with.idle():
+                for idle in made_with.idle():
                     report.warn(idle)
                 for s in strengths:
                     name = made_with.caption(s, always=always)

@@ -262,6 +262,11 @@ def _celeba(config: PrepareConfig, context: Context) -> celeba.CelebA:
         try:
             return celeba.open_celeba(config.root, config.limit, context.report)
         except BadInput:
+            if context.dry_run:
+                raise BadInput(
+                    f"CelebA is not in {config.root} yet, so there is nothing to plan with",
+                    "leave --dry-run out, and 1.4 GB are fetched into it",
+                ) from None
             context.report.note(f"fetching CelebA into {config.root}")
             celeba.download(config.root)
     return celeba.open_celeba(config.root, config.limit, context.report)
