@@ -233,7 +233,7 @@ def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tens
         ({"tuned": ("above",), "r": 6}, "above t=6, and the decode's labels are"),
         ({"tuned": ("sketch@4-5",)}, "within 4..5, and the decode's labels are 3, 6, 9, 12"),
         ({"tuned": ("above",)}, None),
-        ({"tuned": ("above@0-5", "sketch@4-5")}, "sketch changes nothing"),
+        ({"tuned": ("above@1-5", "sketch@4-5")}, "sketch changes nothing"),
     ],
 )
 def test_an_edit_that_acts_nowhere_is_warned_of(
