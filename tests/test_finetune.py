@@ -734,7 +734,6 @@ def test_what_a_target_was_taken_for_is_said(
         ({"face_weight": 2.0}, "needs a face network"),
         ({"chroma": 5.0}, "chroma"),
         ({"steps": 500}, "500 steps do not fit"),
-        ({"steps": 500, "recipe": "unrolled"}, "500 steps do not fit"),
         ({"until": 0.99}, "nothing is tuned"),
     ],
 )
@@ -743,3 +742,11 @@ def test_what_could_not_work_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         run(replace(small, **changes), store, CPU)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_plan_refuses_steps_that_do_not_fit(
+    store: Store, small: FinetuneConfig, recipe: str
+) -> None:
+    with pytest.raises(BadInput, match="500 steps do not fit"):
+        run(replace(small, recipe=recipe, steps=500), store, replace(CPU, dry_run=True))
