@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -119,9 +120,9 @@ class Clips:
     found: dict[str, list[Found]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """What identifies them, by score."""
+        """What identifies them, by score, once all are found: a folder's files are read for it."""
         return {
             score: [artifact.id if artifact else fingerprint(where) for where, artifact in several]
             for score, several in self.found.items()
@@ -195,8 +196,7 @@ def find_clips(
         clips.notes.append("S_dir under a CLIP that did not guide is left out: give --held-out")
         return clips
     clips.found["s_dir_held_out"] = [find_clip(held_out, store, report)]
-    settings = clips.settings
-    if settings["s_dir_held_out"][0] in settings.get("s_dir", []):
+    if clips.settings["s_dir_held_out"][0] in clips.settings.get("s_dir", []):
         raise BadInput("the held-out CLIP is one that guided", "give another --held-out")
     return clips
 
