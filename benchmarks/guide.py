@@ -26,8 +26,9 @@ from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_float
 from dclip.device import pick
-from dclip.editing import Editor, Part, Weights, make_plan
-from dclip.evaluation import subjects
+from dclip.editing.editor import Editor, Weights
+from dclip.editing.plan import Part, make_plan
+from dclip.evaluation import samples
 from dclip.guidance.clip import Guide, load_guide
 from dclip.guidance.objective import recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, preset
@@ -43,7 +44,7 @@ def states(
     store: Store, target: str, tuned: str | None, count: int
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Photos and truths, (N, 3, 64, 64) in [-1, 1], and the pictures of each state by its name."""
-    drawn = subjects.draw(4 * count, SEED, 64)
+    drawn = samples.draw(4 * count, SEED, 64)
     assert drawn.params is not None
     chosen = [i for i, p in enumerate(drawn.params) if faces.applicable(p, target)][:count]
     truths = np.stack([faces.truth(drawn.params[i], target, size=64) for i in chosen])
@@ -66,10 +67,10 @@ def known(
 ) -> tuple[float, float]:
     """Mean cosine of the gradient at ``x`` with the way to the truth; mean share believed done."""
     pair = preset(target)
-    chroma = LAMBDAS[pair.kind].chroma
+    saturation = LAMBDAS[pair.kind].saturation
 
     def embed(pictures: Tensor) -> Tensor:
-        return guide.embed_image(recoloured(pictures, chroma))
+        return guide.embed_image(recoloured(pictures, saturation))
 
     with torch.no_grad():
         before, after = embed(photos), embed(truth)
@@ -78,7 +79,7 @@ def known(
     moved = ((embed(x) - before) * ways).sum(-1)
     (gradient,) = torch.autograd.grad(moved.sum(), x)
     # A guide that is shown grey views can say nothing of colours.
-    left = recoloured(truth - x.detach(), min(chroma, 1.0))
+    left = recoloured(truth - x.detach(), min(saturation, 1.0))
     cosine = F.cosine_similarity(gradient.flatten(1), left.flatten(1)).mean()
     whole = ((after - before) * ways).sum(-1)
     return float(cosine), float((moved.detach() / whole).mean())

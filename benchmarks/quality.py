@@ -31,9 +31,10 @@ from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_uint8
 from dclip.device import pick
-from dclip.editing import Editor, Part, Weights, make_plan
+from dclip.editing.editor import Editor, Weights
+from dclip.editing.plan import Part, make_plan
 from dclip.errors import MissingArtifact
-from dclip.evaluation import subjects
+from dclip.evaluation import samples
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import PRESETS
 from dclip.models.checkpoint import read_info
@@ -58,7 +59,7 @@ COLUMNS = {
     "success": ("success", "share"),
     "identity@1": ("identity@1", "share"),
     "gain": ("gain", "number"),
-    "reach": ("reach", "number"),
+    "progress": ("progress", "number"),
     "monotone": ("gain / reach grow", "text"),
     "kept_psnr": ("rest kept, dB", "decibel"),
     "judge_target": ("judge: target", "share"),
@@ -173,7 +174,7 @@ def measure(
 def picture(store: Store, target: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """A panel of one target: originals, every recipe's edits, and the truth; a JPEG."""
     size = read_info(store.resolve("embedded", "model").path).image_size
-    drawn = subjects.draw(evaluate.FACES, evaluate.SEED, size)
+    drawn = samples.draw(evaluate.FACES, evaluate.SEED, size)
     assert drawn.params is not None
     shown = [i for i, p in enumerate(drawn.params) if faces.applicable(p, target)][:SHOWN]
     photos = drawn.originals[shown]

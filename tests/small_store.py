@@ -12,7 +12,7 @@ from dclip.context import Context
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import Adapter, Full
 from dclip.stages import invert, prepare, train
-from dclip.store import Artifact, Draft, Store
+from dclip.store import Artifact, Staging, Store
 
 SIZE, T, R, STEPS = 16, 20, 12, 4
 CPU = Context(device="cpu", workers=1)
@@ -48,7 +48,7 @@ def add_tuned(
     """A tuned model whose differences are random, by seed."""
     model = store.resolve(base, "model")
 
-    def make(draft: Draft) -> Mapping[str, Any]:
+    def make(staging: Staging) -> Mapping[str, Any]:
         network, _ = load_model(model.path)
         generator = torch.Generator().manual_seed(seed)
         delta = Full(network) if full else Adapter(network, 2, seed)
@@ -57,14 +57,14 @@ def add_tuned(
             for value in values:
                 noise = torch.randn(value.shape, generator=generator)
                 value.copy_(noise * (scale / 5 if full else scale))
-        delta.save(draft.path)
+        delta.save(staging.path)
         return {}
 
     return store.build(
         stage="finetune",
         kind="tuned",
         name=name,
-        config={"r": R, "steps_for": STEPS, "steps_gen": STEPS, "target": name}
+        config={"r": R, "inversion_steps": STEPS, "decode_steps": STEPS, "target": name}
         | dict(settings or {}),
         inputs={"latents": store.resolve(None, "latents"), "model": model},
         seed=seed,

@@ -16,14 +16,14 @@ import typer
 
 from dclip.cli.app import app, main
 from dclip.cli.defaults import config_defaults
-from dclip.store import Artifact, Draft, Store
+from dclip.store import Artifact, Staging, Store
 
 TINY_DATA = ("prepare", "faces", "--count", "40", "--size", "32", "--workers", "1")
 TINY_MODEL = (
     *("train", "--size", "micro", "-T", "20", "--images", "32", "--batch", "16"),
     *("--device", "cpu"),
 )
-TINY_CLIP = (*("clip", "train", "--images", "32", "--batch", "16"), *("--device", "cpu"))
+TINY_CLIP = (*("max_grad_norm", "train", "--images", "32", "--batch", "16"), *("--device", "cpu"))
 TINY_LATENTS = ("invert", "--r", "8", "--steps", "2", "--count", "6", "--device", "cpu")
 
 
@@ -271,9 +271,9 @@ def test_the_demo_shows_its_pictures_and_a_table(
     rows = [{"strength": 0.5, "faces": 4, "success": 0.25, "gain": 1.5}]
 
     def figure(config: demo.DemoConfig, store: Store, context: Context) -> Artifact:
-        def make(draft: Draft) -> dict[str, float]:
-            (draft.path / "panel.png").write_bytes(b"png")
-            (draft.path / "table.json").write_text(json.dumps({"strengths": rows}))
+        def make(staging: Staging) -> dict[str, float]:
+            (staging.path / "panel.png").write_bytes(b"png")
+            (staging.path / "table.json").write_text(json.dumps({"strengths": rows}))
             return {"success": 0.25}
 
         return store.build(

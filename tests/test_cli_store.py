@@ -16,9 +16,9 @@ from dclip.store import Artifact, Store
 
 
 def make(store: Store, kind: str, name: str, text: str, **inputs: Artifact) -> Artifact:
-    def write(draft: Any) -> dict[str, Any]:
-        (draft.path / "text.txt").write_text(text)
-        (draft.path / "panel.png").write_bytes(b"png")
+    def write(staging: Any) -> dict[str, Any]:
+        (staging.path / "text.txt").write_text(text)
+        (staging.path / "panel.png").write_bytes(b"png")
         return {"length": len(text)}
 
     return store.build(
@@ -155,8 +155,8 @@ def test_rm_refuses_what_is_used_and_says_by_whom(cli: Cli, store: Store) -> Non
 
 
 def interrupted(store: Store) -> None:
-    def stop(draft: Any) -> dict[str, Any]:
-        (draft.scratch / "state").write_text("half")
+    def stop(staging: Any) -> dict[str, Any]:
+        (staging.scratch / "state").write_text("half")
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):

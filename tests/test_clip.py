@@ -25,8 +25,7 @@ from torch import Tensor
 from dclip.data.dataset import DataSet
 from dclip.device import autocast
 from dclip.errors import BadInput, CorruptArtifact, DclipError
-from dclip.guidance import clip_training as ct
-from dclip.guidance import contrasts
+from dclip.guidance import views
 from dclip.guidance.clip import (
     LEAST_SIZE,
     Guide,
@@ -36,6 +35,8 @@ from dclip.guidance.clip import (
     save_guide,
     usual_rate,
 )
+from dclip.training import clip as ct
+from dclip.training import contrasts
 
 
 @pytest.fixture(scope="module")
@@ -350,20 +351,20 @@ def uniform(seed: int) -> Callable[[int], Tensor]:
 
 def test_a_group_shares_its_crop_and_colours() -> None:
     x = ours(pictures(3, 16, 16))
-    same = ct.augment(torch.cat([x, x]), uniform(0), torch.arange(3).repeat(2))
+    same = views.augment(torch.cat([x, x]), uniform(0), torch.arange(3).repeat(2))
     assert torch.equal(same[:3], same[3:])
-    apart = ct.augment(x[:1].repeat(2, 1, 1, 1), uniform(0))
+    apart = views.augment(x[:1].repeat(2, 1, 1, 1), uniform(0))
     assert (apart[0] - apart[1]).abs().mean() > 1e-2
     assert same.min() >= -1 and same.max() <= 1
 
 
 def test_augmentation_without_colour_only_crops() -> None:
     flat = torch.tensor([0.3, -0.2, 0.8]).view(1, 3, 1, 1).expand(2, 3, 16, 16)
-    assert torch.allclose(ct.augment(flat, uniform(1), colour=0.0), flat, atol=1e-6)
-    assert not torch.allclose(ct.augment(flat, uniform(1)), flat, atol=1e-2)
+    assert torch.allclose(views.augment(flat, uniform(1), colour=0.0), flat, atol=1e-6)
+    assert not torch.allclose(views.augment(flat, uniform(1)), flat, atol=1e-2)
     # A ramp stays a ramp, less steep: a crop of 80 to 100 % blown up to the whole.
     ramp = torch.linspace(-0.9, 0.9, 16).view(1, 1, 1, 16).expand(1, 3, 16, 16)
-    found = ct.augment(ramp, uniform(2), colour=0.0)[0, 0, 8]
+    found = views.augment(ramp, uniform(2), colour=0.0)[0, 0, 8]
     steps = (found[1:] - found[:-1])[4:-4]
     whole = float(ramp[0, 0, 0, 1] - ramp[0, 0, 0, 0])
     assert torch.allclose(steps, steps.mean().expand_as(steps), atol=1e-5)
@@ -372,7 +373,7 @@ def test_augmentation_without_colour_only_crops() -> None:
 
 def test_gradients_flow_through_augmentation() -> None:
     x = (0.5 * ours(pictures(1, 16, 16))).requires_grad_(True)
-    ct.augment(x, uniform(0)).sum().backward()
+    views.augment(x, uniform(0)).sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 1
 
 

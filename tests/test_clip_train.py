@@ -14,15 +14,16 @@ import torch
 from PIL import Image
 from small_guide import Stop, write_clip
 
-from dclip import training
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput, DclipError
 from dclip.guidance.clip import Guide, load_guide
-from dclip.guidance.clip_training import MIXING, Batch, radii, soften
+from dclip.guidance.views import blur
 from dclip.stages import clip_train, prepare
 from dclip.stages.clip_train import ClipTrainConfig, run
 from dclip.store import Artifact, Store
+from dclip.training import loop as training
+from dclip.training.clip import MIXING, Batch, radii
 
 CPU = Context(device="cpu", workers=1)
 
@@ -105,8 +106,8 @@ def test_no_attack_goes_further_than_a_share_of_the_pair() -> None:
 
 def test_softening_keeps_flat_colour_and_takes_detail_away() -> None:
     x = torch.stack([torch.full((3, 8, 8), 0.3), torch.randn(3, 8, 8)]).clamp(-1, 1)
-    assert torch.equal(soften(x, torch.zeros(2)), x)
-    half, quarter = soften(x, torch.ones(2)), soften(x, torch.full((2,), 2.0))
+    assert torch.equal(blur(x, torch.zeros(2)), x)
+    half, quarter = blur(x, torch.ones(2)), blur(x, torch.full((2,), 2.0))
     assert torch.allclose(half[0], x[0]) and torch.allclose(quarter[0], x[0])
     assert x[1].std() > half[1].std() > quarter[1].std()
 

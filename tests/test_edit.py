@@ -22,9 +22,11 @@ from dclip.data.dataset import DataSet
 from dclip.data.images import decode, to_float
 from dclip.data.photos import fitting_crop, unique_names
 from dclip.diffusion import ddim
-from dclip.editing import PartSpec, load_editor, make_plan, parse_parts
+from dclip.editing.editor import load_editor
+from dclip.editing.mask import localised
+from dclip.editing.plan import make_plan
+from dclip.editing.spec import PartSpec, parse_parts
 from dclip.errors import BadInput, MissingArtifact
-from dclip.locality import localised
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import read_deltas
 from dclip.stages.edit import EditConfig, copy_pictures, run
@@ -114,7 +116,7 @@ def test_strength_0_is_the_photo_itself_and_offsets_are_why(store: Store, photos
 def test_strength_0_is_the_photo_where_the_inversion_is_finer_than_the_decode(
     store: Store, photos: Tensor
 ) -> None:
-    add_tuned(store, "coarse", seed=3, settings={"steps_for": 10, "steps_gen": 3})
+    add_tuned(store, "coarse", seed=3, settings={"inversion_steps": 10, "decode_steps": 3})
     editor = load_editor(store, [("coarse", 1.0)], DEVICE)
     assert (editor.plan.steps, len(editor.plan.grid) - 1) == (3, 3)
     assert len(editor.plan.inversion_grid) - 1 >= 10
@@ -216,7 +218,7 @@ def test_a_window_says_at_which_t_a_model_acts(store: Store, photos: Tensor, mix
 
 
 def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tensor) -> None:
-    add_tuned(store, "early", seed=1, settings={"until": 6})
+    add_tuned(store, "early", seed=1, settings={"t_min": 6})
     add_tuned(store, "whole", seed=1)
     early, whole = (load_editor(store, [(name, 1.0)], DEVICE) for name in ("early", "whole"))
     windowed = load_editor(store, [PartSpec("whole", 1.0, (7, R))], DEVICE)
@@ -239,7 +241,7 @@ def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tens
 def test_an_edit_that_acts_nowhere_is_warned_of(
     store: Store, folder: Path, changes: dict[str, Any], why: str | None
 ) -> None:
-    add_tuned(store, "above", seed=1, settings={"until": 6})
+    add_tuned(store, "above", seed=1, settings={"t_min": 6})
     notes = Notes()
     run(config(folder / "a.png", **changes), store, replace(CPU, report=notes))
     about = [each for each in notes.said if "changes nothing" in each]
@@ -256,7 +258,7 @@ def test_models_of_different_bases_do_not_combine(store: Store) -> None:
 
 
 def test_settings_come_from_the_models_the_largest_of_several(store: Store) -> None:
-    add_tuned(store, "far", seed=6, settings={"r": 18, "steps_gen": 6, "steps_for": 6})
+    add_tuned(store, "far", seed=6, settings={"r": 18, "decode_steps": 6, "inversion_steps": 6})
     plan = load_editor(store, [("sketch", 1.0), ("far", 1.0)], DEVICE).plan
     assert (plan.r, plan.steps) == (18, 6)
     plan = load_editor(store, [("far", 1.0)], DEVICE, r=5).plan
@@ -398,7 +400,7 @@ def test_nothing_readable_is_bad_input_and_leaves_no_trace(
     with pytest.raises(MissingArtifact, match="sketsh"):
         run(config(folder, tuned=("sketsh",)), store, CPU)
     assert {a.ref for a in store.list()} == before
-    assert not [p for p in store.drafts.iterdir() if p.is_dir()]
+    assert not [p for p in store.staging.iterdir() if p.is_dir()]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from small_store import CPU, SIZE, add_tuned, small_store
 from dclip.cli.app import main
 from dclip.data import faces
 from dclip.data.dataset import DataSet
-from dclip.editing import Editor
+from dclip.editing.editor import Editor
 from dclip.errors import BadInput
-from dclip.evaluation import goals, quality, subjects, witnesses
+from dclip.evaluation import goals, quality, samples, scorers
 from dclip.evaluation.cost import Cost
 from dclip.evaluation.judge import Judge, JudgeNetwork, JudgeShape, Verdict
 from dclip.evaluation.scoring import Scoring, monotone
@@ -83,7 +83,7 @@ def test_the_table_has_every_score_and_its_anchors(made: Artifact, store: Store)
         "original", "truth", "strength 0", "strength 0.5", "strength 1",
     ]  # fmt: skip
     scores = {
-        "success", "identity@1", "gain", "reach", "judge_target", "judge_kept", "judge_picture",
+        "success", "identity@1", "gain", "progress", "judge_target", "judge_kept", "judge_picture",
         "s_dir", "s_dir_held_out",
     }  # fmt: skip
     assert all(scores <= set(r) and r["faces"] == 4 for r in rows)
@@ -93,7 +93,7 @@ def test_the_table_has_every_score_and_its_anchors(made: Artifact, store: Store)
     assert {k: v for k, v in still.items() if k not in ("what", "strength")} == {
         k: v for k, v in original.items() if k not in ("what", "strength")
     }
-    assert row(made, "strength 1")["reach"] != 0
+    assert row(made, "strength 1")["progress"] != 0
     found = table_of(made)["reconstruction"]
     assert found["direct"]["psnr"] > found["plain"]["psnr"] > 10
     assert found["direct"]["ssim"] > 0.999 and found["direct"]["mae"] < 1e-3
@@ -137,7 +137,7 @@ def test_s_dir_is_asked_of_all_that_guided(
     def fetch(spec: str, *args: Any, **more: Any) -> Any:
         return load_guide(known.get(spec, spec), *args, **more)
 
-    for module in (finetune, witnesses):
+    for module in (finetune, scorers):
         monkeypatch.setattr(module, "load_guide", fetch)
     base = finetune.FinetuneConfig(
         target="sketch", latents="faces", updates=1, batch=2, steps=2, name="two"
@@ -197,12 +197,12 @@ def test_edits_that_were_made(store: Store, config: EvalConfig, tmp_path: Path) 
     assert table_of(made)["reconstruction"] == {}
     assert row(made, "truth")["success"] == 1 and row(made, "strength 1")["faces"] == 4
     assert row(made, "strength 0")["gain"] == pytest.approx(0, abs=0.02)  # 8 bits on disk
-    assert row(made, "strength 1")["reach"] != row(made, "strength 0")["reach"]
+    assert row(made, "strength 1")["progress"] != row(made, "strength 0")["progress"]
 
 
 def test_real_photos_with_labels(store: Store, config: EvalConfig) -> None:
     """A wish names what to see; the data's labels say whom it applies to."""
-    wished = replace(config, data="faces", wish="glasses=1", count=6, strengths="1")
+    wished = replace(config, data="faces", expected="glasses=1", count=6, strengths="1")
     made = run(wished, store, CPU)
     data = DataSet(store.resolve("faces", "data").path)
     labels = data.attribute("glasses")[made.config["samples"]]
@@ -210,13 +210,13 @@ def test_real_photos_with_labels(store: Store, config: EvalConfig) -> None:
     assert goal.applies.tolist() == (labels == -1).tolist() and goal.untouched[:, 1].all()
     assert row(made, "original")["judge_target"] is not None
     with pytest.raises(BadInput, match="knows no attribute 'wombat'"):
-        run(replace(wished, wish="wombat=1"), store, CPU)
+        run(replace(wished, expected="wombat=1"), store, CPU)
 
 
 def test_a_wish_on_drawn_faces_counts_those_without() -> None:
     judge = Judge(JudgeNetwork(JudgeShape(("glasses", "smiling"), (), SIZE)))
-    drawn = subjects.draw(12, 0, SIZE)
-    goal = witnesses.goal_of(judge, None, None, "glasses=1", drawn)
+    drawn = samples.draw(12, 0, SIZE)
+    goal = scorers.goal_of(judge, None, None, "glasses=1", drawn)
     assert goal.applies.tolist() == [not faces.sample(0, i).glasses for i in range(12)]
     assert 0 < goal.applies.sum() < 12
     truth = Truth(drawn.params or [], "smiling", SIZE)
@@ -240,7 +240,7 @@ def test_a_face_network_gives_similarity(store: Store, config: EvalConfig, tmp_p
     "settings",
     [
         {"count": 1}, {"edits": "a", "data": "b"}, {"edits": "a", "tuned": ("b",)},
-        {"where": ("a=1",)}, {"target": "wombat"}, {"wish": "Smiling"}, {"strengths": "x"},
+        {"where": ("a=1",)}, {"target": "wombat"}, {"expected": "Smiling"}, {"strengths": "x"},
         {"seed": -1}, {"edits": "a", "r": 3}, {"edits": "a", "split": "all"},
         {"edits": "a", "count": 8},
     ],
@@ -271,7 +271,7 @@ def test_a_plan_and_finished_work_need_no_clip(
     def offline(*args: Any, **more: Any) -> Any:
         raise BadInput("no network")
 
-    monkeypatch.setattr(witnesses, "load_guide", offline)
+    monkeypatch.setattr(scorers, "load_guide", offline)
     with pytest.raises(Planned) as caught:
         run(replace(config, held_out=other_clip, count=5), store, replace(CPU, dry_run=True))
     assert {*caught.value.plan["config"]["clips"]} == {"s_dir", "s_dir_held_out"}
@@ -351,17 +351,17 @@ def test_presets_are_known_by_celebas_labels() -> None:
     assert set(goals.CELEBA) <= set(PRESETS)
     goal = goals.of_labelled(None, 2, ("Smiling", "Mouth_Slightly_Open", "Male"), "Smiling")
     assert goal.applies.all() and goal.untouched.tolist() == [[False, False, True]] * 2
-    assert goals.read_wish(" Smiling = -1 ") == ("Smiling", False)
+    assert goals.read_expected(" Smiling = -1 ") == ("Smiling", False)
 
 
 def test_styles_of_photos_are_known_by_the_datas_names() -> None:
     judge = Judge(JudgeNetwork(JudgeShape(("Male", "Gray_Hair"), ("photo", "bw", "other"), SIZE)))
-    photos = replace(subjects.draw(2, 0, SIZE), params=None)
-    goal = witnesses.goal_of(judge, "black and white", None, None, photos)
+    photos = replace(samples.draw(2, 0, SIZE), params=None)
+    goal = scorers.goal_of(judge, "black and white", None, None, photos)
     assert goal.style == "bw"
     assert goal.untouched.tolist() == [[True, False]] * 2  # nobody sees that hair is grey
-    assert witnesses.goal_of(judge, "cartoon", None, None, photos).untouched.all()
-    assert witnesses.goal_of(judge, "long hair", None, None, photos).style is None
+    assert scorers.goal_of(judge, "cartoon", None, None, photos).untouched.all()
+    assert scorers.goal_of(judge, "long hair", None, None, photos).style is None
 
 
 def test_monotone_looks_at_gain_and_reach_between_0_and_1() -> None:
@@ -372,10 +372,10 @@ def test_monotone_looks_at_gain_and_reach_between_0_and_1() -> None:
     scoring, way = Scoring(x, truth=truth), torch.from_numpy(truth.pictures) - x
     scores = {s: scoring(x + s * way) for s in (0.0, 0.5, 1.0, 2.0)}
     found = monotone(list(scores), list(scores.values()))
-    assert found == {k: {"mean": True, "faces": 1.0} for k in ("gain", "reach")}
+    assert found == {k: {"mean": True, "faces": 1.0} for k in ("gain", "progress")}
     back = [scores[1.0], scores[0.5], scores[0.0]]
     found = monotone([0.0, 0.5, 1.0], back)
-    assert found == {k: {"mean": False, "faces": 0.0} for k in ("gain", "reach")}
+    assert found == {k: {"mean": False, "faces": 0.0} for k in ("gain", "progress")}
     assert monotone([1.0], [scores[1.0]]) is None
 
 

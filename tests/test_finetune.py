@@ -21,7 +21,6 @@ from small_store import CPU, STEPS, R, small_store
 from smooth_net import SmoothNet, normal, photos
 from torch import Tensor, nn
 
-from dclip import training
 from dclip.context import Context, Silent
 from dclip.data import faces
 from dclip.data.dataset import LatentSet
@@ -40,7 +39,8 @@ from dclip.recipes import BY_KIND, RECIPES, Batch, Problem, recipe
 from dclip.recipes.loops import in_range, one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import FinetuneConfig, run
-from dclip.store import Artifact, Draft, Planned, Store
+from dclip.store import Artifact, Planned, Staging, Store
+from dclip.training import loop as training
 
 EMBEDDED = Path(finetune.__file__).parents[1] / "assets" / "clip"
 
@@ -100,7 +100,7 @@ def test_every_recipe_leaves_what_a_tuned_artifact_holds(
     scores = artifact.metrics["scores"]
     assert (scores[0]["step"], scores[0]["s_dir"]) == (0, pytest.approx(scores[0]["s_dir"]))
     assert scores[-1]["step"] == 5 and scores[-1]["l1"] != scores[0]["l1"]
-    assert (artifact.config["r"], artifact.config["steps_for"]) == (R, STEPS)
+    assert (artifact.config["r"], artifact.config["inversion_steps"]) == (R, STEPS)
     assert artifact.config["target"] == PRESETS["sketch"].target
 
 
@@ -154,7 +154,7 @@ def test_an_attribute_is_to_go_as_far_as_the_photos_lie_apart(
     for name in ("blond hair", "smiling", "sketch"):
         pair = PRESETS[name]
         config = replace(small, preset=name, target=None, name=name.replace(" ", "-"), updates=1)
-        seen = recoloured(photos, LAMBDAS[pair.kind].chroma)
+        seen = recoloured(photos, LAMBDAS[pair.kind].saturation)
         wanted = []
         for source in split_sources(pair.source):
             difference = guide.move(pair.target, source).differences[0]
@@ -235,10 +235,10 @@ def test_a_kind_says_how_prompts_of_ones_own_are_treated(
         return config
 
     hat = plan(target="a person with a hat", recipe=None)
-    assert (hat["local"], hat["chroma"], hat["recipe"]) == (False, 1.0, "stepwise")
+    assert (hat["local"], hat["saturation"], hat["recipe"]) == (False, 1.0, "stepwise")
     assert (hat["locality"], hat["scale"]) == (0.0, 1.0)
     hat = plan(target="a person with a hat", recipe=None, kind="attribute")
-    assert (hat["local"], hat["chroma"]) == (True, LAMBDAS["attribute"].chroma)
+    assert (hat["local"], hat["saturation"]) == (True, LAMBDAS["attribute"].saturation)
     assert hat["locality"] == LAMBDAS["attribute"].locality > 0
     vampire = plan(target="a vampire", recipe=None, kind="character")
     assert (vampire["local"], vampire["scale"]) == (False, LAMBDAS["character"].scale)
@@ -491,7 +491,7 @@ def test_stepwise_walks_the_tuned_models_states_down_to_where_the_base_goes_on(
             on_step=lambda i, t, x, x0, states=states: states.append(x0.detach()),
         )  # fmt: skip
         pairs[name] = states[:2]
-    list(stepwise(replace(work, until=work.grid[1]), batch))
+    list(stepwise(replace(work, t_min=work.grid[1]), batch))
     assert len(shown) == 2  # of the three steps the last is the base's
 
     def rows(pictures: list[Tensor]) -> Tensor:
@@ -587,8 +587,8 @@ def test_a_clip_of_the_store_comes_before_a_folder_of_its_name(
     assert find_clip("mine", store, said := Said()) == ("mine", None)
     assert said.notes == ["using the CLIP in the folder mine"]
 
-    def make(draft: Draft) -> dict[str, Any]:
-        shutil.copytree(clip, draft.path, dirs_exist_ok=True)
+    def make(staging: Staging) -> dict[str, Any]:
+        shutil.copytree(clip, staging.path, dirs_exist_ok=True)
         return {}
 
     made = store.build(
@@ -622,15 +622,15 @@ def test_below_until_the_base_ends_what_unrolled_shows(problem: Any) -> None:
     with torch.no_grad():
         for p in work.model.parameters():
             p.add_(0.01 * torch.ones_like(p))
-    until = work.grid[2]
-    list(unrolled(replace(work, until=until), batch))
-    model = above(until, work.model, work.frozen)
+    t_min = work.grid[2]
+    list(unrolled(replace(work, t_min=t_min), batch))
+    model = above(t_min, work.model, work.frozen)
     expected = ddim.decode(model, work.schedule, batch.latents, work.grid).clamp(-1, 1)
     assert torch.allclose(shown[0][0].detach(), expected, atol=1e-10)
 
 
-@given(seed=st.integers(0, 2**31), until=st.integers(0, 11))
-def test_one_step_draws_labels_that_the_tuned_model_will_decode(seed: int, until: int) -> None:
+@given(seed=st.integers(0, 2**31), t_min=st.integers(0, 11))
+def test_one_step_draws_labels_that_the_tuned_model_will_decode(seed: int, t_min: int) -> None:
     labels: list[int] = []
 
     def network(x: Tensor, t: Tensor) -> Tensor:
@@ -639,11 +639,11 @@ def test_one_step_draws_labels_that_the_tuned_model_will_decode(seed: int, until
 
     work = Problem(
         network, network, Schedule.make("linear-rescaled", 20), (0, 6, 12),
-        lambda x, reference, draw: (x.mean(), {}), until,
+        lambda x, reference, draw: (x.mean(), {}), t_min,
     )  # fmt: skip
     photos = torch.zeros(1, 3, 4, 4)
     list(one_step(work, Batch(photos, photos, torch.Generator().manual_seed(seed))))
-    assert labels and all(until < t <= 12 for t in labels)
+    assert labels and all(t_min < t <= 12 for t in labels)
 
 
 def test_views_are_not_rounded_where_networks_compute_in_half_precision() -> None:
@@ -732,9 +732,9 @@ def test_what_a_target_was_taken_for_is_said(
     [
         ({"direction": 0.0, "goal": 0.0}, "no loss is left that follows the text"),
         ({"face_weight": 2.0}, "needs a face network"),
-        ({"chroma": 5.0}, "chroma"),
+        ({"saturation": 5.0}, "saturation"),
         ({"steps": 500}, "500 steps do not fit"),
-        ({"until": 0.99}, "nothing is tuned"),
+        ({"t_min": 0.99}, "nothing is tuned"),
     ],
 )
 def test_what_could_not_work_is_refused(

@@ -17,7 +17,7 @@ from small_store import CPU, SIZE, R, add_tuned, small_store
 
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
-from dclip.editing import as_picture, load_editor
+from dclip.editing.editor import as_picture, load_editor
 from dclip.errors import BadInput, MissingArtifact
 from dclip.figures.panel import PAPER, font, layout, sheet, wrap
 from dclip.figures.pdf import save_pdf
@@ -31,7 +31,7 @@ CELL = 64
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = small_store(tmp_path_factory.mktemp("grid") / "store")
-    add_tuned(store, "smiling", seed=2, full=True, settings={"r": 6, "steps_gen": 3})
+    add_tuned(store, "smiling", seed=2, full=True, settings={"r": 6, "decode_steps": 3})
     return store
 
 

@@ -23,7 +23,7 @@ from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tiny import TinyConfig
 from dclip.stages import prepare
 from dclip.stages.invert import EDIT_REFINEMENTS, InvertConfig, run, select
-from dclip.store import Artifact, Draft, Planned, Store
+from dclip.store import Artifact, Planned, Staging, Store
 
 CPU = Context(device="cpu", workers=1)
 SIZE, T = 16, 100
@@ -36,8 +36,8 @@ def make_model(store: Store, name: str = "base", scale: float = 0.03) -> Artifac
     torch.manual_seed(0)
     weights = {k: v + scale * torch.randn(v.shape) for k, v in info.build().state_dict().items()}
 
-    def make(draft: Draft) -> dict[str, float]:
-        save_model(draft.path, info, weights)
+    def make(staging: Staging) -> dict[str, float]:
+        save_model(staging.path, info, weights)
         return {}
 
     return store.build(

@@ -12,19 +12,19 @@ import pytest
 import torch
 from small_guide import Stop
 
-from dclip import training
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.data.table import write_table
 from dclip.errors import BadInput, CorruptArtifact, MissingArtifact
 from dclip.evaluation import goals
-from dclip.evaluation import judge_training as jt
 from dclip.evaluation.judge import OTHER, Judge, load_judge
 from dclip.evaluation.truth import Truth
 from dclip.stages import judge_train, prepare
 from dclip.stages.judge_train import JudgeTrainConfig, run
 from dclip.store import Artifact, Store
+from dclip.training import judge as jt
+from dclip.training import loop as training
 
 CPU = Context(device="cpu", workers=1)
 SMALL = JudgeTrainConfig(data=("pairs",), name="small", images=56, batch=8, precision="fp32")
@@ -96,11 +96,11 @@ def test_it_learns_from_several_data_at_once(store: Store) -> None:
 def test_data_without_styles_gives_attributes_alone(store: Store, tmp_path: Path) -> None:
     source = store.resolve("plain", "data")
 
-    def make(draft: Any) -> dict[str, Any]:
-        shutil.copytree(source.path / "images.zarr", draft.path / "images.zarr")
+    def make(staging: Any) -> dict[str, Any]:
+        shutil.copytree(source.path / "images.zarr", staging.path / "images.zarr")
         table = DataSet(source.path).table.take(range(48))
         del table["style"], table["serious"]
-        write_table(draft.path / "samples.csv", table)
+        write_table(staging.path / "samples.csv", table)
         return {}
 
     bare = store.build(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dclip.editing.mask import MOST, localised
 from dclip.errors import BadInput
-from dclip.locality import MOST, localised
 
 
 def pictures(n: int, side: int, seed: int) -> Tensor:

@@ -21,10 +21,10 @@ from dclip.context import Context, Silent
 from dclip.data import arrays, faces, filters
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
-from dclip.guidance import contrasts
 from dclip.stages import prepare
 from dclip.stages.prepare import PrepareConfig, parse_split, run
 from dclip.store import Artifact, Planned, Store
+from dclip.training import contrasts
 
 
 class Recorder(Silent):

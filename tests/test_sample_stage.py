@@ -19,7 +19,7 @@ from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tuned import Full
 from dclip.models.unet import SIZES
 from dclip.stages.sample import SampleConfig, run
-from dclip.store import Artifact, Draft, Store
+from dclip.store import Artifact, Staging, Store
 
 CPU = Context(device="cpu")
 T = 40
@@ -31,18 +31,18 @@ def make_store(path: Path) -> Store:
     store = Store(path)
     info = ModelInfo("unet", SIZES["micro"], Schedule.make("linear-rescaled", T), 16)
 
-    def base(draft: Draft) -> dict[str, float]:
+    def base(staging: Staging) -> dict[str, float]:
         torch.manual_seed(0)
         weights = {k: v + 0.1 * torch.randn(v.shape) for k, v in info.build().state_dict().items()}
-        save_model(draft.path, info, weights)
+        save_model(staging.path, info, weights)
         return {}
 
-    def tuning(draft: Draft) -> dict[str, float]:
+    def tuning(staging: Staging) -> dict[str, float]:
         torch.manual_seed(1)
         full = Full(load_model(made.path)[0])
         for value in full.values:
             value.data += 0.05 * torch.randn(value.shape)
-        full.save(draft.path)
+        full.save(staging.path)
         return {}
 
     made = store.build(
@@ -190,17 +190,17 @@ def test_the_embedded_model_needs_no_name(tmp_path: Path) -> None:
 
 
 def test_a_tuned_model_acts_where_edit_lets_it_act(store: Store, small: Artifact) -> None:
-    """Below its ``until`` the base goes on alone; one that never acts draws the base's pictures."""
+    """Below its ``t_min`` the base goes on alone; one that never acts draws the base's pictures."""
     other = store.resolve("other", "tuned")
 
-    def copied(draft: Draft) -> dict[str, float]:
+    def copied(staging: Staging) -> dict[str, float]:
         for file in other.path.glob("*.safetensors"):
-            (draft.path / file.name).write_bytes(file.read_bytes())
+            (staging.path / file.name).write_bytes(file.read_bytes())
         return {}
 
-    for name, until in (("never", T), ("some", T // 2)):
+    for name, t_min in (("never", T), ("some", T // 2)):
         store.build(
-            stage="finetune", kind="tuned", name=name, config={"until": until}, seed=0,
+            stage="finetune", kind="tuned", name=name, config={"t_min": t_min}, seed=0,
             inputs={"model": store.resolve("base", "model")}, context=CPU, make=copied,
         )  # fmt: skip
     drawn = {

@@ -34,9 +34,9 @@ from dclip.errors import (
 )
 from dclip.store import (
     Artifact,
-    Draft,
     Lineage,
     Planned,
+    Staging,
     Store,
     atomic,
     check_name,
@@ -65,14 +65,14 @@ class Heard(Silent):
         self.warnings.append(message)
 
 
-def write_two(draft: Draft) -> Mapping[str, Any]:
-    (draft.path / "images").mkdir(exist_ok=True)
-    (draft.path / "images" / "0.png").write_bytes(b"not really a picture")
-    (draft.path / "table.csv").write_text("a,b\n1,2\n")
+def write_two(staging: Staging) -> Mapping[str, Any]:
+    (staging.path / "images").mkdir(exist_ok=True)
+    (staging.path / "images" / "0.png").write_bytes(b"not really a picture")
+    (staging.path / "table.csv").write_text("a,b\n1,2\n")
     return {"loss": 0.5}
 
 
-def never(draft: Draft) -> Mapping[str, Any]:
+def never(staging: Staging) -> Mapping[str, Any]:
     raise AssertionError("the work was done again")
 
 
@@ -84,7 +84,7 @@ def put(
     config: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Artifact] | None = None,
     context: Context | None = None,
-    make: Callable[[Draft], Mapping[str, Any]] = write_two,
+    make: Callable[[Staging], Mapping[str, Any]] = write_two,
     seed: int = 0,
 ) -> Artifact:
     return store.build(
@@ -144,7 +144,7 @@ def test_build_writes_a_browsable_artifact(store: Store) -> None:
     assert set(said["versions"]) == {"dclip", "python", "torch"}
     assert [f["path"] for f in said["files"]] == ["images/0.png", "table.csv"]
     assert (store.root / "data" / "faces" / "latest" / "table.csv").read_text() == "a,b\n1,2\n"
-    assert not any(p for p in store.drafts.iterdir() if p.name != "store.lock")
+    assert not any(p for p in store.staging.iterdir() if p.name != "store.lock")
 
 
 def test_nothing_is_created_before_the_first_write(store: Store) -> None:
@@ -218,11 +218,11 @@ def test_a_copy_is_not_taken_from_damaged_bytes(store: Store) -> None:
 
 
 def test_equal_work_has_equal_ids_in_two_stores_whatever_the_name(tmp_path: Path) -> None:
-    def logged(text: str) -> Callable[[Draft], Mapping[str, Any]]:
-        def make(draft: Draft) -> Mapping[str, Any]:
-            (draft.path / "logs").mkdir(exist_ok=True)
-            (draft.path / "logs" / "stats.jsonl").write_text(text)
-            return {**write_two(draft), "seconds": len(text)}
+    def logged(text: str) -> Callable[[Staging], Mapping[str, Any]]:
+        def make(staging: Staging) -> Mapping[str, Any]:
+            (staging.path / "logs").mkdir(exist_ok=True)
+            (staging.path / "logs" / "stats.jsonl").write_text(text)
+            return {**write_two(staging), "seconds": len(text)}
 
         return make
 
@@ -236,8 +236,8 @@ def test_equal_work_has_equal_ids_in_two_stores_whatever_the_name(tmp_path: Path
 
 def test_payload_bytes_and_paths_are_part_of_the_id(tmp_path: Path) -> None:
     def one(path: str, data: bytes) -> str:
-        def make(draft: Draft) -> Mapping[str, Any]:
-            (draft.path / path).write_bytes(data)
+        def make(staging: Staging) -> Mapping[str, Any]:
+            (staging.path / path).write_bytes(data)
             return {}
 
         return put(Store(tmp_path / f"{path}-{data.hex()}"), make=make).id
@@ -272,7 +272,7 @@ def test_a_dry_run_plans(store: Store) -> None:
 def test_metrics_that_are_no_numbers_become_null(store: Store) -> None:
     import numpy as np
 
-    def make(draft: Draft) -> Mapping[str, Any]:
+    def make(staging: Staging) -> Mapping[str, Any]:
         return {"loss": float("nan"), "psnr": [np.float32(2.5), np.inf], "n": np.int64(3)}
 
     made = put(store, make=make)
@@ -298,11 +298,11 @@ def test_a_damaged_artifact_is_made_again(store: Store) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "manifest"])
 def test_a_payload_of_other_than_plain_files_is_refused(store: Store, kind: str) -> None:
-    def make(draft: Draft) -> Mapping[str, Any]:
+    def make(staging: Staging) -> Mapping[str, Any]:
         if kind == "link":
-            (draft.path / "away").symlink_to("/etc/hostname")
+            (staging.path / "away").symlink_to("/etc/hostname")
         else:
-            (draft.path / "manifest.json").write_text("{}")
+            (staging.path / "manifest.json").write_text("{}")
         return {}
 
     with pytest.raises(ValueError, match="away" if kind == "link" else "manifest.json"):
@@ -335,14 +335,14 @@ def test_everything_is_on_the_disk_before_it_becomes_visible(
 # --- interruption --------------------------------------------------------------------------------
 
 
-def counted(draft: Draft, stop_at: int, stop: BaseException) -> Mapping[str, Any]:
+def counted(staging: Staging, stop_at: int, stop: BaseException) -> Mapping[str, Any]:
     """Five files, one a step, with the step kept in scratch; interrupted before ``stop_at``."""
-    at = draft.scratch / "step"
+    at = staging.scratch / "step"
     done = int(at.read_text()) if at.exists() else 0
     for step in range(done, 5):
         if step == stop_at:
             raise stop
-        (draft.path / f"{step}.txt").write_text(str(step))
+        (staging.path / f"{step}.txt").write_text(str(step))
         at.write_text(str(step + 1))
     return {"steps": 5, "began": done}
 
@@ -354,43 +354,43 @@ def counted(draft: Draft, stop_at: int, stop: BaseException) -> Mapping[str, Any
 )
 def test_interrupted_work_goes_on_where_it_stopped(store: Store, stop: BaseException) -> None:
     with pytest.raises(type(stop)):
-        put(store, make=lambda draft: counted(draft, 3, stop))
+        put(store, make=lambda staging: counted(staging, 3, stop))
     assert store.list() == []
     with pytest.raises(Planned) as planned:
         put(store, context=Context(dry_run=True))
     assert planned.value.plan["resumes"]
     heard = Heard()
     made = put(
-        store, context=Context(report=heard), make=lambda draft: counted(draft, -1, KeyError())
+        store, context=Context(report=heard), make=lambda staging: counted(staging, -1, KeyError())
     )
     assert made.metrics == {"steps": 5, "began": 3}
     assert heard.notes == ["going on with what was left of data/faces"]
-    whole = put(Store(store.root / "else"), make=lambda draft: counted(draft, -1, KeyError()))
+    whole = put(Store(store.root / "else"), make=lambda staging: counted(staging, -1, KeyError()))
     assert made.id == whole.id
 
 
 def test_work_that_is_refused_with_nothing_kept_leaves_no_draft(store: Store) -> None:
-    def make(draft: Draft) -> Mapping[str, Any]:
-        (draft.path / "half.txt").write_text("half")
+    def make(staging: Staging) -> Mapping[str, Any]:
+        (staging.path / "half.txt").write_text("half")
         raise BadInput("no")
 
     with pytest.raises(BadInput):
         put(store, make=make)
-    assert [p.name for p in store.drafts.iterdir() if p.is_dir()] == []
-    assert not put(store, make=lambda draft: {"resumed": draft.resumed}).metrics["resumed"]
+    assert [p.name for p in store.staging.iterdir() if p.is_dir()] == []
+    assert not put(store, make=lambda staging: {"resumed": staging.resumed}).metrics["resumed"]
 
 
 def test_half_written_files_are_gone_when_work_resumes(store: Store) -> None:
-    def killed(draft: Draft) -> Mapping[str, Any]:
-        writer = atomic(draft.path / "a.png")
+    def killed(staging: Staging) -> Mapping[str, Any]:
+        writer = atomic(staging.path / "a.png")
         part = writer.__enter__()
         assert part.suffix == ".png"
         part.write_text("half")
-        os.link(part, draft.path / ".part-as-a-kill-leaves-it.png")
+        os.link(part, staging.path / ".part-as-a-kill-leaves-it.png")
         raise KeyboardInterrupt
 
-    def make(draft: Draft) -> Mapping[str, Any]:
-        with atomic(draft.path / "a.png") as part:
+    def make(staging: Staging) -> Mapping[str, Any]:
+        with atomic(staging.path / "a.png") as part:
             part.write_text("whole")
         return {}
 
@@ -422,7 +422,7 @@ def test_a_finished_draft_that_was_tampered_with_is_worked_on(
         patch.setattr("dclip.store.store.Store._commit", stopped)
         with pytest.raises(KeyboardInterrupt):
             put(store)
-    (table,) = store.drafts.glob("*/payload/table.csv")
+    (table,) = store.staging.glob("*/payload/table.csv")
     table.write_text("longer than it was\n")
     made = put(store)
     assert (made.path / "table.csv").read_text() == "a,b\n1,2\n"
@@ -432,10 +432,10 @@ def test_a_finished_draft_that_was_tampered_with_is_worked_on(
 
 
 def test_a_second_writer_of_the_same_work_is_turned_away_with_who_holds_it(store: Store) -> None:
-    def make(draft: Draft) -> Mapping[str, Any]:
+    def make(staging: Staging) -> Mapping[str, Any]:
         with pytest.raises(StoreBusy, match=f"process {os.getpid()} on .* is making this"):
             put(store, make=never)
-        return write_two(draft)
+        return write_two(staging)
 
     assert put(store, make=make).ref == "data/faces/v1"
 
@@ -445,9 +445,9 @@ def test_writers_of_different_work_do_not_disturb_each_other(store: Store) -> No
     made: list[Artifact] = []
 
     def work(size: int) -> None:
-        def make(draft: Draft) -> Mapping[str, Any]:
+        def make(staging: Staging) -> Mapping[str, Any]:
             together.wait(20)  # all four are inside make at once
-            return write_two(draft)
+            return write_two(staging)
 
         made.append(put(store, config={"size": size}, make=make))
 
@@ -477,7 +477,7 @@ def test_work_that_another_process_finished_meanwhile_is_not_repeated(
 
 
 def test_work_inside_work_is_possible(store: Store) -> None:
-    def outer(draft: Draft) -> Mapping[str, Any]:
+    def outer(staging: Staging) -> Mapping[str, Any]:
         return {"inner": put(store, "inner", config={"size": 1}).ref}
 
     assert put(store, "outer", make=outer).metrics == {"inner": "data/inner/v1"}
@@ -503,10 +503,10 @@ def test_a_disk_that_fills_during_the_work_is_one_line_and_keeps_the_draft(
     store: Store, error: Exception
 ) -> None:
     with pytest.raises(StoreError, match="no space left") as caught:
-        put(store, make=lambda draft: counted(draft, 4, error))
+        put(store, make=lambda staging: counted(staging, 4, error))
     assert "run the same command again" in caught.value.fix
     assert "\n" not in caught.value.message + caught.value.fix
-    made = put(store, make=lambda draft: counted(draft, -1, error))
+    made = put(store, make=lambda staging: counted(staging, -1, error))
     assert made.metrics["began"] == 4
 
 
@@ -518,10 +518,10 @@ def test_a_writer_that_hides_why_it_failed_is_seen_through(
         path.write_bytes(b"x" * 1000)
         raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 640 vs 534")
 
-    def make(draft: Draft) -> Mapping[str, Any]:
+    def make(staging: Staging) -> Mapping[str, Any]:
         if not beside:
-            torch_save(draft.scratch / "checkpoint.pt")
-        with atomic(draft.scratch / "checkpoint.pt") as part:
+            torch_save(staging.scratch / "checkpoint.pt")
+        with atomic(staging.scratch / "checkpoint.pt") as part:
             torch_save(part)
         return {}
 
@@ -548,8 +548,8 @@ def test_a_system_that_refuses_to_write_is_one_line_and_nothing_is_seen(
     made = []
     with monkeypatch.context() as patch:
 
-        def make(draft: Draft) -> Mapping[str, Any]:
-            made.append(write_two(draft))
+        def make(staging: Staging) -> Mapping[str, Any]:
+            made.append(write_two(staging))
             patch.setattr(function, refuse)  # from the commit on
             return made[0]
 
@@ -825,10 +825,10 @@ def test_export_copies_byte_for_byte(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_lean_export_is_an_artifact_without_its_records(store: Store, tmp_path: Path) -> None:
-    def make(draft: Draft) -> dict[str, Any]:
+    def make(staging: Staging) -> dict[str, Any]:
         for name in ("weights.bin", "loss.png", "samples/one.png", "logs/stats.jsonl"):
-            (draft.path / name).parent.mkdir(exist_ok=True)
-            (draft.path / name).write_text(name)
+            (staging.path / name).parent.mkdir(exist_ok=True)
+            (staging.path / name).write_text(name)
         return {"loss": 0.5}
 
     made = store.build(
@@ -1124,7 +1124,7 @@ def test_gc_frees_dead_drafts_and_nothing_else(store: Store) -> None:
     (store.trash / "0123-v1").mkdir(parents=True)
     (store.trash / "0123-v1" / "left").write_bytes(b"x" * 100)
 
-    def make(draft: Draft) -> Mapping[str, Any]:
+    def make(staging: Staging) -> Mapping[str, Any]:
         would = store.gc(dry_run=True)
         assert len(would.items) == 2
         assert would.bytes > 100
@@ -1133,14 +1133,14 @@ def test_gc_frees_dead_drafts_and_nothing_else(store: Store) -> None:
         assert [item.what for item in did.items] == [item.what for item in would.items]
         assert "unfinished prepare -> data/faces" in did.items[0].what
         assert len(did.busy) == 1 and "data/busy" in did.busy[0]
-        return write_two(draft)
+        return write_two(staging)
 
     put(store, "busy", config={"size": 8}, make=make)
     assert store.gc().items == ()
     store.remove("busy")
     (store.root / "data" / "busy" / "tags.json").unlink()
     assert tree(store.root) == before
-    assert [p.name for p in store.drafts.iterdir()] == ["store.lock"]
+    assert [p.name for p in store.staging.iterdir()] == ["store.lock"]
 
 
 # --- configs -------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def sweep(folder, prepare, act, then=None):
         (then or act)(root)
         again = state(root)
         again["rubbish"] = [i.what for i in Store(root).gc().items]
-        again["hidden"] = sorted(p.name for p in Store(root).drafts.iterdir())
+        again["hidden"] = sorted(p.name for p in Store(root).staging.iterdir())
         out.append({"killed": killed, "after": after, "again": again})
         if not killed:
             print(json.dumps(out))
@@ -201,7 +201,7 @@ def test_killed_at_random_moments_until_it_gets_through(tmp_path: Path) -> None:
     kills = 0
     for step in (0, 3, 6, 7):
         process = python(code, str(store.root))
-        while process.poll() is None and not list(store.drafts.glob(f"*/payload/{step}.bin")):
+        while process.poll() is None and not list(store.staging.glob(f"*/payload/{step}.bin")):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.06))
         process.kill()
@@ -273,12 +273,12 @@ except KeyboardInterrupt:
     )
     process = python(code, str(tmp_path))
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".drafts/*/payload/2.bin")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".staging/*/payload/2.bin")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[0] == b"interrupted\n"
     assert Store(tmp_path).list() == []
-    (step,) = tmp_path.glob(".drafts/*/scratch/step")
+    (step,) = tmp_path.glob(".staging/*/scratch/step")
     assert int(step.read_text()) >= 2
     done, _ = python(WORK + "print(build(sys.argv[1]).id)", str(tmp_path)).communicate(timeout=60)
     other = str(tmp_path / "else")

@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from small_guide import Stop
 
-from dclip import training
 from dclip.context import Context
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError, MissingArtifact
@@ -28,6 +27,7 @@ from dclip.stages.clip_train import ClipTrainConfig
 from dclip.stages.judge_train import JudgeTrainConfig
 from dclip.stages.train import TrainConfig, run
 from dclip.store import Planned, Store
+from dclip.training import loop as training
 
 CPU = Context(device="cpu", workers=1)
 SMALL = TrainConfig(size="micro", T=20, images=96, batch=8, lr=3e-3)
@@ -105,7 +105,7 @@ def test_killed_at_any_update_it_ends_as_if_it_never_was(
 
 KILLED = """
 import sys
-from dclip import training
+from dclip.training import loop as training
 from dclip.context import Context
 from dclip.stages import train
 from dclip.store import Store
@@ -124,9 +124,9 @@ def test_a_process_that_is_killed_leaves_a_training_that_goes_on(
 ) -> None:
     store = make_store(tmp_path / "killed")
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(store.root)])
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        if any(store.root.glob(".drafts/*/scratch/state.safetensors")):
+    t_min = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < t_min:
+        if any(store.root.glob(".staging/*/scratch/state.safetensors")):
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.002)
@@ -148,9 +148,9 @@ def test_ctrl_c_saves_what_was_trained(artifact: Any, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(store.root)], stderr=subprocess.PIPE
     )
-    until = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < until:
-        logs = list(store.root.glob(".drafts/*/payload/logs/stats.jsonl"))
+    t_min = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < t_min:
+        logs = list(store.root.glob(".staging/*/payload/logs/stats.jsonl"))
         if logs and logs[0].stat().st_size:
             process.send_signal(signal.SIGINT)
             break
@@ -296,7 +296,7 @@ def test_a_gradient_is_clipped_to_a_norm_above_0(clip: float) -> None:
     """Below 0 the gradients would change sign."""
     for config in (TrainConfig, ClipTrainConfig, JudgeTrainConfig):
         with pytest.raises(BadInput, match="clip must be above 0"):
-            config(clip=clip)
+            config(max_grad_norm=clip)
 
 
 def test_of_little_data_not_every_epoch_is_shown(

@@ -98,13 +98,13 @@ def test_gain_is_the_distance_covered_and_reach_the_way_gone(originals: np.ndarr
         edits = originals + share * (truths("sketch") - originals)
         found = scored(originals, edits, "sketch")
         assert found["gain"] == pytest.approx(gain, abs=1e-4)
-        assert found["reach"] == pytest.approx(share, abs=1e-4)
+        assert found["progress"] == pytest.approx(share, abs=1e-4)
 
 
 def test_what_an_edit_has_besides_costs_gain_but_no_reach(originals: np.ndarray) -> None:
     noise = 0.3 * np.random.default_rng(0).standard_normal(originals.shape)
     found = scored(originals, truths("sketch") + noise, "sketch")
-    assert found["reach"] == pytest.approx(1, abs=0.02) and 0 < found["gain"] < 0.8
+    assert found["progress"] == pytest.approx(1, abs=0.02) and 0 < found["gain"] < 0.8
 
 
 def test_one_set_of_drawings_serves_many_edits(originals: np.ndarray) -> None:

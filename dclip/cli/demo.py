@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TABLE = "table.json"
 SHOWN = (
-    "faces", "success", "identity@1", "gain", "reach", "kept_psnr", "judge_target", "judge_kept",
+    "faces", "success", "identity@1", "gain", "progress", "kept_psnr", "judge_target", "judge_kept",
 )  # fmt: skip
 COLUMNS = {"strength": "strength", **{name: evaluate.COLUMNS[name] for name in SHOWN}}
 

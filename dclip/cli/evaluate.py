@@ -18,7 +18,7 @@ COLUMNS = {
     "success": "success",
     "identity@1": "identity@1",
     "gain": "gain",
-    "reach": "reach",
+    "progress": "progress",
     "kept_psnr": "rest kept, dB",
     "judge_target": "judge: target",
     "judge_kept": "judge: rest kept",
@@ -68,9 +68,9 @@ def eval_(
         str | None,
         option("--target", metavar="NAME", help="Name of the edit: else known by its prompts."),
     ] = None,
-    wish: Annotated[
+    expected: Annotated[
         str | None,
-        option("--wish", metavar="NAME=X", help="What the judge shall see, as Smiling=1."),
+        option("--expected", metavar="NAME=X", help="What the judge shall see, as Smiling=1."),
     ] = None,
     strengths: Annotated[
         str | None, option("--strengths", metavar="X[,X...]", help="Strengths to edit at.")
@@ -110,7 +110,7 @@ def eval_(
         where=where or None,
         count=count,
         target=target,
-        wish=wish,
+        expected=expected,
         strengths=strengths,
         judge=judge,
         clip=clip,

@@ -136,25 +136,27 @@ def finetune(
     rank: Annotated[
         int | None, option("--rank", metavar="N", help="Rank of the adapter; 0 tunes every weight.")
     ] = None,
-    until: Annotated[
+    t_min: Annotated[
         float | None,
         option(
-            "--until",
+            "--t-min",
             metavar="X",
             help="Share of r below which the base decodes alone; 0 for none.",
         ),
     ] = None,
-    chroma: Annotated[
+    saturation: Annotated[
         float | None,
-        option("--chroma", metavar="X", help="What the CLIP sees of colours: 0 is grey."),
+        option("--saturation", metavar="X", help="What the CLIP sees of colours: 0 is grey."),
     ] = None,
-    reach: Annotated[
+    goal_scale: Annotated[
         float | None,
-        option("--reach", metavar="X", help="How far the edit is to go; each kind has its own."),
+        option(
+            "--goal-scale", metavar="X", help="How far the edit is to go; each kind has its own."
+        ),
     ] = None,
-    soften: Annotated[
+    blur: Annotated[
         float | None,
-        option("--soften", metavar="X", help="Most blur of the CLIP's views; 1: half resolution."),
+        option("--blur", metavar="X", help="Most blur of the CLIP's views; 1: half resolution."),
     ] = None,
     locality: Annotated[float | None, option("--locality", metavar="X", help=LOCALITY)] = None,
     scale: Annotated[
@@ -202,10 +204,10 @@ def finetune(
         steps=steps,
         views=views,
         rank=rank,
-        until=until,
-        chroma=chroma,
-        reach=reach,
-        soften=soften,
+        t_min=t_min,
+        saturation=saturation,
+        goal_scale=goal_scale,
+        blur=blur,
         locality=locality,
         scale=scale,
         decay=decay,

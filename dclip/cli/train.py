@@ -55,8 +55,8 @@ def train(
     ema: Annotated[
         float | None, option("--ema", metavar="X", help="Decay of the weights' average.")
     ] = None,
-    clip: Annotated[
-        float | None, option("--clip", metavar="X", help="Limit of the gradient's norm.")
+    max_grad_norm: Annotated[
+        float | None, option("--max-grad-norm", metavar="X", help="Limit of the gradient's norm.")
     ] = None,
     flip: Annotated[
         bool | None, switch("--flip/--no-flip", help="Mirror half of the images.")
@@ -89,7 +89,7 @@ def train(
         lr=lr,
         decay=decay,
         ema=ema,
-        clip=clip,
+        max_grad_norm=max_grad_norm,
         flip=flip,
         precision=precision,
         storage=storage,

@@ -152,7 +152,7 @@ def of_labelled(
     return Goal(style, attribute, value, applies, untouched.astype(bool))
 
 
-def read_wish(text: str) -> tuple[str, bool]:
+def read_expected(text: str) -> tuple[str, bool]:
     """An attribute and whether it shall be there, from ``Smiling=1`` or ``Smiling=-1``.
 
     Raises:

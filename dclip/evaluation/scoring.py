@@ -41,7 +41,7 @@ class Scoring:
     Args:
         originals: what was edited, (N, 3, H, W) in [-1, 1].
         truth: the drawings of rendered faces. Gives ``success``, ``identity@1``, ``gain``,
-            ``reach``, ``kept_psnr``; see :class:`dclip.evaluation.truth.TruthScores`.
+            ``progress``, ``kept_psnr``; see :class:`dclip.evaluation.truth.TruthScores`.
         goal: what the edit is to change.
         judge: with the goal, gives ``judge_target``, ``judge_kept``, ``judge_picture``; see
             :meth:`dclip.evaluation.goals.Goal.scores`.
@@ -130,7 +130,7 @@ def monotone(strengths: Sequence[float], scores: Sequence[Scores]) -> dict[str, 
     if len(known) < 2 or not known[0].applies.any():
         return None
     out = {}
-    for name in ("gain", "reach"):
+    for name in ("gain", "progress"):
         values = np.stack([getattr(truth, name)[truth.applies] for truth in known])
         out[name] = {
             "mean": bool((np.diff(values.mean(1)) >= 0).all()),

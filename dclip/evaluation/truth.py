@@ -29,8 +29,8 @@ class TruthScores:
         identity: bool (N,), among all the faces' truths the nearest to the result is its own.
         gain: float (N,), how much of the distance (L2, inside the region) from original to truth
             the result has covered: 0 is the original, 1 the truth, below 0 further away from it.
-        reach: float (N,), how far along the straight way to the truth it has gone: 1 is as far as
-            the truth, whatever it has besides; above 1 it goes too far.
+        progress: float (N,), how far along the straight line to the truth it has gone: 1 is as
+            far as the truth, whatever it has besides; above 1 it goes too far.
         kept: float (N,), PSNR in dB to the original outside the region; NaN where the region is
             the whole picture.
     """
@@ -39,7 +39,7 @@ class TruthScores:
     success: NDArray[np.bool_]
     identity: NDArray[np.bool_]
     gain: NDArray[np.float64]
-    reach: NDArray[np.float64]
+    progress: NDArray[np.float64]
     kept: NDArray[np.float64]
 
     def summary(self) -> dict[str, float | int | None]:
@@ -55,7 +55,7 @@ class TruthScores:
             "success": mean(self.success[on].astype(float)),
             "identity@1": mean(self.identity[on].astype(float)),
             "gain": mean(self.gain[on]),
-            "reach": mean(self.reach[on]),
+            "progress": mean(self.progress[on]),
             "kept_psnr": mean(kept),
         }
 
@@ -120,7 +120,7 @@ class Truth:
             raise BadInput(f"{edits.shape} edits of {originals.shape} originals cannot be compared")
         n = len(edits)
         success, identity = np.zeros(n, bool), np.zeros(n, bool)
-        gain, reach, kept = np.zeros(n), np.zeros(n), np.full(n, np.nan)
+        gain, progress, kept = np.zeros(n), np.zeros(n), np.full(n, np.nan)
         for i in map(int, np.flatnonzero(self.applies)):
             inside = self._regions[i]
             edit, original, truth = (a[i][:, inside] for a in (edits, originals, self.pictures))
@@ -130,13 +130,13 @@ class Truth:
             change = truth - original
             whole = max(float(np.square(change).mean()), 1e-12)
             gain[i] = 1 - float(np.sqrt(own / whole))
-            reach[i] = float(((edit - original) * change).mean() / whole)
+            progress[i] = float(((edit - original) * change).mean() / whole)
             if not inside.all():
                 error = np.square(edits[i][:, ~inside] - originals[i][:, ~inside]).mean()
                 kept[i] = 10 * np.log10(4 / max(error, 1e-10))
             distance = np.square(self.pictures - edits[i]).mean(axis=(1, 2, 3))
             identity[i] = int(distance.argmin()) == i
-        return TruthScores(self.applies, success, identity, gain, reach, kept)
+        return TruthScores(self.applies, success, identity, gain, progress, kept)
 
 
 def against_truth(

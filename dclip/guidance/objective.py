@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dclip.device import autocast
-from dclip.guidance.clip_training import augment, soften
 from dclip.guidance.direction import Direction
 from dclip.guidance.losses import (
     colour_l1,
@@ -24,6 +23,7 @@ from dclip.guidance.losses import (
     speckle,
     structure,
 )
+from dclip.guidance.views import augment, blur
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Objective:
             The picture and its reference get the same crops (as in FuseDream's AugCLIP), so
             that what differs between their embeddings is the edit.
         face: a face recognition network, where there is one.
-        chroma: factor on the colours that the guides see, 1 as they are, 0 grey.
-        reach: the goal's distance, in lengths of the ``directions``.
-        soften: most blur of a view, see :func:`dclip.guidance.clip_training.soften`; needs views.
+        saturation: factor on the colours that the guides see, 1 as they are, 0 grey.
+        goal_scale: the goal's distance, in lengths of the ``directions``.
+        blur: most blur of a view, see :func:`dclip.guidance.views.blur`; needs views.
         precision: what the networks compute in, ``"fp32"`` or ``"bf16"``. The views do not: a
             crop's corners in bfloat16 are up to half a pixel off at 256 pixels a side.
     """
@@ -76,9 +76,9 @@ class Objective:
     weights: Weights
     views: int = 0
     face: Callable[[Tensor], Tensor] | None = None
-    chroma: float = 1.0
-    reach: float = 1.0
-    soften: float = 0.0
+    saturation: float = 1.0
+    goal_scale: float = 1.0
+    blur: float = 0.0
     precision: str = "fp32"
 
     def __call__(
@@ -98,10 +98,10 @@ class Objective:
             # Crops alone: a guide that sees changed colours lets the picture's own drift.
             both = augment(both, draw, torch.arange(n).repeat(2), colour=0.0)
             seen, shown = both[:n], both[n:]
-            if self.soften:
-                amount = self.soften * draw(n).to(seen)
-                seen, shown = soften(seen, amount), soften(shown, amount)
-        seen, shown = recoloured(seen, self.chroma), recoloured(shown, self.chroma)
+            if self.blur:
+                amount = self.blur * draw(n).to(seen)
+                seen, shown = blur(seen, amount), blur(shown, amount)
+        seen, shown = recoloured(seen, self.saturation), recoloured(shown, self.saturation)
         along, goals = [], []
         for each in self.directions:
             with autocast(x.device, self.precision):
@@ -110,7 +110,7 @@ class Objective:
                 after = each.guide.embed_image(seen)
             difference = each.move.of(before)
             along.append(directional(after, before, F.normalize(difference, dim=-1)).mean())
-            goals.append(goal(after, before, self.reach * difference).mean())
+            goals.append(goal(after, before, self.goal_scale * difference).mean())
         weights = self.weights
         terms = {
             "direction": torch.stack(along).mean(),
@@ -138,8 +138,8 @@ class Objective:
         return loss, parts
 
 
-def recoloured(x: Tensor, chroma: float) -> Tensor:
-    """Pictures (B, 3, H, W) with their colours times ``chroma``; the luma (ITU-R BT.601) stays."""
-    if chroma == 1:
+def recoloured(x: Tensor, saturation: float) -> Tensor:
+    """Pictures (B, 3, H, W) with their colours times ``saturation``; the luma stays."""
+    if saturation == 1:
         return x
-    return x + (chroma - 1) * colours(x)
+    return x + (saturation - 1) * colours(x)

@@ -157,6 +157,6 @@ def merged(base: nn.Module, parts: Iterable[tuple[Mapping[str, Tensor], float]])
     return model.eval().requires_grad_(False)
 
 
-def above(until: int, tuned: EpsModel, base: EpsModel) -> EpsModel:
-    """``tuned`` at labels above ``until``, ``base`` below: the samples of a call share a label."""
-    return lambda x, t: (tuned if int(t[0]) > until else base)(x, t)
+def above(t_min: int, tuned: EpsModel, base: EpsModel) -> EpsModel:
+    """``tuned`` at labels above ``t_min``, ``base`` below: the samples of a call share a label."""
+    return lambda x, t: (tuned if int(t[0]) > t_min else base)(x, t)

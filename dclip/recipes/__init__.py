@@ -30,7 +30,7 @@ class Recipe:
         views: augmented views of each picture that the CLIP sees; 0 shows the picture itself.
         rank: rank of the adapter; 0 tunes all weights.
         decay: share of the rate that is left at the end; it falls evenly. 1 keeps it.
-        until, chroma, reach, soften, locality, scale: see
+        t_min, saturation, goal_scale, blur, locality, scale: see
             :class:`dclip.guidance.prompts.Lambdas`; None takes those of the kind of edit.
     """
 
@@ -52,10 +52,10 @@ class Recipe:
     views: int = 0
     rank: int = 0
     decay: float = 1.0
-    until: float | None = 0.0
-    chroma: float | None = None
-    reach: float | None = None
-    soften: float | None = None
+    t_min: float | None = 0.0
+    saturation: float | None = None
+    goal_scale: float | None = None
+    blur: float | None = None
     locality: float | None = None
     scale: float | None = None
 
@@ -70,7 +70,7 @@ RECIPES: dict[str, Recipe] = {
         views=1,
         rank=8,
         decay=0.1,
-        until=None,
+        t_min=None,
     ),
     "one-step": Recipe(
         one_step,
@@ -92,7 +92,7 @@ RECIPES: dict[str, Recipe] = {
         views=1,
         rank=8,
         decay=0.3,
-        until=None,
+        t_min=None,
     ),
     "simplified": Recipe(
         per_step,
@@ -106,8 +106,8 @@ RECIPES: dict[str, Recipe] = {
         propagation=0.0,
         grey=0.0,
         structure=0.0,
-        chroma=1.0,
-        soften=0.0,
+        saturation=1.0,
+        blur=0.0,
         locality=0.0,
         scale=1.0,
         batch=30,

@@ -25,7 +25,7 @@ class Problem:
         schedule: the noise schedule of both.
         grid: decode grid from 0 to r.
         objective: ``(x, reference, draw) -> loss, parts``.
-        until: at labels up to this one the base decodes, not the tuned model.
+        t_min: at labels up to this one the base decodes, not the tuned model.
     """
 
     model: EpsModel
@@ -33,7 +33,7 @@ class Problem:
     schedule: Schedule
     grid: tuple[int, ...]
     objective: Callable[[Tensor, Tensor, Callable[[int], Tensor]], Loss]
-    until: int = 0
+    t_min: int = 0
 
 
 @dataclass(frozen=True)

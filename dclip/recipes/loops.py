@@ -63,19 +63,19 @@ def stepwise(problem: Problem, batch: Batch) -> Iterator[Loss]:
 
 def _down(problem: Problem) -> list[tuple[int, int]]:
     """The grid's (s, t) pairs from r down to where the base goes on alone."""
-    return [(s, t) for s, t in reversed(list(pairwise(problem.grid))) if t > problem.until]
+    return [(s, t) for s, t in reversed(list(pairwise(problem.grid))) if t > problem.t_min]
 
 
 def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
     """One loss on the final picture, through all decode steps; DiffusionCLIP's own loop.
 
-    The picture is what an edit will show: below ``until`` the base ends it. Each step is recomputed
+    The picture is what an edit will show: below ``t_min`` the base ends it. Each step is recomputed
     in the backward pass (gradient checkpointing), so memory grows by one state a step and not by
     one network.
     """
     x = batch.latents
     for s, t in reversed(list(pairwise(problem.grid))):
-        model = problem.model if t > problem.until else problem.frozen
+        model = problem.model if t > problem.t_min else problem.frozen
 
         def step(state: Tensor, t: int = t, s: int = s, model: EpsModel = model) -> Tensor:
             return ddim.step(problem.schedule, state, predict(model, state, t), t, s)
@@ -85,14 +85,14 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
 
 
 def one_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
-    """A loss on the one-step estimate of x0 at a random label above ``until``, against the frozen
+    """A loss on the one-step estimate of x0 at a random label above ``t_min``, against the frozen
     model's own.
 
     After "Towards Real-time Text-driven Image Manipulation with Unconditional Diffusion Models"
     (2304.04344): noising in closed form, no inversion, no decode. What the frozen network makes of
     the same noisy state is the reference, so that blur, which both have, is no part of the edit.
     """
-    low, r = problem.until, problem.grid[-1]
+    low, r = problem.t_min, problem.grid[-1]
     t = low + 1 + int(batch.draw(1) * (r - low))
     noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
     x = ddpm.q_sample(problem.schedule, batch.photos, t, noise)

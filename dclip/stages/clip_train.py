@@ -23,8 +23,7 @@ from dclip.data.images import to_float
 from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
-from dclip.guidance import clip_training as ct
-from dclip.guidance import contrasts as contrast_tables
+from dclip.guidance import views
 from dclip.guidance.clip import (
     check_model,
     fingerprint,
@@ -35,8 +34,10 @@ from dclip.guidance.clip import (
 )
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
-from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop, check_clip, decay_groups, warm_cosine
+from dclip.store import Artifact, Staging, Store
+from dclip.training import clip as ct
+from dclip.training import contrasts as contrast_tables
+from dclip.training.loop import Loop, check_max_grad_norm, decay_groups, warm_cosine
 
 MAX_LOGIT_SCALE = math.log(50.0)
 RADIUS = 4.0  # of adversarial examples at 64 pixels a side
@@ -66,9 +67,9 @@ class ClipTrainConfig:
         attack_steps: gradient steps of the attack.
         clean: share of the run before the radius starts to grow.
         ramp: share of the run over which the radius grows.
-        mixture: weight of half-made edits, see :func:`dclip.guidance.clip_training.mixture_loss`.
+        mixture: weight of half-made edits, see :func:`dclip.training.clip.mixture_loss`.
             A guide needs them; a CLIP that is to score alone does not, and learns faster with 0.
-        clip: gradient norm limit.
+        max_grad_norm: limit of the gradient's norm.
         precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
     """
 
@@ -88,7 +89,7 @@ class ClipTrainConfig:
     clean: float = 0.15
     ramp: float = 0.3
     mixture: float = 2.0
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     precision: str = "auto"
     seed: int = 0
 
@@ -109,7 +110,7 @@ class ClipTrainConfig:
             raise BadInput(f"radius must be 0 or more, not {self.radius}", "0 trains plainly")
         if self.attack_steps < 1:
             raise BadInput(f"attack_steps must be at least 1, not {self.attack_steps}")
-        check_clip(self.clip)
+        check_max_grad_norm(self.max_grad_norm)
         if not self.mixture >= 0:
             raise BadInput(f"mixture must be 0 or more, not {self.mixture}")
         if not 0 < self.share < 0.5:
@@ -178,7 +179,9 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         seed=config.seed,
         context=context,
         estimate={"images": config.images, "updates": config.images // config.update},
-        make=lambda draft: _Training(config, init, data, contrasts, device, context, draft).run(),
+        make=lambda staging: _Training(
+            config, init, data, contrasts, device, context, staging
+        ).run(),
     )
 
 
@@ -191,12 +194,12 @@ class _Training:
         contrasts: tuple[contrast_tables.Contrast, ...],
         device: torch.device,
         context: Context,
-        draft: Draft,
+        staging: Staging,
     ) -> None:
         assert config.lr is not None and config.radius is not None
         self.lr, self.radius = config.lr, config.radius
         self.config, self.data, self.contrasts = config, data, contrasts
-        self.device, self.context, self.draft = device, context, draft
+        self.device, self.context, self.staging = device, context, staging
         torch.manual_seed(key(config.seed, "clip"))
         self.guide = (
             load_guide(init, device) if init else new_model(config.model, data.size, device)
@@ -231,12 +234,12 @@ class _Training:
             weight_decay=config.weight_decay,
         )
         self.loop = Loop(
-            draft,
+            staging,
             updates=self.updates,
             images=self.per_update * self.units.shape[1],
             modules={"model": self.model},
             optimizer=self.optimizer,
-            limit=config.clip,
+            limit=config.max_grad_norm,
         )
 
     def run(self) -> dict[str, Any]:
@@ -246,9 +249,9 @@ class _Training:
                 loop.add(self._update(step))
         named = ("loss", "contrastive", "contrast", "pair", "mixture")
         curves = {k: loop.stats.curve(k) for k in named}
-        save_curves(self.draft.path / "loss.png", curves, title="CLIP training")
-        save_guide(self.draft.path, self.guide)
-        (self.draft.path / "words.json").write_text(
+        save_curves(self.staging.path / "loss.png", curves, title="CLIP training")
+        save_guide(self.staging.path, self.guide)
+        (self.staging.path / "words.json").write_text(
             json.dumps({"words": self._words()}, indent=1) + "\n"
         )
         return {"images": loop.updates * loop.images, "updates": loop.updates, **self._scores()}
@@ -285,12 +288,12 @@ class _Training:
         groups = torch.arange(n).repeat_interleave(width)
         generator = torch.Generator().manual_seed(key(self.config.seed, "clip-augment", step))
         x = to_float(torch.from_numpy(self.data.images(index)).to(self.device))
-        x = ct.augment(x, lambda k: torch.rand(k, generator=generator), groups)
+        x = views.augment(x, lambda k: torch.rand(k, generator=generator), groups)
         mirrored = (torch.rand(n, generator=generator) < 0.5).repeat_interleave(width)
         x[mirrored.to(self.device)] = x[mirrored.to(self.device)].flip(-1)
         # Half of the pairs are as blurred as the estimates that fine-tuning shows the guide.
-        blur = (4 * torch.rand(n, generator=generator) - 2).clamp_min(0).repeat_interleave(width)
-        x = ct.soften(x, blur.to(self.device)).to(memory_format=torch.channels_last)
+        amount = (4 * torch.rand(n, generator=generator) - 2).clamp_min(0).repeat_interleave(width)
+        x = views.blur(x, amount.to(self.device)).to(memory_format=torch.channels_last)
         names = self.captions[index]
         pairs = torch.arange(n * width).view(n, width) if width == 2 else torch.empty(0, 2).long()
         return (

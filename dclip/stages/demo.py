@@ -17,20 +17,21 @@ from dclip.data import faces
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
 from dclip.device import pick
-from dclip.editing import Editor, Part, Plan, Weights, as_picture, make_plan
+from dclip.editing.editor import Editor, Networks, as_picture
+from dclip.editing.plan import Part, Plan, make_plan
 from dclip.errors import BadInput
 from dclip.evaluation.goals import of_drawn
 from dclip.evaluation.judge import load_judge
+from dclip.evaluation.scorers import find_judge
 from dclip.evaluation.scoring import Scoring
 from dclip.evaluation.truth import Truth
-from dclip.evaluation.witnesses import find_judge
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import PRESETS, preset
 from dclip.guiding import preset_r
 from dclip.metrics import psnr
 from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
-from dclip.store import Artifact, Draft, Planned, Store, slug
+from dclip.store import Artifact, Planned, Staging, Store, slug
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 PANEL_ROWS = 8
@@ -133,8 +134,8 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
             inputs={"latents": latents, **plan.inputs(), **({"judge": judge} if judge else {})},
             seed=config.seed,
             context=context,
-            make=lambda draft: _make(
-                config.target, latents, plan, judge, pick(context.device), context, draft
+            make=lambda staging: _make(
+                config.target, latents, plan, judge, pick(context.device), context, staging
             ),
         )
 
@@ -208,14 +209,14 @@ def _make(
     judged_by: Artifact | None,
     device: torch.device,
     context: Context,
-    draft: Draft,
+    staging: Staging,
 ) -> dict[str, Any]:
     judge = load_judge(judged_by.path, device) if judged_by else None
     data = LatentSet(latents.path)
     index = data.split("val")
     params = [_params(data.ids[i]) for i in index]
     photos = to_float(torch.from_numpy(data.references(index)))
-    editor = Editor(plan, Weights(plan.base, device))
+    editor = Editor(plan, Networks(plan.base, device))
     total = len(index) * (len(plan.inversion_grid) - 1 + plan.steps * (1 + len(STRENGTHS)))
     with context.report.task("editing", total, unit="step") as task:
 
@@ -236,7 +237,7 @@ def _make(
         "reconstruction_psnr": reconstruction,
         "strengths": by_strength,
     }
-    (draft.path / "table.json").write_text(json.dumps(table, indent=1) + "\n")
+    (staging.path / "table.json").write_text(json.dumps(table, indent=1) + "\n")
     latent_pictures = as_picture(start.x_r.cpu()).numpy()
     # Faces that the edit applies to come first: a smile cannot be added to a smile.
     order = [*np.flatnonzero(truth.applies), *np.flatnonzero(~truth.applies)]
@@ -257,10 +258,10 @@ def _make(
         [*left, *blank, *right]
         for left, right in zip(rows[:half], [*rows[half:], [None] * 5][:half], strict=True)
     ]
-    panel(wide, columns=[*columns, "", *columns], cell=128).save(draft.path / "panel.png")
+    panel(wide, columns=[*columns, "", *columns], cell=128).save(staging.path / "panel.png")
     strip = [[to_pixels(photos[i]), *(to_pixels(e[i]) for e in edits)] for i in order[:STRIP_ROWS]]
     captions = ["original", *(f"strength {s:g}" for s in STRENGTHS)]
-    panel(strip, columns=captions, cell=128).save(draft.path / "strength.png")
+    panel(strip, columns=captions, cell=128).save(staging.path / "strength.png")
     return {"reconstruction_psnr": reconstruction, **by_strength[STRENGTHS.index(1.0)]}
 
 

@@ -21,23 +21,14 @@ from dclip.data.images import SUFFIXES, check_crop, save_png, to_float, to_pixel
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
-from dclip.editing import (
-    Editor,
-    PartSpec,
-    Plan,
-    Step,
-    Weights,
-    check_how,
-    data_crop,
-    find_plan,
-    numbers,
-    parse_parts,
-)
+from dclip.editing.editor import Editor, Networks, Step
+from dclip.editing.plan import Plan, check_how, data_crop, find_plan
+from dclip.editing.spec import PartSpec, numbers, parse_parts
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.metrics import psnr
 from dclip.random import permutation
-from dclip.store import Artifact, Draft, Journal, Store, slug
+from dclip.store import Artifact, Journal, Staging, Store, slug
 from dclip.store.files import write_atomic
 
 BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
@@ -63,8 +54,8 @@ class EditConfig:
         mix: "weights" or "noise", see :class:`dclip.editing.Plan`; None takes "weights".
         r: label to invert to; None takes the largest that the tuned models were made for.
         steps: steps of inversion and decode; None takes those that the models were made with.
-        locality: keep the edit where it acts, see :func:`dclip.locality.localised`; None takes what
-            the tuned models were made with.
+        locality: keep the edit where it acts, see :func:`dclip.editing.mask.localised`; None
+            takes what the tuned models were made with.
         direct: take the base's errors back at each step, so that strength 0 is the photo.
         crop: "center", "face" or a number of pixels; None crops as the training data was, see
             :func:`dclip.data.photos.fitting_crop`.
@@ -175,8 +166,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             "pictures": len(photos) * len(config.strengths),
             "steps": len(photos) * _steps(plan, config),
         },
-        make=lambda draft: _Editing(
-            config, photos, Editor(plan, Weights(plan.base, device)), context, draft
+        make=lambda staging: _Editing(
+            config, photos, Editor(plan, Networks(plan.base, device)), context, staging
         ).run(),
         accept=accept,
     )
@@ -242,17 +233,17 @@ class _Editing:
     """One run over the photos, in batches of fixed borders, so that a resumed run is the same."""
 
     def __init__(
-        self, config: EditConfig, photos: Photos, editor: Editor, context: Context, draft: Draft
+        self, config: EditConfig, photos: Photos, editor: Editor, context: Context, staging: Staging
     ) -> None:
         self.config, self.photos, self.editor = config, photos, editor
-        self.context, self.draft = context, draft
+        self.context, self.staging = context, staging
         self.strengths = config.strengths
         several = len(self.strengths) > 1
         self.captions = [editor.plan.caption(s, always=several) for s in self.strengths]
         self.endings = [f"_{s:g}" if several else "" for s in self.strengths]
 
     def run(self) -> dict[str, Any]:
-        journal = Journal(self.draft.scratch / "batches.jsonl", lambda entry: entry["photos"])
+        journal = Journal(self.staging.scratch / "batches.jsonl", lambda entry: entry["photos"])
         total, each = len(self.photos), _steps(self.editor.plan, self.config)
         with self.context.report.task(
             "editing", total * each, unit="step", done=journal.done * each
@@ -271,8 +262,8 @@ class _Editing:
             journal.drop()
             reason = failures[0]["reason"]
             raise BadInput(f"none of the {total} photos can be read; the first: {reason}")
-        _write_csv(self.draft.path / "samples.csv", rows, list(rows[0]))
-        _write_csv(self.draft.path / "skipped.csv", failures, ["file", "reason"])
+        _write_csv(self.staging.path / "samples.csv", rows, list(rows[0]))
+        _write_csv(self.staging.path / "skipped.csv", failures, ["file", "reason"])
         last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
         decibels = [row["psnr"] for row in rows]
         return {
@@ -329,10 +320,10 @@ class _Editing:
         rows = []
         for k, number in enumerate(numbers):
             name = self.photos.names[number]
-            save_png(self.draft.path / "originals" / f"{name}.png", _hwc(edited.original[k]))
+            save_png(self.staging.path / "originals" / f"{name}.png", _hwc(edited.original[k]))
             for s, strength in enumerate(self.strengths):
                 picture = f"images/{name}{self.endings[s]}.png"
-                save_png(self.draft.path / picture, _hwc(edited.edits[s][k]))
+                save_png(self.staging.path / picture, _hwc(edited.edits[s][k]))
                 change = np.abs(edited.edits[s][k] / 255.0 - edited.original[k] / 255.0)
                 rows.append(
                     {
@@ -351,8 +342,8 @@ class _Editing:
                 columns = ["original", "reconstruction", *self.captions]
                 picture = f"images/{name}_panel.png"
                 cell = panel_cell(self.editor.plan.info.image_size, 256)
-                save_png(self.draft.path / picture, panel([row], columns=columns, cell=cell))
-        if not (self.draft.path / "panel.png").exists():
+                save_png(self.staging.path / picture, panel([row], columns=columns, cell=cell))
+        if not (self.staging.path / "panel.png").exists():
             self._panel(edited)
         return rows
 
@@ -370,7 +361,7 @@ class _Editing:
             starts = range(0, count, width)
             rows = [list(pictures[at : at + width]) for at in starts for pictures in kinds]
             sheet = panel(rows, labels=captions * bands, cell=cell, group=len(kinds))
-        save_png(self.draft.path / "panel.png", sheet)
+        save_png(self.staging.path / "panel.png", sheet)
 
 
 def panel_cell(size: int, about: int) -> int:

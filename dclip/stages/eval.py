@@ -16,31 +16,23 @@ from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_pixels
 from dclip.device import pick
-from dclip.editing import (
-    Editor,
-    PartSpec,
-    Plan,
-    Weights,
-    check_how,
-    find_plan,
-    knows_drawn_faces,
-    numbers,
-    parse_parts,
-)
+from dclip.editing.editor import Editor, Networks
+from dclip.editing.plan import Plan, check_how, find_plan, knows_drawn_faces
+from dclip.editing.spec import PartSpec, numbers, parse_parts
 from dclip.errors import BadInput
-from dclip.evaluation import goals, subjects
+from dclip.evaluation import goals, samples
 from dclip.evaluation.cost import Cost
 from dclip.evaluation.judge import load_judge
 from dclip.evaluation.quality import lpips_missing, picture_quality
+from dclip.evaluation.samples import EvalSamples
+from dclip.evaluation.scorers import find_clips, find_judge, goal_of, preset_of, prompts_of
 from dclip.evaluation.scoring import Scores, Scoring, monotone
-from dclip.evaluation.subjects import Subjects
 from dclip.evaluation.truth import Truth
-from dclip.evaluation.witnesses import find_clips, find_judge, goal_of, preset_of, prompts_of
 from dclip.figures.panel import panel
 from dclip.guidance.clip import fingerprint
 from dclip.guidance.prompts import preset
 from dclip.models.face import load_face_network
-from dclip.store import Artifact, Draft, Store, slug
+from dclip.store import Artifact, Staging, Store, slug
 
 FACES = 64
 SEED = 20_261  # of drawn faces: neither a shipped model nor the demo has seen them
@@ -62,7 +54,7 @@ class EvalConfig:
         where: conditions on the data's samples, such as ``Smiling=-1``.
         count: pictures.
         target: the name of the edit, for what is known of it; None knows it by its prompts.
-        wish: the attribute that the judge shall see, ``Smiling=1``; None knows that of presets.
+        expected: the attribute that the judge shall see, ``Smiling=1``; None knows that of presets.
         strengths: strengths to edit at, 1 among them or not.
         judge: judge artifact; None takes the embedded one for drawn faces.
         clip: the CLIP of ``s_dir``; None takes the one that guided.
@@ -83,7 +75,7 @@ class EvalConfig:
     where: tuple[str, ...] = ()
     count: int = FACES
     target: str | None = None
-    wish: str | None = None
+    expected: str | None = None
     strengths: float | tuple[float, ...] | str = (0.0, 0.25, 0.5, 0.75, 1.0)
     judge: str | None = None
     clip: str | None = None
@@ -116,8 +108,8 @@ class EvalConfig:
         check_how(self.mix, self.locality)
         if self.target is not None and self.target not in faces.TARGETS:
             preset(self.target)
-        if self.wish is not None:
-            goals.read_wish(self.wish)
+        if self.expected is not None:
+            goals.read_expected(self.expected)
         if self.seed < 0:
             raise BadInput(f"seed {self.seed} is out of range", "use a seed of 0 or more")
         _ = self.levels, self.parts
@@ -149,7 +141,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         edits = store.resolve(config.edits, "edits", report)
         inputs["edits"] = edits
         tuned = [store.input(edits, r) for r in edits.manifest.inputs if r.startswith("tuned")]
-        pictures = subjects.edited(edits, store)
+        pictures = samples.edited(edits, store)
     else:
         plan = find_plan(
             store,
@@ -169,7 +161,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     drawn = target if target in faces.TARGETS and pictures.params is not None else None
     judge = find_judge(config.judge, pictures.params is not None, store, report)
     loaded = load_judge(judge.path, device) if judge else None
-    goal = goal_of(loaded, target, drawn, config.wish, pictures) if loaded else None
+    goal = goal_of(loaded, target, drawn, config.expected, pictures) if loaded else None
     clips = find_clips(config.clip, config.held_out, one, prompts, store, report)
     missing = lpips_missing() if plan is not None else None
     if missing:
@@ -200,7 +192,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             **pictures.settings,
             "strengths": strengths or pictures.strengths,
             "target": target,
-            "wish": config.wish,
+            "expected": config.expected,
             "clips": clips.settings,
             "face": fingerprint(config.face) if config.face else None,
             "lpips": plan is not None and missing is None,
@@ -209,8 +201,8 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         seed=config.seed,
         context=context,
         estimate={"pictures": len(pictures)},
-        make=lambda draft: _Evaluation(
-            draft=draft,
+        make=lambda staging: _Evaluation(
+            staging=staging,
             context=context,
             device=device,
             plan=plan,
@@ -225,29 +217,29 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     )
 
 
-def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> Subjects:
+def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> EvalSamples:
     size = plan.info.image_size
     if config.data is None and knows_drawn_faces(store, plan.base):
         if config.split != EvalConfig.split:
             raise BadInput("new drawn faces have no split", "give --data REF, or leave --split out")
-        return subjects.draw(config.count, config.seed, size)
+        return samples.draw(config.count, config.seed, size)
     if config.data is not None:
         source = store.resolve(config.data, "data", context.report)
     else:
         source = store.input(plan.base, "data")
         context.report.note(f"using {source.ref}")
-    return subjects.take(source, config.split, config.where, config.count, config.seed, size)
+    return samples.take(source, config.split, config.where, config.count, config.seed, size)
 
 
 @dataclass
 class _Evaluation:
     """One evaluation: edits, scores, table and panels."""
 
-    draft: Draft
+    staging: Staging
     context: Context
     device: torch.device
     plan: Plan | None
-    pictures: Subjects
+    pictures: EvalSamples
     levels: tuple[float, ...]
     caption: str
     scoring: Scoring
@@ -283,10 +275,10 @@ class _Evaluation:
             "notes": self.notes,
         }
         text = json.dumps(_rounded(table), indent=1)
-        (self.draft.path / TABLE).write_text(text + "\n")
+        (self.staging.path / TABLE).write_text(text + "\n")
         times |= self._tuning()
-        (self.draft.path / TIMES).parent.mkdir(exist_ok=True)
-        (self.draft.path / TIMES).write_text(json.dumps(times, indent=1) + "\n")
+        (self.staging.path / TIMES).parent.mkdir(exist_ok=True)
+        (self.staging.path / TIMES).write_text(json.dumps(times, indent=1) + "\n")
         full = self._full()
         self._panels(plain, edits, full)
         best = {k: v for k, v in rows[len(rows) - len(edits) + full].items() if k != "what"}
@@ -312,7 +304,7 @@ class _Evaluation:
         Args:
             on: which pictures to edit, (N,) bool; of the others the result is the original.
         """
-        editor = Editor(plan, Weights(plan.base, self.device))
+        editor = Editor(plan, Networks(plan.base, self.device))
         originals = self.pictures.originals[on]
         decodes = 2 + len([level for level in self.levels if level != 0])
         steps = len(plan.inversion_grid) - 1 + plan.steps * decodes
@@ -368,13 +360,13 @@ class _Evaluation:
         half = -(-len(order) // 2)
         bands = [row[start : start + half] for start in (0, half) for row in rows]
         panel(bands, labels=[name for name, _ in kinds] * 2, cell=96, group=len(kinds)).save(
-            self.draft.path / "panel.png"
+            self.staging.path / "panel.png"
         )
         if len(edits) > 1:
             few = order[: PANEL_ROWS // 2]
             strip = [[to_pixels(x[i]) for x in (self.pictures.originals, *edits)] for i in few]
             captions = ["original", *(f"strength {level:g}" for level in self.levels)]
-            panel(strip, columns=captions, cell=128).save(self.draft.path / "strength.png")
+            panel(strip, columns=captions, cell=128).save(self.staging.path / "strength.png")
 
 
 def _rounded(value: Any) -> Any:

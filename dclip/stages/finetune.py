@@ -22,7 +22,8 @@ from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.diffusion import ddim
-from dclip.editing import knows_drawn_faces
+from dclip.editing.mask import check_locality, localised
+from dclip.editing.plan import knows_drawn_faces
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
@@ -30,15 +31,14 @@ from dclip.guidance.clip import fingerprint, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, Preset, preset, split_sources
-from dclip.locality import check_locality, localised
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Adapter, Full, above, merged
 from dclip.random import key, permutation
 from dclip.recipes import BY_KIND, Batch, Problem, recipe
 from dclip.recipes.loops import per_step, stepwise
-from dclip.store import Artifact, Draft, Store, slug
-from dclip.training import Loop
+from dclip.store import Artifact, Staging, Store, slug
+from dclip.training.loop import Loop
 
 HELD_OUT = 8
 SNAPSHOTS = 4
@@ -65,7 +65,7 @@ class FinetuneConfig:
         recipe: a name in :data:`dclip.recipes.RECIPES`; None takes the one for the kind of edit.
             The settings below override its own.
         lr, direction, goal, identity, colour, speckle, propagation, grey, structure, batch,
-            updates, epochs, steps, views, rank, decay, until, chroma, reach, soften, locality,
+            updates, epochs, steps, views, rank, decay, until, saturation, reach, blur, locality,
             scale: see :class:`dclip.recipes.Recipe`.
         precision: of the networks while tuning: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``:
             bf16 where that is faster.
@@ -99,10 +99,10 @@ class FinetuneConfig:
     views: int | None = None
     rank: int | None = None
     decay: float | None = None
-    until: float | None = None
-    chroma: float | None = None
-    reach: float | None = None
-    soften: float | None = None
+    t_min: float | None = None
+    saturation: float | None = None
+    goal_scale: float | None = None
+    blur: float | None = None
     locality: float | None = None
     scale: float | None = None
     precision: str = "auto"
@@ -139,15 +139,15 @@ class FinetuneConfig:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
         if self.decay is not None and not 0 < self.decay <= 1:
             raise BadInput(f"decay must be above 0 and at most 1, not {self.decay}")
-        if self.until is not None and not 0 <= self.until < 1:
-            raise BadInput(f"until is a share of r below 1, not {self.until}")
-        if self.chroma is not None and not 0 <= self.chroma <= 3:
-            raise BadInput(f"chroma must be 0 to 3, not {self.chroma}")
-        if self.soften is not None and not 0 <= self.soften <= 2:
-            raise BadInput(f"soften must be 0 to 2, not {self.soften}")
+        if self.t_min is not None and not 0 <= self.t_min < 1:
+            raise BadInput(f"until is a share of r below 1, not {self.t_min}")
+        if self.saturation is not None and not 0 <= self.saturation <= 3:
+            raise BadInput(f"saturation must be 0 to 3, not {self.saturation}")
+        if self.blur is not None and not 0 <= self.blur <= 2:
+            raise BadInput(f"blur must be 0 to 2, not {self.blur}")
         if self.locality is not None:
             check_locality(self.locality)
-        for field in ("reach", "scale"):
+        for field in ("goal_scale", "scale"):
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise BadInput(f"{field} must be above 0, not {value}")
@@ -213,7 +213,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             + (f", an edit of kind {pair.kind}" if pair.target in PRESETS else "")
             + f"; the preset is --preset {shlex.quote(near[0])}"
         )
-    steps_for, r = int(latents.config["steps"]), int(latents.config["r"])
+    inversion_steps, r = int(latents.config["steps"]), int(latents.config["r"])
     own_r = guiding.preset_r(pair, read_info(base.path).schedule.T)
     name = next(
         (name for name, known in PRESETS.items() if replace(known, kind=pair.kind) == pair), None
@@ -248,24 +248,24 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         name: getattr(config, name) if getattr(config, name) is not None else getattr(chosen, name)
         for name in (
             "lr", *LOSSES, "batch", "steps", "views", "rank",
-            "decay", "until", "chroma", "reach", "soften", "locality", "scale",
+            "decay", "t_min", "saturation", "goal_scale", "blur", "locality", "scale",
         )
     }  # fmt: skip
     for name, value in asdict(LAMBDAS[pair.kind]).items():
         own[name] = value if own[name] is None else own[name]
     if not own["direction"] + own["goal"] > 0:
         raise BadInput("no loss is left that follows the text", "give --direction or --goal")
-    own["steps"] = config.steps or min(own["steps"] or steps_for, r)
+    own["steps"] = config.steps or min(own["steps"] or inversion_steps, r)
     data = LatentSet(latents.path)
     train = data.split("train")
     if not len(train):
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     rounds = math.ceil(len(train) / own["batch"])
-    until = round(own.pop("until") * r)
-    if until >= r:
-        raise BadInput(f"with --until {until / r:g} of r={r} nothing is tuned", "use less")
+    t_min = round(own.pop("t_min") * r)
+    if t_min >= r:
+        raise BadInput(f"with --t-min {t_min / r:g} of r={r} nothing is tuned", "use less")
     labels = ddim.grid(r, own["steps"])
-    per_round = sum(t > until for t in labels) if chosen.loop in (per_step, stepwise) else 1
+    per_round = sum(t > t_min for t in labels) if chosen.loop in (per_step, stepwise) else 1
     if config.epochs is None and (config.updates or chosen.updates):
         updates = config.updates or chosen.updates or 1
     else:
@@ -279,11 +279,11 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "recipe": recipe_name,
         "clips": [clip.id if clip else fingerprint(where) for where, clip in found],
         "r": r,
-        "steps_for": steps_for,
+        "inversion_steps": inversion_steps,
         "refinements": int(latents.config.get("refinements") or 0),
         # The tuned model knows the states of its own grid; on a finer one it would edit more often.
-        "steps_gen": own["steps"],
-        "until": until,
+        "decode_steps": own["steps"],
+        "t_min": t_min,
         "precision": resolve_precision(config.precision, device),
         "face": fingerprint(config.face) if config.face else None,
         "face_weight": config.face_weight if config.face else 0.0,
@@ -299,7 +299,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         seed=config.seed,
         context=context,
         estimate={"updates": updates, "images": updates * own["batch"]},
-        make=lambda draft: _Tuning(
+        make=lambda staging: _Tuning(
             config,
             settings,
             data,
@@ -307,7 +307,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             directions or [load(*each) for each in found],
             device,
             context,
-            draft,
+            staging,
         ).run(),
     )
 
@@ -324,10 +324,10 @@ class _Tuning:
         directions: list[Direction],
         device: torch.device,
         context: Context,
-        draft: Draft,
+        staging: Staging,
     ) -> None:
         self.settings, self.data, self.device = settings, data, device
-        self.context, self.draft, self.seed = context, draft, config.seed
+        self.context, self.staging, self.seed = context, staging, config.seed
         self.recipe = recipe(settings["recipe"]).loop
         self.base, self.info = load_model(base.path, device)
         self.train, self.val = data.split("train"), data.split("val")
@@ -337,10 +337,12 @@ class _Tuning:
         ).to(device)
         self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=settings["lr"])
         self.directions = wanted = directions
-        chroma = settings["chroma"]
+        saturation = settings["saturation"]
         seen = [self._scores(each) for each in directions]
         if settings["local"]:
-            shown = seen if chroma == 1 else [self._scores(each, chroma) for each in directions]
+            shown = (
+                seen if saturation == 1 else [self._scores(each, saturation) for each in directions]
+            )
             wanted = [
                 each.as_far_as_photos(scores)
                 for each, scores in zip(directions, shown, strict=True)
@@ -350,9 +352,9 @@ class _Tuning:
             wanted,
             Weights(**{name: settings[name] for name in LOSSES}, face=settings["face_weight"]),
             views=settings["views"],
-            chroma=chroma,
-            reach=settings["reach"],
-            soften=settings["soften"],
+            saturation=saturation,
+            goal_scale=settings["goal_scale"],
+            blur=settings["blur"],
             precision=settings["precision"],
             face=(
                 load_face_network(config.face, device, self.info.image_size)
@@ -384,11 +386,11 @@ class _Tuning:
         return index[kept]
 
     @torch.no_grad()
-    def _scores(self, direction: Direction, chroma: float = 1.0) -> Tensor:
+    def _scores(self, direction: Direction, saturation: float = 1.0) -> Tensor:
         """How much each training photo looks like the target to a guide, (n, K)."""
         parts = np.array_split(self.train, math.ceil(len(self.train) / 128))
         return torch.cat(
-            [direction.scores(recoloured(self._pixels(part), chroma)) for part in parts]
+            [direction.scores(recoloured(self._pixels(part), saturation)) for part in parts]
         )
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
@@ -409,7 +411,7 @@ class _Tuning:
     def run(self) -> dict[str, Any]:
         total = self.settings["updates"]
         loop = Loop(
-            self.draft,
+            self.staging,
             updates=total,
             images=self.settings["batch"],
             modules={"delta": self.delta},
@@ -424,7 +426,7 @@ class _Tuning:
             self.info.schedule,
             self.grid,
             self.objective,
-            self.settings["until"],
+            self.settings["t_min"],
         )
         if not counters["scores"]:
             self._snapshot(counters)
@@ -447,8 +449,8 @@ class _Tuning:
         curves = {k: loop.stats.curve(k) for k in (*LOSSES, "face")}  # empty where not logged
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
-        save_curves(self.draft.path / "loss.png", curves, title=self.settings["target"])
-        self.delta.save(self.draft.path, self.settings["scale"])
+        save_curves(self.staging.path / "loss.png", curves, title=self.settings["target"])
+        self.delta.save(self.staging.path, self.settings["scale"])
         return {
             "updates": loop.step,
             "parameters": sum(p.numel() for p in self.delta.parameters()),
@@ -482,10 +484,10 @@ class _Tuning:
         index = self.val[:HELD_OUT] if len(self.val) else self.train[:HELD_OUT]
         photos = self._pixels(index)
         latents = torch.from_numpy(self.data.latents(index)).to(self.device)
-        grid = ddim.grid(self.settings["r"], self.settings["steps_gen"])
+        grid = ddim.grid(self.settings["r"], self.settings["decode_steps"])
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         scale = self.settings["scale"]
-        model = above(self.settings["until"], merged(self.base, [(deltas, scale)]), self.base)
+        model = above(self.settings["t_min"], merged(self.base, [(deltas, scale)]), self.base)
         decoded = ddim.decode(model, self.info.schedule, latents, grid)
         edits = localised(decoded, photos, self.settings["locality"]).clamp(-1, 1)
         cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])
@@ -498,7 +500,7 @@ class _Tuning:
                 "l1": float((edits - photos).abs().mean()),
             }
         )
-        folder = self.draft.path / "snapshots"
+        folder = self.staging.path / "snapshots"
         folder.mkdir(exist_ok=True)
         rows = [[to_pixels(x) for x in photos], [to_pixels(x) for x in edits]]
         sheet = panel(
@@ -508,4 +510,4 @@ class _Tuning:
             cell=96,
         )
         sheet.save(folder / f"update_{step:05d}.png")
-        sheet.save(self.draft.path / "panel.png")
+        sheet.save(self.staging.path / "panel.png")

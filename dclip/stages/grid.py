@@ -19,28 +19,14 @@ from dclip.data.dataset import LatentSet
 from dclip.data.images import check_crop, to_float, to_uint8
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
-from dclip.editing import (
-    Editor,
-    Inverted,
-    Part,
-    PartSpec,
-    Plan,
-    Step,
-    Weights,
-    as_picture,
-    check_how,
-    data_crop,
-    find_base,
-    find_parts,
-    make_plan,
-    numbers,
-    parse_parts,
-)
+from dclip.editing.editor import Editor, Inverted, Networks, Step, as_picture
+from dclip.editing.plan import Part, Plan, check_how, data_crop, find_base, find_parts, make_plan
+from dclip.editing.spec import PartSpec, numbers, parse_parts
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import layout
 from dclip.figures.pdf import save_pdf
 from dclip.random import permutation
-from dclip.store import Artifact, Draft, Store
+from dclip.store import Artifact, Staging, Store
 
 DPI = 300
 MM = 25.4  # an inch in millimetres
@@ -230,9 +216,9 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
         seed=config.seed,
         context=context,
         estimate={"photos": len(photos), "columns": len(columns), "cell": cell, "dpi": DPI},
-        make=lambda draft: _Drawing(
-            config, columns, photos, Weights(lead.base, device), context
-        ).run(draft, cell),
+        make=lambda staging: _Drawing(
+            config, columns, photos, Networks(lead.base, device), context
+        ).run(staging, cell),
     )
 
 
@@ -366,13 +352,13 @@ class _Drawing:
         config: GridConfig,
         columns: Sequence[Column],
         photos: Photos,
-        weights: Weights,
+        weights: Networks,
         context: Context,
     ) -> None:
         self.config, self.columns, self.context = config, columns, context
         self.weights, self.photos = weights, photos
 
-    def run(self, draft: Draft, cell: int) -> dict[str, Any]:
+    def run(self, staging: Staging, cell: int) -> dict[str, Any]:
         originals = np.stack([self.photos.load(n) for n in range(len(self.photos))])
         blocks = [originals[at : at + BATCH] for at in range(0, len(originals), BATCH)]
         with self.context.report.task(
@@ -387,8 +373,8 @@ class _Drawing:
             rows = [list(row) for row in zip(*columns, strict=True)]
             labels, heads = [], names
         figure = layout(rows, columns=heads, labels=labels, title=self.config.title, cell=cell)
-        figure.draw().save(draft.path / "panel.png", dpi=(DPI, DPI))
-        save_pdf(draft.path / "panel.pdf", figure, DPI)
+        figure.draw().save(staging.path / "panel.png", dpi=(DPI, DPI))
+        save_pdf(staging.path / "panel.pdf", figure, DPI)
         return {
             "photos": len(originals),
             "columns": len(columns),
@@ -429,4 +415,4 @@ class _Drawing:
 
 def _path(plan: Plan) -> tuple[int, ...]:
     """What an inversion depends on."""
-    return (plan.r, plan.steps, plan.steps_for, plan.refinements)
+    return (plan.r, plan.steps, plan.inversion_steps, plan.refinements)

@@ -29,7 +29,7 @@ from dclip.guiding import preset_r
 from dclip.metrics import mae, psnr
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
-from dclip.store import Artifact, Draft, Journal, Store
+from dclip.store import Artifact, Journal, Staging, Store
 
 EDIT_STEPS, EDIT_REFINEMENTS = 10, 1
 """How latents for an edit are made. An exact inversion over few steps hides in the latent whatever
@@ -199,8 +199,8 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
             * (1 + (resolved.refinements or 0)),
             "bytes": resolved.count * 3 * data.size**2 * 5,
         },
-        make=lambda draft: _Inversion(
-            resolved, grid, data, base.path, device, context, draft
+        make=lambda staging: _Inversion(
+            resolved, grid, data, base.path, device, context, staging
         ).run(),
     )
 
@@ -234,10 +234,10 @@ class _Inversion:
         model: Path,
         device: torch.device,
         context: Context,
-        draft: Draft,
+        staging: Staging,
     ) -> None:
         self.config, self.grid, self.data, self.device = config, grid, data, device
-        self.context, self.draft = context, draft
+        self.context, self.staging = context, staging
         network, self.info = load_model(model, device)
         self.network: nn.Module = network
         self.chosen = select(data, config.split, config.count, config.seed)
@@ -246,7 +246,7 @@ class _Inversion:
         journal = self._write_arrays()
         columns = self.data.table.take(self.chosen)
         psnrs, maes = journal.column("psnr"), journal.column("mae")
-        write_table(self.draft.path / "samples.csv", columns | {"psnr": psnrs, "mae": maes})
+        write_table(self.staging.path / "samples.csv", columns | {"psnr": psnrs, "mae": maes})
         self._preview()
         mean, splits = float(np.mean(psnrs)), list(columns.get("split", ()))
         if mean < PSNR_POOR and self.config.method != "simplified":
@@ -269,13 +269,13 @@ class _Inversion:
     def _write_arrays(self) -> Journal:
         """Fill ``latents.zarr`` and ``reference.zarr``, going on where the journal ends."""
         total, shape = len(self.chosen), (3, self.data.size, self.data.size)
-        to = self.draft.path
+        to = self.staging.path
         with (
             ShardWriter(to / "latents.zarr", shape, np.float32, total=total) as latents,
             ShardWriter(to / "reference.zarr", shape, np.uint8, total=total) as references,
         ):
             journal = Journal(
-                self.draft.scratch / "batches.jsonl",
+                self.staging.scratch / "batches.jsonl",
                 lambda entry: len(entry["psnr"]),
                 at_most=min(latents.done, references.done),
             )
@@ -321,7 +321,7 @@ class _Inversion:
     @torch.no_grad()
     def _preview(self) -> None:
         """A few of the pictures, from end to end of the selection, on their way there and back."""
-        made = LatentSet(self.draft.path)
+        made = LatentSet(self.staging.path)
         shown = np.unique(np.linspace(0, len(made) - 1, PREVIEW_ROWS).round().astype(np.int64))
         latents = torch.from_numpy(made.latents(shown))
         decoded = to_uint8(self._decode(latents.to(self.device))).cpu().numpy()
@@ -338,7 +338,7 @@ class _Inversion:
             ],
             cell=size * max(1, 128 // size),
         )
-        save_png(self.draft.path / "preview.png", sheet)
+        save_png(self.staging.path / "preview.png", sheet)
 
 
 class _Counted:

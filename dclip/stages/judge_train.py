@@ -18,12 +18,12 @@ from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
 from dclip.device import autocast, check_precision, pick, resolve_precision
 from dclip.errors import BadInput
-from dclip.evaluation import judge_training as jt
 from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, joined, load_judge, save_judge
 from dclip.figures.curves import save_curves
 from dclip.random import key, permutation
-from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop, check_clip, decay_groups, warm_cosine
+from dclip.store import Artifact, Staging, Store
+from dclip.training import judge as jt
+from dclip.training.loop import Loop, check_max_grad_norm, decay_groups, warm_cosine
 
 LOG_EVERY = 40  # updates: the log ships with the embedded judge
 SCORED = 4000  # held-out pictures
@@ -42,7 +42,7 @@ class JudgeTrainConfig:
         lr: AdamW's peak rate.
         weight_decay: AdamW's.
         other: share of the pictures that are spoilt to be of no style; only where data has styles.
-        clip: gradient norm limit.
+        max_grad_norm: limit of the gradient's norm.
         precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
     """
 
@@ -53,13 +53,13 @@ class JudgeTrainConfig:
     lr: float = 3e-3
     weight_decay: float = 0.02
     other: float = 0.25
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
-        check_clip(self.clip)
+        check_max_grad_norm(self.max_grad_norm)
         if self.batch < 2 or self.images < self.batch:
             raise BadInput(f"{self.images} images in batches of {self.batch}", "use --batch 64")
         if not 0 < self.lr < 1:
@@ -91,7 +91,7 @@ def run(config: JudgeTrainConfig, store: Store, context: Context = Context()) ->
         seed=config.seed,
         context=context,
         estimate={"images": config.images, "updates": config.images // config.batch},
-        make=lambda draft: _Training(config, data, device, context, draft).run(),
+        make=lambda staging: _Training(config, data, device, context, staging).run(),
     )
 
 
@@ -161,10 +161,10 @@ class _Training:
         data: _Labelled,
         device: torch.device,
         context: Context,
-        draft: Draft,
+        staging: Staging,
     ) -> None:
         self.config, self.data, self.device = config, data, device
-        self.context, self.draft = context, draft
+        self.context, self.staging = context, staging
         torch.manual_seed(key(config.seed, "judge"))
         shape = JudgeShape(data.names, data.styles, data.size)
         network = JudgeNetwork(shape).train()
@@ -179,20 +179,20 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         loop = Loop(
-            self.draft,
+            self.staging,
             updates=self.updates,
             images=self.batch,
             modules={"model": self.network},
             optimizer=self.optimizer,
-            limit=self.config.clip,
+            limit=self.config.max_grad_norm,
             log_every=LOG_EVERY,
         )
         with closing(loop.rounds(self.context.report, "training the judge")) as rounds:
             for step in rounds:
                 loop.add(self._update(loop, step))
         curves = {k: loop.stats.curve(k) for k in ("attributes", "style")}
-        save_curves(self.draft.path / "loss.png", curves, title="judge", log=True)
-        save_judge(self.draft.path, self.network)
+        save_curves(self.staging.path / "loss.png", curves, title="judge", log=True)
+        save_judge(self.staging.path, self.network)
         return {
             "images": self.updates * self.batch,
             "updates": self.updates,
@@ -277,7 +277,7 @@ class _Training:
 
     def _scores(self) -> dict[str, Any]:
         """Held-out accuracy and AUC of each attribute, and of the style, of the saved judge."""
-        judge = load_judge(self.draft.path, self.device)
+        judge = load_judge(self.staging.path, self.device)
         index = self.val[permutation(len(self.val), self.config.seed, "judge-scored")[:SCORED]]
         index = index[: len(index) - len(index) % 2]
         if not len(index):

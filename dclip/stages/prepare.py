@@ -26,7 +26,7 @@ from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import write_table
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
-from dclip.store import Artifact, Draft, Journal, Store, slug
+from dclip.store import Artifact, Journal, Staging, Store, slug
 
 SOURCES = ("celeba", "folder", "faces")
 BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
@@ -163,7 +163,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         inputs={},
         seed=config.seed,
         context=context,
-        make=lambda draft: _make(draft, pictures, config, context),
+        make=lambda staging: _make(staging, pictures, config, context),
         estimate={"images": count, "bytes": count * 3 * config.side**2},
         accept=accept,
     )
@@ -302,34 +302,36 @@ def _faces(config: PrepareConfig) -> _Pictures:
 
 
 def _make(
-    draft: Draft, pictures: _Pictures, config: PrepareConfig, context: Context
+    staging: Staging, pictures: _Pictures, config: PrepareConfig, context: Context
 ) -> dict[str, Any]:
-    (draft.path / "logs").mkdir(parents=True, exist_ok=True)
-    (draft.path / "logs" / "source.json").write_text(
+    (staging.path / "logs").mkdir(parents=True, exist_ok=True)
+    (staging.path / "logs" / "source.json").write_text(
         json.dumps({"place": pictures.place}) + "\n", encoding="utf-8"
     )
-    failures = _write_pixels(draft, pictures, config, context)
+    failures = _write_pixels(staging, pictures, config, context)
     kept = [n for n in range(len(pictures.items)) if n not in failures]
     columns = _columns(pictures, kept, config, context)
-    write_table(draft.path / "samples.csv", columns)
-    _write_skipped(draft.path / "skipped.csv", pictures, failures)
-    images = ShardReader(draft.path / "images.zarr")
+    write_table(staging.path / "samples.csv", columns)
+    _write_skipped(staging.path / "skipped.csv", pictures, failures)
+    images = ShardReader(staging.path / "images.zarr")
     # Not evenly spaced: styles come in turns, and the sheet would show some of them only.
     shown = np.sort(np.random.default_rng(config.seed).permutation(len(images))[:64])
     preview = sheet(list(images[shown]), columns=8, cell=min(config.side, 128))
-    save_png(draft.path / "preview.png", preview)
+    save_png(staging.path / "preview.png", preview)
     counts = {name: columns["split"].count(name) for name in ("train", "val", "test")}
     return {"images": len(kept), "skipped": len(failures), **counts}
 
 
 def _write_pixels(
-    draft: Draft, pictures: _Pictures, config: PrepareConfig, context: Context
+    staging: Staging, pictures: _Pictures, config: PrepareConfig, context: Context
 ) -> dict[int, str]:
     """Decode everything into ``images.zarr``; returns what could not be read, by item number."""
     total, size = len(pictures.items), config.side
-    with ShardWriter(draft.path / "images.zarr", (3, size, size), np.uint8, total=total) as writer:
+    with ShardWriter(
+        staging.path / "images.zarr", (3, size, size), np.uint8, total=total
+    ) as writer:
         journal = Journal(
-            draft.scratch / "blocks.jsonl", lambda entry: entry["images"], at_most=writer.done
+            staging.scratch / "blocks.jsonl", lambda entry: entry["images"], at_most=writer.done
         )
         writer.rewind(journal.done)
         failures: dict[int, str] = dict(journal.column("failures"))

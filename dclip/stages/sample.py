@@ -24,7 +24,7 @@ from dclip.figures.panel import sheet
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.tuned import above, merged, read_deltas
 from dclip.random import key, normal
-from dclip.store import Artifact, Draft, Store, slug
+from dclip.store import Artifact, Staging, Store, slug
 
 SAMPLERS = ("ddim", "ddpm")
 GRID_IMAGES = 100
@@ -105,12 +105,12 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         seed=config.seed,
         context=context,
         estimate={"images": config.count, "network_calls_per_image": config.steps},
-        make=lambda draft: _make(draft, config, grid, base, tuned, device, context),
+        make=lambda staging: _make(staging, config, grid, base, tuned, device, context),
     )
 
 
 def _make(
-    draft: Draft,
+    staging: Staging,
     config: SampleConfig,
     grid: Sequence[int],
     base: Artifact,
@@ -122,8 +122,8 @@ def _make(
     model: EpsModel = plain
     if tuned:
         both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
-        model = above(int(tuned.config.get("until") or 0), both, plain)
-    files = [draft.path / "images" / f"{i:04d}.png" for i in range(config.count)]
+        model = above(int(tuned.config.get("t_min") or 0), both, plain)
+    files = [staging.path / "images" / f"{i:04d}.png" for i in range(config.count)]
     batches = [
         range(i, min(i + config.batch, config.count)) for i in range(0, config.count, config.batch)
     ]
@@ -146,7 +146,7 @@ def _make(
             for i, pixels in zip(batch, to_uint8(x), strict=True):
                 save_png(files[i], pixels)
             task.advance(len(batch))
-    _save_grid(draft.path / "grid.png", files[:GRID_IMAGES], info.image_size)
+    _save_grid(staging.path / "grid.png", files[:GRID_IMAGES], info.image_size)
     return {"images": config.count, "network_calls_per_image": config.steps}
 
 

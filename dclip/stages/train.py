@@ -26,8 +26,8 @@ from dclip.models.ema import EMA
 from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
-from dclip.store import Artifact, Draft, Store
-from dclip.training import Loop, check_clip, warm_cosine
+from dclip.store import Artifact, Staging, Store
+from dclip.training.loop import Loop, check_max_grad_norm, warm_cosine
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
@@ -53,7 +53,7 @@ class TrainConfig:
         lr: Adam's rate; None takes 2e-4 for ``tiny`` (the report's) and 5e-4 for ``unet``.
         decay: ``"cosine"`` lets the rate fall to a twentieth, ``"constant"`` does not.
         ema: limit of the weights' averaging decay.
-        clip: gradient norm limit.
+        max_grad_norm: limit of the gradient's norm.
         flip: mirror half of the images.
         precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
         storage: ``"fp32"`` or ``"fp16"`` weights on disk.
@@ -73,7 +73,7 @@ class TrainConfig:
     lr: float | None = None
     decay: str = "cosine"
     ema: float = 0.9995
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     flip: bool = True
     precision: str = "auto"
     storage: str = "fp32"
@@ -102,7 +102,7 @@ class TrainConfig:
             )
         if self.lr is not None and not 0 < self.lr < 1:
             raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
-        check_clip(self.clip)
+        check_max_grad_norm(self.max_grad_norm)
         if not 0 <= self.ema < 1:
             raise BadInput(f"ema must be at least 0 and below 1, not {self.ema}")
 
@@ -167,7 +167,9 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             "updates": math.ceil((resolved.images or 0) / (config.batch * config.accumulate)),
             "parameters": sum(p.numel() for p in info.build().parameters()),
         },
-        make=lambda draft: _Training(resolved, info, data, device, context, draft, inputs).run(),
+        make=lambda staging: _Training(
+            resolved, info, data, device, context, staging, inputs
+        ).run(),
     )
 
 
@@ -181,11 +183,11 @@ class _Training:
         data: DataSet,
         device: torch.device,
         context: Context,
-        draft: Draft,
+        staging: Staging,
         inputs: dict[str, Artifact],
     ) -> None:
         self.config, self.info, self.data, self.device = config, info, data, device
-        self.context, self.draft = context, draft
+        self.context, self.staging = context, staging
         self.train, self.val = data.split("train"), data.split("val")
         torch.manual_seed(key(config.seed, "init"))
         model = info.build()
@@ -205,12 +207,12 @@ class _Training:
         self.shown_every = self.per_epoch * math.ceil(epochs / MOST_PANELS)
         self._order: tuple[int, np.ndarray] | None = None  # of one epoch
         self.loop = Loop(
-            draft,
+            staging,
             updates=self.updates,
             images=self.per_update,
             modules={"model": self.model},
             optimizer=self.optimizer,
-            limit=config.clip,
+            limit=config.max_grad_norm,
             ema=self.ema,
         )
 
@@ -225,9 +227,9 @@ class _Training:
         stats = self.loop.stats
         curves = {"training": stats.curve("loss"), "validation (EMA)": stats.curve("val_loss")}
         title = f"loss of predicting {self.info.prediction}"
-        save_curves(self.draft.path / "loss.png", curves, title=title, log=True)
+        save_curves(self.staging.path / "loss.png", curves, title=title, log=True)
         dtype = torch.float16 if self.config.storage == "fp16" else None
-        save_model(self.draft.path, self.info, self.ema.weights, dtype=dtype)
+        save_model(self.staging.path, self.info, self.ema.weights, dtype=dtype)
         recent = [value for _, value in curves["training"][-self.per_epoch :]]
         return {
             "images": self.updates * self.per_update,
@@ -326,6 +328,6 @@ class _Training:
         grid = ddim.grid(schedule.T, min(25, schedule.T))
         x = ddim.decode(self._averaged(), schedule, noise.to(self.device), grid, clip_x0=True)
         pictures = to_uint8(x).cpu().numpy()
-        folder = self.draft.path / "samples"
+        folder = self.staging.path / "samples"
         folder.mkdir(exist_ok=True)
         sheet(list(pictures), columns=8).save(folder / f"epoch_{epoch:03d}.png")

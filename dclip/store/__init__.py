@@ -3,13 +3,13 @@
 See ``docs/store.md`` for the layout and the promises.
 """
 
-from dclip.store.draft import Draft
 from dclip.store.files import atomic, write_atomic
 from dclip.store.journal import Journal
 from dclip.store.lineage import Lineage
 from dclip.store.manifest import FORMAT, Artifact, FileEntry, Manifest
 from dclip.store.names import check_name, slug
 from dclip.store.refs import MAKERS
+from dclip.store.staging import Staging
 from dclip.store.store import Planned, Store
 from dclip.store.upkeep import Collected, Garbage, Removed, export, slim
 from dclip.store.verify import Problem, Verification
@@ -19,7 +19,6 @@ __all__ = [
     "MAKERS",
     "Artifact",
     "Collected",
-    "Draft",
     "FileEntry",
     "Garbage",
     "Journal",
@@ -28,6 +27,7 @@ __all__ = [
     "Planned",
     "Problem",
     "Removed",
+    "Staging",
     "Store",
     "Verification",
     "atomic",

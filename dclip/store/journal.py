@@ -16,7 +16,7 @@ class Journal:
     It may know less than is there, as a kill can come between the two; the stage goes back to it.
 
     Args:
-        path: below :attr:`dclip.store.Draft.scratch`.
+        path: below :attr:`dclip.store.Staging.scratch`.
         count: how much of the work an entry stands for, e.g. its pictures.
         at_most: how much of the work is on disk; entries beyond it do not count.
 

@@ -1,6 +1,6 @@
 """The store: find artifacts, and make them once, completely, in a way that survives any kill.
 
-A piece of work is done in a draft, ``<root>/.drafts/<key>/``, under a lock that dies with its
+A piece of work is done in a draft, ``<root>/.staging/<key>/``, under a lock that dies with its
 process. It becomes visible by one rename of the draft's payload folder, after every byte is on the
 disk. The steps, and what a kill between them leaves:
 
@@ -26,7 +26,6 @@ from dclip.context import Context, Reporter
 from dclip.errors import BadInput, DclipError, MissingArtifact, StoreBusy, StoreError
 from dclip.store import files as disk
 from dclip.store import lineage, refs, tags, upkeep, verify
-from dclip.store.draft import Draft, Request, Workspace
 from dclip.store.manifest import (
     FORMAT,
     MANIFEST,
@@ -41,6 +40,7 @@ from dclip.store.manifest import (
 )
 from dclip.store.names import LATEST, check_name
 from dclip.store.places import Place, age, open_place, places, readable, versions
+from dclip.store.staging import Request, Staging, Workspace
 
 _STORE_LOCK_WAIT = 60.0  # seconds; the lock is held for renames and small writes only
 
@@ -73,9 +73,9 @@ class Store:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().absolute()
-        self.drafts = self.root / ".drafts"
+        self.staging = self.root / ".staging"
         self.trash = self.root / ".trash"
-        self.store_lock = self.drafts / "store.lock"
+        self.store_lock = self.staging / "store.lock"
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(
                 f"the store {self.root} is not a folder",
@@ -148,7 +148,7 @@ class Store:
         inputs: Mapping[str, Artifact],
         seed: int,
         context: Context,
-        make: Callable[[Draft], Mapping[str, Any]],
+        make: Callable[[Staging], Mapping[str, Any]],
         estimate: Mapping[str, Any] | None = None,
         accept: Callable[[Artifact], None] | None = None,
     ) -> Artifact:
@@ -286,7 +286,7 @@ class Store:
 
     def lock_path(self, key: str) -> Path:
         """The file whose lock means that a process works on ``key``."""
-        return self.drafts / f"{key}.lock"
+        return self.staging / f"{key}.lock"
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -304,7 +304,7 @@ class Store:
 
         stack = ExitStack()
         with disk.writing(self.root):
-            disk.make_folder(self.drafts)
+            disk.make_folder(self.staging)
             stack.enter_context(disk.lock(self.store_lock, wait=_STORE_LOCK_WAIT, busy=busy))
         with stack:
             yield

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from dclip.errors import BadInput, DclipError, StoreBusy, StoreError
 from dclip.store import files as disk
-from dclip.store.draft import OWNER
 from dclip.store.lineage import users
 from dclip.store.manifest import LOGS, MANIFEST, Artifact, Manifest, dump, recomputed_id
 from dclip.store.places import Place, open_place, readable, versions
 from dclip.store.refs import locate
+from dclip.store.staging import OWNER
 from dclip.store.tags import Tags, load_tags, refresh_links, save_tags
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def gc(store: Store, *, dry_run: bool = False) -> Collected:
     items: list[Garbage] = []
     busy: list[str] = []
     gone: list[Path] = []
-    if not (store.drafts.exists() or store.trash.exists()):
+    if not (store.staging.exists() or store.trash.exists()):
         return Collected((), (), dry_run)
     with ExitStack() as stack:
         try:
@@ -124,17 +124,17 @@ def gc(store: Store, *, dry_run: bool = False) -> Collected:
             if not dry_run:  # looking is allowed in a read-only store
                 raise
         with disk.writing(store.root):
-            for draft in sorted(p for p in store.drafts.glob("*") if p.is_dir()):
-                what = _draft_words(draft)
+            for staging in sorted(p for p in store.staging.glob("*") if p.is_dir()):
+                what = _draft_words(staging)
                 with ExitStack() as held:
                     try:
-                        held.enter_context(_probe(store, draft.name))
+                        held.enter_context(_probe(store, staging.name))
                     except StoreBusy:
                         busy.append(what)
                         continue
-                    items.append(Garbage(draft, what, disk.size_of(draft)))
+                    items.append(Garbage(staging, what, disk.size_of(staging)))
                     if not dry_run:
-                        gone.append(disk.retire(draft, store.trash))
+                        gone.append(disk.retire(staging, store.trash))
             if not dry_run:
                 _drop_free_locks(store)
             for path in sorted(store.trash.glob("*")):
@@ -161,17 +161,17 @@ def _probe(store: Store, key: str) -> ExitStack:
 
 
 def _drop_free_locks(store: Store) -> None:
-    for path in store.drafts.glob("*.lock"):
+    for path in store.staging.glob("*.lock"):
         key = path.name.removesuffix(".lock")
-        if path == store.store_lock or (store.drafts / key).exists():
+        if path == store.store_lock or (store.staging / key).exists():
             continue
         with suppress(StoreBusy, OSError), _probe(store, key):
             path.unlink()
 
 
-def _draft_words(draft: Path) -> str:
+def _draft_words(staging: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        owner = json.loads((draft / OWNER).read_bytes())
+        owner = json.loads((staging / OWNER).read_bytes())
         what = f"{owner['stage']} -> {owner['kind']}/{owner['name']}"
         return f"unfinished {what} of {owner['since'][:10]}"
     return "unfinished work"

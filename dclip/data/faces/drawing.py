@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dclip.data.faces import features, hair, palette, undead
+from dclip.data.faces import features, hair, palette, zombie
 from dclip.data.faces.canvas import Array, Canvas, Look, blob, bow, box, dim, ellipse, lens, mix
 from dclip.data.faces.params import FaceParams
 from dclip.data.faces.sitter import Sitter
@@ -25,7 +25,7 @@ def paint(params: FaceParams, size: int, look: Look) -> Canvas:
     features.cheeks(sitter)
     features.ageing(sitter)
     if look.zombie:
-        undead.decay(sitter)
+        zombie.decay(sitter)
     hair.beard(sitter)
     features.nose(sitter)
     features.eyes(sitter)
@@ -33,7 +33,7 @@ def paint(params: FaceParams, size: int, look: Look) -> Canvas:
     features.mouth(sitter)
     hair.mustache(sitter)
     if look.zombie:
-        undead.wounds(sitter)
+        zombie.wounds(sitter)
     features.temples(sitter)
     hair.front(sitter)
     features.glasses(sitter)

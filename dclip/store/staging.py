@@ -24,7 +24,7 @@ _SHOW_HASHING = 256 << 20  # bytes from which hashing takes long enough to show
 
 
 @dataclass(frozen=True)
-class Draft:
+class Staging:
     """Where ``make`` works; both folders survive a kill and come back to the next attempt.
 
     Attributes:
@@ -64,7 +64,7 @@ class Sealed:
 
 
 class Workspace:
-    """The folder ``<root>/.drafts/<key>/``. All but :meth:`owner` is for the key's lock holder.
+    """The folder ``<root>/.staging/<key>/``. All but :meth:`owner` is for the key's lock holder.
 
     Args:
         root: the store's folder.
@@ -73,7 +73,7 @@ class Workspace:
 
     def __init__(self, root: Path, key: str) -> None:
         self.root = root
-        self.folder = root / ".drafts" / key
+        self.folder = root / ".staging" / key
         self.payload = self.folder / "payload"
         self.scratch = self.folder / "scratch"
         self.trash = root / ".trash"
@@ -85,7 +85,7 @@ class Workspace:
             return f"process {owner['pid']} on {owner['host']} (since {owner['since'][:19]}Z)"
         return "another process"
 
-    def open(self, request: Request) -> Draft:
+    def open(self, request: Request) -> Staging:
         """The draft as an earlier attempt left it, or a new one."""
         with disk.writing(self.root):
             if self.folder.exists() and not self.payload.exists():
@@ -96,23 +96,23 @@ class Workspace:
             (self.payload / MANIFEST).unlink(missing_ok=True)
             disk.drop_parts(self.folder)
             resumed = any(self.payload.iterdir()) or any(self.scratch.iterdir())
-        return Draft(self.payload, self.scratch, resumed)
+        return Staging(self.payload, self.scratch, resumed)
 
     def work(
-        self, request: Request, context: Context, make: Callable[[Draft], Mapping[str, Any]]
+        self, request: Request, context: Context, make: Callable[[Staging], Mapping[str, Any]]
     ) -> None:
         """Run ``make`` to its end and seal the payload, unless an earlier attempt came that far.
 
         Raises:
             StoreError: no space, or the store went read-only. The draft stays.
         """
-        draft = self.open(request)
+        staging = self.open(request)
         if self.sealed() is not None:
             return
-        if draft.resumed:
+        if staging.resumed:
             context.report.note(f"going on with what was left of {request.kind}/{request.name}")
         try:
-            metrics = make(draft)
+            metrics = make(staging)
         except Exception as error:
             if disk.disk_full(error, self.root):
                 raise disk.full_disk_error(self.root) from error

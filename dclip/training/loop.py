@@ -19,18 +19,18 @@ from dclip.context import Reporter
 from dclip.errors import BadInput, DclipError
 from dclip.models.ema import EMA
 from dclip.models.state import StatsLog, load_state, save_state
-from dclip.store import Draft
+from dclip.store import Staging
 
 CHECKPOINT_SECONDS = 60.0
 
 
-def check_clip(clip: float) -> None:
+def check_max_grad_norm(norm: float) -> None:
     """Refuse a gradient norm limit that is not above 0, with a BadInput.
 
     At 0 nothing would be learnt, and below it the gradients would change sign.
     """
-    if not clip > 0:
-        raise BadInput(f"clip must be above 0, not {clip}", "1 is usual")
+    if not norm > 0:
+        raise BadInput(f"max_grad_norm must be above 0, not {norm}", "1 is usual")
 
 
 def warm_cosine(lr: float, step: int, updates: int, warmup: int, floor: float) -> float:
@@ -55,7 +55,7 @@ class Loop:
     of a round may depend on its earlier ones.
 
     Args:
-        draft: where the state (``scratch``) and ``logs/stats.jsonl`` are.
+        staging: where the state (``scratch``) and ``logs/stats.jsonl`` are.
         updates: how many in all.
         images: pictures an update sees; progress counts pictures.
         modules: networks being trained, by role.
@@ -72,7 +72,7 @@ class Loop:
 
     def __init__(
         self,
-        draft: Draft,
+        staging: Staging,
         *,
         updates: int,
         images: int,
@@ -86,13 +86,13 @@ class Loop:
         self.log_every = log_every
         self.updates, self.images, self.limit = updates, images, limit
         self.modules, self.optimizer, self.ema = modules, optimizer, ema
-        self.checkpoint = draft.scratch / "state.safetensors"
+        self.checkpoint = staging.scratch / "state.safetensors"
         self.counters: dict[str, Any] = {"step": 0, **(counters or {})}
         if found := load_state(self.checkpoint, modules=modules, optimizer=optimizer):
             self.counters, extra = found
             if ema is not None:
                 ema.load_state_dict(extra["ema"])
-        self.stats = StatsLog(draft.path / "logs" / "stats.jsonl", self.step)
+        self.stats = StatsLog(staging.path / "logs" / "stats.jsonl", self.step)
 
     @property
     def step(self) -> int:

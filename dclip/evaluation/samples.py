@@ -24,7 +24,7 @@ from dclip.store import Artifact, Store
 
 
 @dataclass(frozen=True)
-class Subjects:
+class EvalSamples:
     """N pictures.
 
     Attributes:
@@ -48,13 +48,13 @@ class Subjects:
         return len(self.originals)
 
 
-def draw(count: int, seed: int, size: int) -> Subjects:
+def draw(count: int, seed: int, size: int) -> EvalSamples:
     """The first ``count`` faces of the drawn data set ``seed``."""
     source = Rendered(count, seed, "photo", size)
     index = range(count)
     params = [source.drawing_of(i)[0] for i in index]
     shown = [faces.facts(each, "photo") for each in params]
-    return Subjects(
+    return EvalSamples(
         to_float(torch.from_numpy(source.draw(index))),
         params=params,
         labels={
@@ -67,7 +67,7 @@ def draw(count: int, seed: int, size: int) -> Subjects:
 
 def take(
     artifact: Artifact, split: str, where: Sequence[str], count: int, seed: int, size: int
-) -> Subjects:
+) -> EvalSamples:
     """Samples of a data artifact, chosen by ``seed``.
 
     Raises:
@@ -84,11 +84,11 @@ def take(
     chosen = np.sort(chosen[permutation(len(chosen), seed, "eval")[:count]])
     photos = photo_samples(data, chosen, size=size)
     pixels = np.stack([photos.load(i) for i in range(len(photos))])
-    found = Subjects(to_float(torch.from_numpy(pixels)), settings={"samples": chosen.tolist()})
+    found = EvalSamples(to_float(torch.from_numpy(pixels)), settings={"samples": chosen.tolist()})
     return _known(found, artifact, data, chosen)
 
 
-def edited(artifact: Artifact, store: Store) -> Subjects:
+def edited(artifact: Artifact, store: Store) -> EvalSamples:
     """The originals and edits of an edits artifact, with what its data says of them.
 
     Raises:
@@ -102,7 +102,7 @@ def edited(artifact: Artifact, store: Store) -> Subjects:
     order = sorted(names)
     if len(order) < 2:
         raise BadInput(f"{artifact.ref} has one photo", "edit some more")
-    found = Subjects(
+    found = EvalSamples(
         _read([artifact.path / "originals" / f"{names[i]}.png" for i in order]),
         edits=[_read([artifact.path / pictures[s, i] for i in order]) for s in strengths],
         strengths=strengths,
@@ -116,24 +116,24 @@ def edited(artifact: Artifact, store: Store) -> Subjects:
 
 
 def _known(
-    subjects: Subjects, source: Artifact, data: DataSet, samples: NDArray[np.int64]
-) -> Subjects:
+    samples: EvalSamples, source: Artifact, data: DataSet, numbers: NDArray[np.int64]
+) -> EvalSamples:
     return replace(
-        subjects,
-        params=_params(source, data, samples),
-        labels={name: data.attribute(name)[samples] for name in data.attribute_names},
+        samples,
+        params=_params(source, data, numbers),
+        labels={name: data.attribute(name)[numbers] for name in data.attribute_names},
         inputs={"data": source},
     )
 
 
 def _params(
-    source: Artifact, data: DataSet, samples: NDArray[np.int64]
+    source: Artifact, data: DataSet, numbers: NDArray[np.int64]
 ) -> list[faces.FaceParams] | None:
     if source.config.get("source") != "faces":
         return None
     style = str(source.config["style"])
     found = []
-    for i in samples:
+    for i in numbers:
         _, seed, number = data.ids[i].split("-")
         drawn = Rendered(int(number) + 1, int(seed), style, data.size)
         params, shown = drawn.drawing_of(int(number))

@@ -12,7 +12,7 @@ from dclip.data import faces
 from dclip.errors import BadInput, DclipError
 from dclip.evaluation import goals
 from dclip.evaluation.judge import Judge
-from dclip.evaluation.subjects import Subjects
+from dclip.evaluation.samples import EvalSamples
 from dclip.guidance.clip import fingerprint, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
@@ -60,24 +60,24 @@ def find_judge(spec: str | None, drawn: bool, store: Store, report: Reporter) ->
 
 
 def goal_of(
-    judge: Judge, target: str | None, drawn: str | None, wish: str | None, subjects: Subjects
+    judge: Judge, target: str | None, drawn: str | None, expected: str | None, samples: EvalSamples
 ) -> goals.Goal:
     """What the judge is to look for.
 
     Args:
         target: the edit's name, of a preset.
-        drawn: its name among the renderer's targets, where the subjects are drawn faces.
-        wish: ``Smiling=1``, over what the target's name says.
+        drawn: its name among the renderer's targets, where the samples are drawn faces.
+        expected: ``Smiling=1``, over what the target's name says.
 
     Raises:
-        BadInput: an attribute that the judge does not know, or that all subjects have already.
+        BadInput: an attribute that the judge does not know, or that all samples have already.
     """
     names = judge.shape.attributes
-    if subjects.params is not None and wish is None:
-        return goals.of_drawn(subjects.params, drawn, names)
+    if samples.params is not None and expected is None:
+        return goals.of_drawn(samples.params, drawn, names)
     attribute, value = None, True
-    if wish is not None:
-        attribute, value = goals.read_wish(wish)
+    if expected is not None:
+        attribute, value = goals.read_expected(expected)
         if attribute not in names:
             raise BadInput(
                 f"the judge knows no attribute {attribute!r}", f"it knows {', '.join(names)}"
@@ -85,14 +85,14 @@ def goal_of(
     elif target in goals.CELEBA and goals.CELEBA[target][0] in names:
         attribute, sign = goals.CELEBA[target]
         value = sign == 1
-    labels = subjects.labels.get(attribute) if attribute else None
+    labels = samples.labels.get(attribute) if attribute else None
     if labels is not None and not (labels == (-1 if value else 1)).any():
         raise BadInput(
-            f"all of the {len(subjects)} pictures have what {attribute} shall become",
+            f"all of the {len(samples)} pictures have what {attribute} shall become",
             "choose others with --where, or more with --count",
         )
     style = None if attribute else _style_of(target)
-    return goals.of_labelled(labels, len(subjects), names, attribute, value, style)
+    return goals.of_labelled(labels, len(samples), names, attribute, value, style)
 
 
 def _style_of(target: str | None) -> str | None:

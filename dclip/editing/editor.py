@@ -1,0 +1,233 @@
+"""From photos and tuned models to edits: what the edit and grid stages share.
+
+A photo is inverted with the base model; the state that comes out is decoded with the base plus the
+tuned models' differences. The decode takes the base's own errors back at every step ("direct
+inversion", Ju et al. 2023, 2310.01506), so that strength 0 is the photo itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from dclip.context import Reporter, Silent
+from dclip.diffusion import ddim
+from dclip.diffusion.inversion import invert_with_offsets
+from dclip.diffusion.network import EpsModel
+from dclip.editing.mask import localised
+from dclip.editing.plan import Part, Plan, find_plan
+from dclip.editing.spec import PartSpec
+from dclip.errors import DclipError
+from dclip.models.checkpoint import load_model
+from dclip.models.tuned import Deltas, merged, read_deltas
+from dclip.store import Artifact, Store
+
+_SILENT = Silent()
+
+Step = Callable[[], None]
+"""Called after every step of an inversion or decode, for progress."""
+
+
+class Networks:
+    """A base's network and the differences of models tuned from it, each read once.
+
+    Args:
+        base: the base model's artifact.
+        device: where the networks work.
+    """
+
+    def __init__(self, base: Artifact, device: torch.device) -> None:
+        self.base = base
+        self.device = device
+        self.network, self.info = load_model(base.path, device)
+        self._deltas: dict[str, Deltas] = {}
+
+    def deltas(self, artifact: Artifact) -> Deltas:
+        """The weight differences of a tuned artifact."""
+        if artifact.id not in self._deltas:
+            self._deltas[artifact.id] = read_deltas(artifact.path, self.network)
+        return self._deltas[artifact.id]
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """Photos and what an edit of them starts from.
+
+    Attributes:
+        photos: (B,3,H,W) in [-1, 1].
+        x_r: their states at label r, same shape.
+        offsets: (S,B,3,H,W), what the base's decode of each step misses.
+    """
+
+    photos: Tensor
+    x_r: Tensor
+    offsets: Tensor
+
+
+class Editor:
+    """Inverts photos with the base and decodes them with the tuned models, in float32.
+
+    Args:
+        plan: what with, and on which grid.
+        weights: of the plan's base.
+    """
+
+    def __init__(self, plan: Plan, weights: Networks) -> None:
+        self.plan, self.weights = plan, weights
+        self.schedule = plan.info.schedule
+        self.device = weights.device
+
+    @torch.no_grad()
+    def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
+        """Invert photos, and keep what the base's decode of each step misses.
+
+        The offsets lead along the inversion's own states, so they also make up for a decode of
+        fewer steps than the inversion has.
+
+        Args:
+            x0: (B,3,H,W) in [-1, 1].
+            on_step: called after each step of :attr:`Plan.inversion_grid`.
+
+        Raises:
+            DclipError: the network does not give finite latents.
+        """
+        photos = x0.to(self.device, torch.float32)
+        x_r, offsets = invert_with_offsets(
+            self.weights.network,
+            self.schedule,
+            photos,
+            self.plan.inversion_grid,
+            refinements=self.plan.refinements,
+            decode_grid=self.plan.grid,
+            on_step=None if on_step is None else lambda *_: on_step(),
+        )
+        if not bool(torch.isfinite(x_r).all()):
+            raise DclipError(
+                f"the inversion to r={self.plan.r} gave values that are not finite",
+                "use more --steps, a smaller --r, or a model that was trained longer",
+            )
+        return Inverted(photos, x_r, offsets)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        start: Inverted,
+        strength: float = 1.0,
+        *,
+        direct: bool = True,
+        on_step: Step | None = None,
+    ) -> Tensor:
+        """Decode states with every part at ``strength`` times its own.
+
+        Args:
+            start: from :meth:`invert`.
+            direct: replay the offsets, so that strength 0 returns the photo to rounding, and keep
+                the edit where it acts (:attr:`Plan.locality`). Else decode plainly.
+            on_step: called after each step of :attr:`Plan.grid`.
+
+        Returns:
+            (B,3,H,W), not clipped.
+        """
+        edits = ddim.decode(
+            self._network(strength),
+            self.schedule,
+            start.x_r,
+            self.plan.grid,
+            offsets=start.offsets if direct else None,
+            on_step=(lambda index, t, x, clean: on_step()) if on_step else None,
+        )
+        return localised(edits, start.photos, self.plan.locality) if direct else edits
+
+    def _network(self, strength: float) -> EpsModel:
+        parts = [
+            replace(part, strength=strength * part.strength)
+            for part in self.plan.parts
+            if strength * part.strength != 0
+        ]
+        base = self.weights.network
+        if not parts:
+            return base
+        if self.plan.mix == "weights":
+            return _Summed(self.weights, parts)
+        networks = [merged(base, [(self.weights.deltas(p.artifact), 1.0)]) for p in parts]
+        return _Mixed(base, list(zip(parts, networks, strict=True)))
+
+
+class _Summed:
+    """The base plus the scaled differences of the parts that act at t."""
+
+    def __init__(self, weights: Networks, parts: Sequence[Part]) -> None:
+        self.weights, self.parts = weights, parts
+        self._networks: dict[tuple[int, ...], nn.Module] = {}
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        label = int(t[0])
+        acting = tuple(i for i, part in enumerate(self.parts) if part.acts(label))
+        if acting not in self._networks:
+            chosen = [self.parts[i] for i in acting]
+            self._networks[acting] = merged(
+                self.weights.network,
+                [(self.weights.deltas(part.artifact), part.strength) for part in chosen],
+            )
+        eps: Tensor = self._networks[acting](x, t)
+        return eps
+
+
+class _Mixed:
+    """``eps_base + sum s_i (eps_i - eps_base)`` over the parts that act at t.
+
+    The arithmetic of composing diffusion models (Liu et al. 2022, 2206.01714), and of Asyrp's and
+    SEGA's windows over t.
+    """
+
+    def __init__(self, base: nn.Module, parts: Sequence[tuple[Part, nn.Module]]) -> None:
+        self.base, self.parts = base, parts
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        label = int(t[0])
+        acting = [(part.strength, network) for part, network in self.parts if part.acts(label)]
+        eps_base: Tensor = self.base(x, t)
+        eps = eps_base
+        for strength, network in acting:
+            eps = eps + strength * (network(x, t) - eps_base)
+        return eps
+
+
+def load_editor(
+    store: Store,
+    tuned: Sequence[PartSpec | tuple[str | None, float]],
+    device: torch.device,
+    report: Reporter = _SILENT,
+    *,
+    r: int | None = None,
+    steps: int | None = None,
+    mix: str | None = None,
+    locality: float | None = None,
+) -> Editor:
+    """Find tuned models and their base, and load them; see :func:`make_plan` for the settings.
+
+    Args:
+        tuned: (reference, strength) pairs, or :class:`PartSpec`; empty takes the newest.
+
+    Raises:
+        BadInput: models of different bases, or settings that do not fit.
+        MissingArtifact, CorruptArtifact: they are not there, or not sound.
+    """
+    specs = [each if isinstance(each, PartSpec) else PartSpec(*each) for each in tuned]
+    plan = find_plan(
+        store, specs or [PartSpec()], report, r=r, steps=steps, mix=mix, locality=locality
+    )
+    return Editor(plan, Networks(plan.base, device))
+
+
+def as_picture(x_r: Tensor) -> Tensor:
+    """Latents (B,3,H,W) as uint8 pictures.
+
+    Two standard deviations span the range where that is wider than [-1, 1]: noise is not clipped
+    to black and white, and a latent near its photo keeps the photo's contrast.
+    """
+    scale = (2 * x_r.flatten(1).std(1)).clamp(min=1.0).view(-1, 1, 1, 1)
+    return (x_r / scale).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)

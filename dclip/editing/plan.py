@@ -1,0 +1,279 @@
+"""What an edit is made of before any weights are read: tuned models, their base, and the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dclip.context import Reporter, Silent
+from dclip.diffusion import ddim
+from dclip.diffusion.inversion import REFINEMENTS
+from dclip.editing.mask import check_locality
+from dclip.editing.spec import PartSpec
+from dclip.errors import BadInput, DclipError
+from dclip.models.checkpoint import ModelInfo, read_info
+from dclip.store import Artifact, Store
+
+MIXES = ("weights", "noise")
+STEPS = 20  # where a tuned model does not say how many it was made with
+
+_SILENT = Silent()
+
+
+def check_how(mix: str | None, locality: float | None, direct: bool = True) -> None:
+    """Refuse a way to edit that there is not; None is what the tuned models say.
+
+    Raises:
+        BadInput: an unknown mix, a locality out of range, or one without ``direct``.
+    """
+    if mix is not None and mix not in MIXES:
+        raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+    if locality is not None:
+        check_locality(locality)
+        if locality and not direct:
+            raise BadInput("a plain decode has no locality", "leave --no-direct out")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tuned model with the strength and window of :class:`PartSpec`."""
+
+    artifact: Artifact
+    strength: float = 1.0
+    window: tuple[int, int] | None = None
+
+    def acts(self, t: int) -> bool:
+        """Whether it acts at label ``t``: where it was tuned to, and within the window."""
+        if t <= int(self.artifact.config.get("t_min") or 0):
+            return False
+        return self.window is None or self.window[0] <= t <= self.window[1]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An edit before any weights are read: what with, and on which grid.
+
+    Attributes:
+        base: the base model of all parts.
+        info: what the base is.
+        parts: the tuned models; none is the base alone.
+        r: the label that photos are inverted to.
+        steps: steps of the decode.
+        inversion_steps: least steps of the inversion; the decode's labels are among its own.
+        mix: ``"weights"`` adds up the scaled weight differences; ``"noise"`` adds up the scaled
+            differences of the predicted noise, ``eps_base + sum s_i (eps_i - eps_base)``.
+        refinements: of each inversion step: as in the latents that the parts were tuned on.
+        locality: see :func:`dclip.editing.mask.localised`.
+    """
+
+    base: Artifact
+    info: ModelInfo
+    parts: tuple[Part, ...]
+    r: int
+    steps: int
+    inversion_steps: int
+    mix: str
+    refinements: int
+    locality: float
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Labels of the decode, 0 to r."""
+        return ddim.grid(self.r, self.steps, self.info.schedule.T)
+
+    @property
+    def inversion_grid(self) -> tuple[int, ...]:
+        """Labels of the inversion: those of the decode, and more where ``inversion_steps`` asks."""
+        fine = ddim.grid(self.r, max(self.steps, self.inversion_steps), self.info.schedule.T)
+        return tuple(sorted({*fine, *self.grid}))
+
+    def caption(self, strength: float = 1.0, *, always: bool = False) -> str:
+        """``sketch``, ``sketch 0.5``, ``sketch 0.8 + smiling −0.5``.
+
+        Args:
+            strength: factor on every part's own strength.
+            always: name a strength of 1 too, for a row of several.
+        """
+        if not self.parts:
+            return "reconstruction"
+        words = []
+        for part in self.parts:
+            scaled = strength * part.strength
+            number = f"{scaled:.3g}".replace("-", "−")  # a minus sign, and no break before it
+            plain = scaled == 1 and not always
+            where = f"\u00a0t\u00a0{part.window[0]}–{part.window[1]}" if part.window else ""
+            words.append(part.artifact.name + ("" if plain else f"\u00a0{number}") + where)
+        return " + ".join(words)
+
+    def idle(self) -> list[str]:
+        """What to warn of, for each part that acts at none of the grid's labels."""
+        found = []
+        for part in self.parts:
+            if not any(part.acts(t) for t in self.grid[1:]):
+                labels = ", ".join(map(str, self.grid[1:]))
+                where = f"above t={int(part.artifact.config.get('t_min') or 0)}"
+                if part.window is not None:
+                    where += f" and within {part.window[0]}..{part.window[1]}"
+                found.append(
+                    f"{part.artifact.name} changes nothing: it acts {where}, and the decode's"
+                    f" labels are {labels}"
+                )
+        return found
+
+    def inputs(self) -> dict[str, Artifact]:
+        """The artifacts that an edit is made from, by role: ``model``, ``tuned``, ``tuned2`` …"""
+        unique = list({part.artifact.id: part.artifact for part in self.parts}.values())
+        roles = ["tuned", *(f"tuned{n}" for n in range(2, len(unique) + 1))]
+        return {"model": self.base, **dict(zip(roles, unique, strict=False))}
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the edit beyond the inputs, as plain values."""
+        return {
+            "parts": [
+                {"tuned": part.artifact.id, "strength": part.strength, "window": part.window}
+                for part in self.parts
+            ],
+            "r": self.r,
+            "steps": self.steps,
+            "inversion_steps": self.inversion_steps,
+            "refinements": self.refinements,
+            "mix": self.mix,
+            "locality": self.locality,
+        }
+
+
+def find_parts(
+    store: Store, specs: Sequence[PartSpec], report: Reporter = _SILENT
+) -> tuple[Part, ...]:
+    """The tuned artifacts that are named; None for a reference takes the newest.
+
+    Raises:
+        MissingArtifact: a name that the store does not hold.
+    """
+    return tuple(
+        Part(store.resolve(spec.ref, "tuned", report), spec.strength, spec.window) for spec in specs
+    )
+
+
+def find_base(store: Store, parts: Sequence[Part]) -> Artifact:
+    """The base model that all of the parts were tuned from.
+
+    Raises:
+        BadInput: they were tuned from different ones.
+        MissingArtifact: it is not there any more.
+    """
+    first = parts[0].artifact
+    base = first.manifest.inputs["model"]
+    for part in parts[1:]:
+        other = part.artifact.manifest.inputs["model"]
+        if other["id"] != base["id"]:
+            raise BadInput(
+                f"{first.ref} was tuned from {base['ref']}, {part.artifact.ref} from"
+                f" {other['ref']} ({base['id'][:8]} and {other['id'][:8]})",
+                "combine models that were tuned from the same base",
+            )
+    return store.input(first, "model")
+
+
+def make_plan(
+    base: Artifact,
+    parts: Sequence[Part],
+    *,
+    r: int | None = None,
+    steps: int | None = None,
+    mix: str | None = None,
+    refinements: int | None = None,
+    locality: float | None = None,
+) -> Plan:
+    """Fill in what is not given from the tuned models: the largest r, steps and refinements.
+
+    Of locality the smallest: a style beside a smile still changes everything.
+
+    Args:
+        r: label to invert to.
+        steps: steps of the decode, and then of the inversion too.
+        mix: see :class:`Plan`; None takes "weights".
+        refinements: of each inversion step.
+        locality: of the edits, see :func:`dclip.editing.mask.localised`.
+
+    Raises:
+        BadInput: r, steps or locality out of range, an unknown mix, or a window beyond r.
+    """
+    info = read_info(base.path)
+    known = [part.artifact.config for part in parts]
+    if r is None:
+        if not known or not all(config.get("r") for config in known):
+            raise BadInput("no tuned model says which r it was made for", "give it, e.g. --r 100")
+        r = max(int(config["r"]) for config in known)
+    made_with = [_steps(config) for config in known] or [(STEPS, STEPS)]
+    inversion_steps = steps if steps is not None else min(r, max(pair[0] for pair in made_with))
+    steps = steps if steps is not None else min(r, max(pair[1] for pair in made_with))
+    mix = mix or MIXES[0]
+    for part in parts:
+        if part.window and part.window[0] > r:
+            raise BadInput(
+                f"{part.artifact.name} is to act at t in {part.window[0]}..{part.window[1]},"
+                f" but the edit begins at r={r}",
+                f"choose a window within 1..{r}, or a larger --r",
+            )
+    if refinements is None:
+        said = [config["refinements"] for config in known if "refinements" in config]
+        refinements = max(map(int, said), default=REFINEMENTS)
+    if locality is None:
+        locality = min((float(config.get("locality") or 0) for config in known), default=0.0)
+    check_how(mix, locality)
+    plan = Plan(base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality)
+    _ = plan.inversion_grid  # refuses r and steps that do not fit
+    return plan
+
+
+def find_plan(
+    store: Store,
+    specs: Sequence[PartSpec],
+    report: Reporter = _SILENT,
+    *,
+    r: int | None = None,
+    steps: int | None = None,
+    mix: str | None = None,
+    locality: float | None = None,
+) -> Plan:
+    """:func:`make_plan` of the tuned models that are named, on their common base.
+
+    Warns of parts that act at none of the plan's labels.
+
+    Raises:
+        BadInput: models of different bases, or settings that do not fit.
+        MissingArtifact: they are not there.
+    """
+    parts = find_parts(store, specs, report)
+    base = find_base(store, parts)
+    plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+    for idle in plan.idle():
+        report.warn(idle)
+    return plan
+
+
+def _steps(config: Any) -> tuple[int, int]:
+    """(inversion_steps, decode_steps) that a tuned model was made with."""
+    decode_steps = config.get("decode_steps") or config.get("inversion_steps") or STEPS
+    return int(config.get("inversion_steps") or decode_steps), int(decode_steps)
+
+
+def knows_drawn_faces(store: Store, base: Artifact) -> bool:
+    """Whether ``base`` was trained on drawn faces, as the embedded one was."""
+    if base.ref == "model/embedded":  # its data is not in the user's store
+        return True
+    try:
+        return bool(store.input(base, "data").config.get("source") == "faces")
+    except DclipError:
+        return False
+
+
+def data_crop(store: Store, base: Artifact) -> str | None:
+    """How the data that ``base`` was trained on was cropped; None where nobody can tell."""
+    try:
+        crop = store.input(base, "data").config.get("crop")
+    except DclipError:
+        return None
+    return str(crop) if crop else None
