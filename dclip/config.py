@@ -1,25 +1,233 @@
-"""Configs as plain data: a frozen dataclass to JSON-able values and, strictly, back again.
+"""Configs: frozen, validated dataclasses, and their form as plain data.
 
-``from_dict(cls, to_dict(config)) == config`` for dataclasses of the types named at
-:func:`from_dict`. What :func:`to_dict` returns is what manifests, cache keys and ``model.json``
-hold.
+A config is a dataclass made by :func:`settings`. Pydantic checks every value strictly; the text
+under a field is its description, which the command line shows as the option's help. Marks in a
+field's ``Annotated`` say the rest: :class:`Option` how the command line spells it, :class:`Needs`
+and :class:`Excludes` with which other settings it has an effect.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import importlib
+import inspect
+import json
 import math
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, TypeVar
+
+import pydantic
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from dclip.errors import BadInput
 
 T = TypeVar("T")
+
+_STRICT = pydantic.ConfigDict(
+    strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line spells a setting.
+
+    Attributes:
+        flags: names of the option; none given is ``--the-field-s-name``.
+        metavar: what stands for the value in the help.
+        ref: the kind of artifact that the setting names, which the shell completes.
+        argument: whether it is given by position and not by name.
+        file_only: whether only a config file sets it, since it is rarely touched.
+    """
+
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    ref: str | None = None
+    argument: bool = False
+    file_only: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A setting has an effect only where another one is set.
+
+    Attributes:
+        field: the other setting.
+        values: what it has to be; none given is any value that is not empty.
+    """
+
+    field: str
+    values: tuple[Any, ...] = ()
+
+    def broken(self, config: Any) -> str | None:
+        """Why the setting has no effect, or None where it has one."""
+        value = getattr(config, self.field)
+        if value in self.values if self.values else value not in (None, (), False, ""):
+            return None
+        if self.values:
+            return f"with {flag(self.field)} {value}"
+        return f"without {flag(self.field)}"
+
+
+@dataclass(frozen=True)
+class Excludes:
+    """A setting has no effect where another one is set.
+
+    Attributes:
+        field: the other setting.
+    """
+
+    field: str
+
+    def broken(self, config: Any) -> str | None:
+        """Why the setting has no effect, or None where it has one."""
+        value = getattr(config, self.field)
+        return None if value in (None, (), False) else f"with {flag(self.field)}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A validator: one of a table's names, with the nearest ones where it is none.
+
+    Attributes:
+        table: ``"module:NAME"`` of a mapping or a tuple. It is imported when a value is checked,
+            so that a config needs no torch.
+    """
+
+    table: str
+
+    def names(self) -> list[str]:
+        """The names that there are."""
+        module, _, name = self.table.partition(":")
+        return list(getattr(importlib.import_module(module), name))
+
+    def __call__(self, value: str, info: pydantic.ValidationInfo) -> str:
+        names = self.names()
+        if value not in names:
+            raise BadInput(f"{info.field_name} {value!r} is unknown", nearest(value, names))
+        return value
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """``did you mean ...?`` with the nearest names and all of them, for a fix."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    every = f"use one of {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}? {every[0].upper()}{every[1:]}" if close else every
+
+
+def flag(field: str) -> str:
+    """The option's name for a field: ``t_min`` is ``--t-min``."""
+    return f"--{field.replace('_', '-')}"
+
+
+@typing.dataclass_transform(frozen_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """Make a class a config: a frozen dataclass whose values are checked.
+
+    Raises (on construction):
+        BadInput: a value of another type or out of range, an unknown setting, or one that has no
+            effect with the others; the message names it.
+    """
+    made: Any = pydantic_dataclass(cls, frozen=True, config=_STRICT)
+    checked = made.__init__
+
+    def __init__(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            checked(self, *args, **values)
+        except pydantic.ValidationError as error:
+            raise _bad_input(cls, error, "") from None
+        changed = (f.name for f in _fields(self) if getattr(self, f.name) != _default(f))
+        check_effects(self, changed)
+
+    made.__init__ = __init__
+    return typing.cast("type[T]", made)
+
+
+def check_effects(config: Any, given: typing.Iterable[str]) -> None:
+    """Refuse settings that have no effect with the others.
+
+    Args:
+        config: made by :func:`settings`.
+        given: the fields that the user set.
+
+    Raises:
+        BadInput: the first that has none, and which other setting makes it so.
+    """
+    for name in given:
+        for mark in marks(type(config), name):
+            if isinstance(mark, Needs | Excludes) and (why := mark.broken(config)):
+                other = flag(mark.field)
+                keep = f"give {other}" if isinstance(mark, Needs) else f"leave {other} out"
+                raise BadInput(
+                    f"{flag(name)} has no effect {why}", f"{keep}, or leave {flag(name)} out"
+                )
+
+
+def marks(cls: type, field: str) -> list[Any]:
+    """What stands in a field's ``Annotated`` beside its type."""
+    return list(_hints(cls)[field][1])
+
+
+def option(cls: type, field: str) -> Option:
+    """How the command line spells a field: its own mark over that of its type."""
+    found = Option()
+    for mark in marks(cls, field):
+        if isinstance(mark, Option):
+            own = {f.name: getattr(mark, f.name) for f in dataclasses.fields(mark)}
+            found = dataclasses.replace(found, **{k: v for k, v in own.items() if v})
+    return found
+
+
+def plain_type(cls: type, field: str) -> Any:
+    """A field's type without its marks and without None."""
+    return _hints(cls)[field][0]
+
+
+def description(cls: Any, field: str) -> str:
+    """The text under a field, on one line."""
+    # A class's own source has only its own fields.
+    fields = (getattr(base, "__pydantic_fields__", {}).get(field) for base in cls.__mro__)
+    found = next((f.description for f in fields if f is not None and f.description), "")
+    return " ".join(found.split())
+
+
+def defined_in(cls: type, field: str) -> type:
+    """The class, of ``cls`` and its bases, that a field was written in."""
+    return next(base for base in cls.__mro__ if field in inspect.get_annotations(base))
+
+
+@cache
+def _hints(cls: type) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    found = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        extras: list[Any] = []
+        while True:
+            args = typing.get_args(hint)
+            if typing.get_origin(hint) is typing.Annotated:
+                extras = [*args[1:], *extras]  # a field's own marks come last
+                hint = args[0]
+            elif type(None) in args and len(args) == 2:
+                hint = next(arg for arg in args if arg is not type(None))
+            else:
+                break
+        found[name] = hint, tuple(extras)
+    return found
+
+
+def _fields(config: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return tuple(f for f in dataclasses.fields(config) if f.init)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -87,192 +295,73 @@ def jsonable(value: Any, *, nonfinite: bool = False, where: str = "config") -> A
 def from_dict(
     cls: type[T], mapping: Mapping[str, Any], *, defaults: bool = False, where: str | None = None
 ) -> T:
-    """Build the dataclass ``cls`` from plain data, refusing what does not fit.
+    """Build a config from plain data, as from :func:`to_dict` or a TOML or JSON file.
 
-    Field types may be str, int, float, bool, None, ``Path``, enums, ``Literal``, unions of these,
-    ``list[X]``, ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[str, X]``, ``Any`` and dataclasses of
-    these. An int is taken for a float; nothing else is converted.
+    ``from_dict(cls, to_dict(config)) == config``. An int is taken for a float and a list for a
+    tuple; nothing else is converted.
 
     Args:
-        cls: a dataclass.
-        mapping: its fields' values, as from :func:`to_dict` or a TOML or JSON file.
+        cls: made by :func:`settings`.
+        mapping: its fields' values.
         defaults: let absent keys take the field's default. Off, every field must be present, so
             that a saved config means the same after a default has changed.
         where: how messages call it; None takes the class's name.
 
     Raises:
-        BadInput: unknown or missing keys, or a value of the wrong type; each is named. Also
-            whatever the class's own ``__post_init__`` refuses.
+        BadInput: unknown or missing keys, a value of the wrong type or out of range, or a setting
+            that has no effect with the others; each is named.
     """
-    result = _dataclass(cls, mapping, where or cls.__name__, defaults)
-    return typing.cast(T, result)
+    where = where or cls.__name__
+    if not isinstance(mapping, Mapping):
+        raise BadInput(f"{where} is {mapping!r}, not a table of settings")
+    if not defaults and (absent := [f.name for f in _fields(cls) if f.name not in mapping]):
+        raise BadInput(f"{where} lacks {', '.join(map(repr, absent))}")
+    text = json.dumps(jsonable(mapping, where=where))
+    try:
+        # Of JSON the strict mode takes lists for tuples and texts for paths, and nothing else.
+        config = _adapter(typing.cast(Hashable, cls)).validate_json(text)
+    except pydantic.ValidationError as error:
+        raise _bad_input(cls, error, f"{where}.") from None
+    check_effects(config, [name for name in mapping if defaults])
+    return typing.cast(T, config)
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _adapter(cls: Hashable) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(typing.cast(Any, cls))
 
 
-def _dataclass(cls: type, mapping: Any, where: str, defaults: bool) -> Any:
-    if not isinstance(mapping, Mapping):
-        raise BadInput(f"{where} is {mapping!r}, not a table of settings")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    unknown = sorted(str(key) for key in mapping if key not in fields)
-    missing = [
-        name
-        for name, f in fields.items()
-        if name not in mapping
-        and not (
-            defaults
-            and (
-                f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
-            )
-        )
-    ]
-    if unknown or missing:
-        parts = []
-        if unknown:
-            parts.append(f"does not know {_listed(unknown)}")
-        if missing:
-            parts.append(f"lacks {_listed(missing)}")
-        raise BadInput(f"{where} {' and '.join(parts)}", f"its keys are {', '.join(fields)}")
-    hints = _hints(cls)
-    values = {
-        name: _value(hints[name], item, f"{where}.{name}", defaults)
-        for name, item in mapping.items()
-    }
-    return cls(**values)
+_WORDS = {
+    "int_type": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "string_type": "give a text",
+    "tuple_type": "give a list",
+    "dict_type": "give a table",
+    "dataclass_type": "give a table of settings",
+    "greater_than": "it must be above {gt}",
+    "greater_than_equal": "it must be {ge} or more",
+    "less_than": "it must be below {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "use one of {expected}",
+}
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-class _Mismatch(Exception):
-    pass
-
-
-def _value(hint: Any, value: Any, where: str, defaults: bool) -> Any:
-    try:
-        return _convert(hint, value, where, defaults)
-    except _Mismatch:
-        raise BadInput(f"{where} is {value!r}", f"give {_describe(hint)}") from None
-
-
-def _convert(hint: Any, value: Any, where: str, defaults: bool) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _first_fit(args, value, where, defaults)
-    if origin is typing.Annotated:
-        return _convert(args[0], value, where, defaults)
-    if origin is typing.Literal:
-        for choice in args:
-            if type(choice) is type(value) and choice == value:
-                return choice
-        raise _Mismatch
-    if hint is Any:
-        return value
-    if hint is None or hint is type(None):
-        if value is None:
-            return None
-        raise _Mismatch
-    if hint in (list, tuple) or origin in (list, tuple):
-        return _sequence(origin or hint, args, value, where, defaults)
-    if hint is dict or origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
-            raise _Mismatch
-        item = args[1] if args else Any
-        return {k: _value(item, v, f"{where}.{k}", defaults) for k, v in value.items()}
-    return _scalar(hint, value, where, defaults)
-
-
-def _first_fit(args: tuple[Any, ...], value: Any, where: str, defaults: bool) -> Any:
-    # An exact type wins over a conversion: 1 for `float | int` stays an int.
-    for choice in args:
-        if choice is type(value):
-            return _convert(choice, value, where, defaults)
-    for choice in args:
-        try:
-            return _convert(choice, value, where, defaults)
-        except _Mismatch:
-            continue
-    raise _Mismatch
-
-
-def _sequence(kind: Any, args: tuple[Any, ...], value: Any, where: str, defaults: bool) -> Any:
-    if not isinstance(value, list | tuple):
-        if value is not None and kind is tuple and args and args[-1] is Ellipsis:
-            return (_convert(args[0], value, where, defaults),)  # one stands for a list of one
-        raise _Mismatch
-    if kind is tuple and args and args[-1] is not Ellipsis:
-        if len(args) != len(value):
-            raise _Mismatch
-        items = list(args)
-    else:
-        items = [args[0] if args else Any] * len(value)
-    return kind(
-        _value(item, v, f"{where}[{i}]", defaults)
-        for i, (item, v) in enumerate(zip(items, value, strict=True))
-    )
-
-
-def _scalar(hint: Any, value: Any, where: str, defaults: bool) -> Any:
-    if not isinstance(hint, type):
-        raise TypeError(f"{where}: a config cannot have a field of type {hint!r}")
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, Mapping):
-            raise _Mismatch
-        return _dataclass(hint, value, where, defaults)
-    if issubclass(hint, Enum):
-        try:
-            return hint(value)
-        except ValueError:
-            raise _Mismatch from None
-    if issubclass(hint, PurePath):
-        if isinstance(value, str | PurePath):
-            return Path(value) if hint is Path else hint(value)
-        raise _Mismatch
-    if hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _Mismatch
-        try:
-            number = float(value)
-        except OverflowError:
-            raise _Mismatch from None
-        if not math.isfinite(number):
-            raise _Mismatch
-        return number
-    if hint is int and isinstance(value, bool):
-        raise _Mismatch
-    if isinstance(value, hint):
-        return value
-    raise _Mismatch
-
-
-def _describe(hint: Any) -> str:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(arg) for arg in args)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(repr(arg) for arg in args)
-    if origin in (list, tuple):
-        if not args:
-            return "a list"
-        if len(args) == 1 or args[-1] is Ellipsis:
-            return f"a list, each item {_describe(args[0])}"
-        return "a list of " + ", ".join(_describe(arg) for arg in args)
-    if hint is None or hint is type(None):
-        return "nothing (null)"
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return "one of " + ", ".join(repr(member.value) for member in hint)
-    names = {
-        str: "a text",
-        int: "a whole number",
-        float: "a finite number",
-        bool: "true or false",
-        Path: "a path",
-        dict: "a table",
-    }
-    return names.get(origin or hint, getattr(hint, "__name__", str(hint)))
+def _bad_input(cls: Any, error: pydantic.ValidationError, where: str) -> BadInput:
+    """The first thing that is wrong, in one line."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+    kind, value = first["type"], first["input"]
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = [f.name for f in _fields(cls)]
+        return BadInput(f"{where}{name} is unknown", nearest(str(first["loc"][-1]), known))
+    if kind == "missing":
+        return BadInput(f"{where}{name} is missing", f"give {flag(str(first['loc'][-1]))}")
+    context = {k: v.replace("'", "").replace(" or ", ", ") if isinstance(v, str) else v
+               for k, v in first.get("ctx", {}).items()}  # fmt: skip
+    words = _WORDS.get(kind)
+    fix = words.format(**context) if words else first["msg"]
+    shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
+    return BadInput(f"{where}{name} is {shown}", fix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dclip.configs.common import Precision
 from dclip.errors import BadInput
 
 
@@ -43,13 +44,7 @@ def bf16_is_faster(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def check_precision(precision: str) -> None:
-    """Refuse what is neither ``"fp32"``, ``"bf16"`` nor ``"auto"``, with a BadInput."""
-    if precision not in ("auto", "fp32", "bf16"):
-        raise BadInput(f"precision {precision!r} is unknown", "use auto, fp32 or bf16")
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     """``"fp32"`` or ``"bf16"``: ``"auto"`` is the one that trains faster on the device."""
     if precision == "auto":
         return "bf16" if bf16_is_faster(device) else "fp32"

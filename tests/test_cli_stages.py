@@ -23,7 +23,7 @@ TINY_MODEL = (
     *("train", "--size", "micro", "-T", "20", "--images", "32", "--batch", "16"),
     *("--device", "cpu"),
 )
-TINY_CLIP = (*("max_grad_norm", "train", "--images", "32", "--batch", "16"), *("--device", "cpu"))
+TINY_CLIP = (*("clip", "train", "--images", "32", "--batch", "16"), *("--device", "cpu"))
 TINY_LATENTS = ("invert", "--r", "8", "--steps", "2", "--count", "6", "--device", "cpu")
 
 
@@ -85,8 +85,8 @@ def test_the_help_shows_the_stage_s_own_defaults(
 
 # Settings that are rarely touched: the config file's alone.
 FILE_ONLY = {
-    "clip train": {"weight_decay", "attack_steps", "share", "clean", "ramp", "mixture", "clip"},
-    "judge train": {"weight_decay", "clip"},
+    "clip train": {"weight_decay", "attack_steps", "share", "clean", "ramp", "mixture", "max_grad_norm"},
+    "judge train": {"weight_decay", "max_grad_norm"},
 }
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
-from dclip.cli.defaults import StageCommand
+from dclip.cli.options import StageCommand, gathered, parameters
 from dclip.cli.output import Mode, Output
 from dclip.cli.settings import ConfigFile, Flags, build_config, load_config, store_path
 from dclip.context import Context, Reporter
@@ -147,8 +147,8 @@ class Run:
             asked = replace(asked, workers=workers)
         return asked
 
-    def config(self, cls: type[C], **values: Any) -> C:
-        """Build a stage's config: flags (None = not given) over the config file over defaults."""
+    def config(self, cls: type[C], values: Mapping[str, Any]) -> C:
+        """Build a stage's config: flags over the config file over defaults."""
         section = self.file.section(*self.words)
         where = f"in [{'.'.join(self.words)}] of {self.file.path}"
         if section:
@@ -190,21 +190,26 @@ def examples(*lines: str) -> str:
     return "\n".join(["[bold]Examples[/bold]", *(f"  {escape(line)}" for line in lines)])
 
 
-def command(*example_lines: str, config: str | None = None) -> Callable[[Function], Function]:
+def command(
+    *example_lines: str, config: type | None = None, fixed: Mapping[str, Any] | None = None
+) -> Callable[[Function], Function]:
     """Make a subcommand of a function ``(run: Run, its own Typer parameters ...)``.
 
     It gets the shared options, a :class:`Run`, and examples at the end of its help.
 
     Args:
         example_lines: command lines, each with an optional ``# remark``.
-        config: where a stage's config is, ``"stages.train:TrainConfig"``: the command also gets
-            the options of a stage (device, workers, force, dry run, config), and its help shows the
-            config's defaults.
+        config: a stage's config: the function is ``(run, config, ...)``, and the command gets an
+            option for each setting and those of a stage (device, workers, force, dry run, config).
+        fixed: settings that the command decides itself.
     """
     shared = _SHARED | (_STAGE if config else {})
 
     def decorate(function: Function) -> Function:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        generated = []
+        if config is not None:
+            own, generated = own[1:], parameters(config, fixed or {})
         # A command may say for itself what one of the shared options means to it: rm's --force.
         redefined = [parameter.name for parameter in own if parameter.name in ALL_SHARED]
         known = [*(name for name in shared if name not in redefined), *redefined]
@@ -221,7 +226,7 @@ def command(*example_lines: str, config: str | None = None) -> Callable[[Functio
                         flag = f"--{name.replace('_', '-')}"
                         raise BadInput(f"{ctx.command_path} has no {flag}", fix=f"leave {flag} out")
                 values |= {name: getattr(state.flags, name) for name in redefined}
-                _invoke(function, open_run(ctx), values)
+                _invoke(function, open_run(ctx), config, fixed or {}, values, generated)
                 sys.stdout.flush()  # a closed pipe shall be met here, not at exit
             except typer.Exit:
                 raise
@@ -234,11 +239,12 @@ def command(*example_lines: str, config: str | None = None) -> Callable[[Functio
             wrapper,
             [
                 context,
+                *generated,
                 *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
                 *(shared_parameter(name, shared[name]) for name in known if name not in redefined),
             ],
         )
-        wrapper.__dict__ |= {"epilog": examples(*example_lines), "config_place": config}
+        wrapper.__dict__ |= {"epilog": examples(*example_lines), "config": config}
         return wrapper
 
     return decorate
@@ -314,14 +320,25 @@ def _sections(group: Any) -> dict[str, dict[str, Any]]:
     found = {}
     for name, command in group.commands.items():
         inner = _sections(command) if hasattr(command, "commands") else {}
-        if inner or getattr(command.callback, "config_place", None):
+        if inner or getattr(command.callback, "config", None):
             found[name] = inner
     return found
 
 
-def _invoke(function: Function, run: Run, values: dict[str, Any]) -> None:
+def _invoke(
+    function: Function,
+    run: Run,
+    config: type | None,
+    fixed: Mapping[str, Any],
+    values: dict[str, Any],
+    generated: Sequence[inspect.Parameter],
+) -> None:
     with warnings.catch_warnings():
         # Warnings of libraries are for developers; ours go through the reporter.
         if not run.flags.debug:
             warnings.simplefilter("ignore")
-        function(run, **values)
+        if config is None:
+            function(run, **values)
+            return
+        given = gathered({p.name: values.pop(p.name) for p in generated}, config)
+        function(run, run.config(config, {**given, **fixed}), **values)

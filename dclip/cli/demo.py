@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from dclip.cli import evaluate
 from dclip.cli.common import Run, command
-from dclip.cli.options import Seed, option, ref
+from dclip.configs.demo import DemoConfig
 
 if TYPE_CHECKING:
     from dclip.store import Artifact
@@ -23,20 +23,9 @@ COLUMNS = {"strength": "strength", **{name: evaluate.COLUMNS[name] for name in S
     "dclip demo",
     "dclip demo --target smiling",
     "dclip demo --target cartoon --faces 64 --json",
-    config="stages.demo:DemoConfig",
+    config=DemoConfig,
 )
-def demo(
-    run: Run,
-    target: Annotated[
-        str | None, option("--target", metavar="NAME", help="A preset that the renderer can draw.")
-    ] = None,
-    faces: Annotated[
-        int | None, option("--faces", metavar="N", help="Faces to draw; a third is held out.")
-    ] = None,
-    model: Annotated[str | None, ref("model", "--model", help="Base model.")] = None,
-    clip: Annotated[str | None, ref("clip", "--clip", help="CLIP that guides.")] = None,
-    seed: Seed = None,
-) -> None:
+def demo(run: Run, config: DemoConfig) -> None:
     """Draw faces, invert them, tune toward a target, edit, and score against the drawn truth.
 
     It writes a panel, a strip of growing strength and a table. No download is needed; every part of
@@ -44,16 +33,12 @@ def demo(
     """
     from dclip.stages import demo as stage
 
-    config = run.config(
-        stage.DemoConfig, target=target, faces=faces, model=model, clip=clip, seed=seed
-    )
     made = run.stage(
         stage.run,
         config,
         show=lambda made: {TABLE: made.path / TABLE},
         next_commands=lambda made: [
-            run.hint("edit", "photo.jpg", "--tuned", made.name),
-            run.hint("demo", "--target", "smiling"),
+            run.hint("edit", "--data", "demo", "--with", made.name),
         ],
     )
     if made is not None and run.out.mode == "human":

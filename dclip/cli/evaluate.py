@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from dclip.cli.common import Run, command
-from dclip.cli.options import Face, Locality, Mix, Name, R, Seed, StepsEachWay, option, ref
+from dclip.configs.eval import EvalConfig
 
 if TYPE_CHECKING:
     from dclip.store import Artifact
@@ -36,64 +36,9 @@ QUALITY = {"decode": "decode of strength 0", "mae": "MAE", "psnr": "PSNR, dB", "
     "dclip eval --with smiling --strengths 0,0.5,1,1.5 --count 32 --json",
     "dclip eval --with smiling --data celeba --where Smiling=-1 --judge celeba-judge",
     "dclip eval --edits sketch                     # edits that `dclip edit` made",
-    config="stages.eval:EvalConfig",
+    config=EvalConfig,
 )
-def eval_(
-    run: Run,
-    tuned: Annotated[
-        list[str] | None,
-        option(
-            "--with",
-            "--tuned",
-            metavar="REF[:X]",
-            help="Tuned model, with a strength after a colon; again for more: else the newest.",
-        ),
-    ] = None,
-    edits: Annotated[
-        str | None, ref("edits", "--edits", help="Edits that were made already, instead.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        ref("data", "--data", help="Data to edit: else new drawn faces, or the base's own."),
-    ] = None,
-    split: Annotated[
-        str | None, option("--split", metavar="SPLIT", help="--data: train, val, test or all.")
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        option("--where", metavar="NAME=X", help="--data: only such samples, as Smiling=-1."),
-    ] = None,
-    count: Annotated[int | None, option("--count", metavar="N", help="How many pictures.")] = None,
-    target: Annotated[
-        str | None,
-        option("--target", metavar="NAME", help="Name of the edit: else known by its prompts."),
-    ] = None,
-    expected: Annotated[
-        str | None,
-        option("--expected", metavar="NAME=X", help="What the judge shall see, as Smiling=1."),
-    ] = None,
-    strengths: Annotated[
-        str | None, option("--strengths", metavar="X[,X...]", help="Strengths to edit at.")
-    ] = None,
-    judge: Annotated[
-        str | None,
-        ref("judge", "--judge", help="Judge: else the embedded one, for drawn faces alone."),
-    ] = None,
-    clip: Annotated[
-        str | None, ref("clip", "--clip", help="CLIP of S_dir: else the one that guided.")
-    ] = None,
-    held_out: Annotated[
-        str | None,
-        ref("clip", "--held-out", help="Another CLIP, which did not guide (folder or NAME:TAG)."),
-    ] = None,
-    face: Face = None,
-    r: R = None,
-    steps: StepsEachWay = None,
-    mix: Mix = None,
-    locality: Locality = None,
-    name: Name = None,
-    seed: Seed = None,
-) -> None:
+def eval_(run: Run, config: EvalConfig) -> None:
     """Score a tuned model on held-out pictures: against the truth, a judge and another CLIP.
 
     Drawn faces have a drawn truth for most presets; the judge's verdict on it and on the originals
@@ -101,28 +46,6 @@ def eval_(
     """
     from dclip.stages import eval as stage
 
-    config = run.config(
-        stage.EvalConfig,
-        tuned=tuned or None,
-        edits=edits,
-        data=data,
-        split=split,
-        where=where or None,
-        count=count,
-        target=target,
-        expected=expected,
-        strengths=strengths,
-        judge=judge,
-        clip=clip,
-        held_out=held_out,
-        face=str(face) if face else None,
-        r=r,
-        steps=steps,
-        mix=mix,
-        locality=locality,
-        name=name,
-        seed=seed,
-    )
     made = run.stage(
         stage.run,
         config,
@@ -132,7 +55,7 @@ def eval_(
             else {TABLE: made.path / TABLE} | _in_words(_table(made))
         ),
         next_commands=lambda made: [
-            run.hint("edit", "photo.jpg", "--with", w) for w in tuned or ()
+            run.hint("edit", "photo.jpg", "--with", w) for w in config.tuned
         ],
     )
     if made is None or run.out.mode != "human":

@@ -1,14 +1,21 @@
-"""Options that several stages have, each written once."""
+"""A stage's options, made from its config: names, types, help, defaults and completion."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import AfterValidator
 from rich.markup import escape
 
+from dclip import config as configs
 from dclip.cli.settings import Flags, load_config, store_path
+from dclip.config import Needs, OneOf
 
 
 def option(*names: str, help: str, metavar: str | None = None, **more: Any) -> Any:
@@ -30,26 +37,16 @@ def _refs(kind: str | None) -> Any:
 def names_in(root: Path, kind: str | None, incomplete: str) -> list[str]:
     """List the references in a store that begin with ``incomplete``, for the shell.
 
-    A reference is completed in the form that is being typed: name, name/vN or kind/name/vN.
+    A reference is completed in the form that is being typed: name, name/vN or kind/name/vN. After
+    ``+`` the next model of ``--with`` is completed.
     """
+    before, plus, incomplete = incomplete.rpartition("+")
     found = set()
     for version in root.glob(f"{kind or '*'}/*/v*"):
         ref = version.relative_to(root).as_posix()
         _, name, last = ref.split("/")
         found |= {ref} | ({name, f"{name}/{last}"} if kind else set())
-    return sorted(ref for ref in found if ref.startswith(incomplete))
-
-
-def preset_names(incomplete: str) -> list[str]:
-    """List the presets that begin so, for the shell."""
-    from dclip.guidance.prompts import PRESETS
-
-    return [name for name in PRESETS if name.startswith(incomplete)]
-
-
-def ref(kind: str | None, *names: str, help: str) -> Any:
-    """An option that names an artifact of ``kind``; the shell completes it."""
-    return typer.Option(*names, metavar="REF", help=help, autocompletion=_refs(kind))
+    return sorted(before + plus + ref for ref in found if ref.startswith(incomplete))
 
 
 def ref_argument(help: str, kind: str | None = None) -> Any:
@@ -57,34 +54,120 @@ def ref_argument(help: str, kind: str | None = None) -> Any:
     return typer.Argument(metavar="REF", help=help, autocompletion=_refs(kind))
 
 
-Data = Annotated[str | None, ref("data", "--data", help="Data artifact: else the newest.")]
-Model = Annotated[
-    str | None, ref("model", "--model", help="Base model: else the newest, else the embedded one.")
-]
-Latents = Annotated[str | None, ref("latents", "--latents", help="Latents: else the newest.")]
-Name = Annotated[str | None, option("--name", metavar="NAME", help="Name of the new artifact.")]
-Seed = Annotated[int | None, option("--seed", metavar="N", help="Seed of everything random.")]
-Batch = Annotated[int | None, option("--batch", metavar="N", help="Images at once.")]
-Precision = Annotated[
-    str | None, option("--precision", metavar="KIND", help="fp32, bf16 or auto (the faster).")
-]
-Face = Annotated[
-    Path | None,
-    option("--face", metavar="FILE", help="TorchScript face network, for the face's identity."),
-]
-R = Annotated[
-    int | None,
-    option("--r", metavar="N", help="Noise label to invert to: else that of the tuning."),
-]
-StepsEachWay = Annotated[
-    int | None, option("--steps", metavar="N", help="Steps each way: else those of the tuning.")
-]
-Mix = Annotated[
-    str | None,
-    option("--mix", metavar="HOW", help="weights, or noise: how several models are combined."),
-]
-LOCALITY = "Below this share of its strongest change an edit shows the photo; 0: the edit alone."
-Locality = Annotated[
-    float | None, option("--locality", metavar="X", help=f"{LOCALITY} Else as tuned.")
-]
-Seen = Annotated[int | None, option("--images", metavar="N", help="Pictures to see in all.")]
+def parameters(cls: type, fixed: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """A command's parameters for a config: one for each setting that has an effect.
+
+    Those of a config's bases stand in panels of their own.
+
+    Args:
+        cls: a config made by :func:`dclip.config.settings`.
+        fixed: settings that the command decides, such as ``prepare``'s source.
+    """
+    found: list[inspect.Parameter] = []
+    for field in dataclasses.fields(cls):
+        if field.name in fixed or configs.option(cls, field.name).file_only:
+            continue
+        if any(_without_effect(mark, fixed) for mark in configs.marks(cls, field.name)):
+            continue
+        base = configs.defined_in(cls, field.name)
+        panel = None if base is cls else (base.__doc__ or "").split(".")[0]
+        if typing.get_origin(configs.plain_type(cls, field.name)) is dict:
+            found += _weights(panel)
+        else:
+            found.append(_parameter(cls, field, panel))
+    return found
+
+
+def _without_effect(mark: Any, fixed: Mapping[str, Any]) -> bool:
+    return isinstance(mark, Needs) and mark.field in fixed and fixed[mark.field] not in mark.values
+
+
+def gathered(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Values by parameter as values by setting: the losses' weights are one table."""
+    from dclip.guidance.kinds import LOSSES
+
+    own = {field.name for field in dataclasses.fields(cls)}
+    found = {k: v for k, v in values.items() if k in own and v is not None and v != []}
+    given = {k: v for k, v in values.items() if k in LOSSES and k not in own and v is not None}
+    return found | ({"weights": given} if given else {})
+
+
+def _weights(panel: str | None) -> Iterator[inspect.Parameter]:
+    from dclip.guidance.kinds import LOSSES
+
+    for name, loss in LOSSES.items():
+        made = option(configs.flag(name), metavar="X", help=loss.help, rich_help_panel=panel)
+        yield _keyword(name, Annotated[float | None, made])
+
+
+def _parameter(cls: type, field: dataclasses.Field[Any], panel: str | None) -> inspect.Parameter:
+    hint, own = configs.plain_type(cls, field.name), configs.option(cls, field.name)
+    help = configs.description(cls, field.name)
+    flags = own.flags or (configs.flag(field.name),)
+    more: dict[str, Any] = {"help": escape(help), "rich_help_panel": panel}
+    if own.ref is not None:
+        more["autocompletion"] = _refs(own.ref)
+    for mark in configs.marks(cls, field.name):
+        if isinstance(mark, AfterValidator) and isinstance(mark.func, OneOf):
+            more["autocompletion"] = _names(mark.func)
+    if hint is bool:
+        if field.default is True:
+            flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
+        return _keyword(
+            field.name, Annotated[bool | None, typer.Option(*flags, metavar="", **more)]
+        )
+    if typing.get_origin(hint) is typing.Literal:
+        names = [str(value) for value in typing.get_args(hint)]
+        more["autocompletion"] = lambda incomplete: [n for n in names if n.startswith(incomplete)]
+        more["metavar"] = "|".join(names)
+        kind: Any = str
+    else:
+        kind = hint if hint in (int, float) else str
+        more["metavar"] = own.metavar or "TEXT"
+    if hint == tuple[str, ...] and own.metavar != "LIST":
+        if own.argument:
+            return _keyword(field.name, Annotated[list[str] | None, typer.Argument(**more)])
+        kind = list[str]
+    made = typer.Option(*flags, **more)
+    return _keyword(field.name, Annotated[kind | None, made])
+
+
+def _names(table: OneOf) -> Any:
+    return lambda incomplete: [name for name in table.names() if name.startswith(incomplete)]
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def option_names(cls: type) -> dict[str, str]:
+    """Every name that a config file may call a setting by, with the setting's own."""
+    from dclip.guidance.kinds import LOSSES
+
+    names = {}
+    for field in dataclasses.fields(cls):
+        names[field.name] = field.name
+        for flag in configs.option(cls, field.name).flags:
+            names[flag.strip("-").replace("-", "_")] = field.name
+        if typing.get_origin(configs.plain_type(cls, field.name)) is dict:
+            names |= {name: name for name in LOSSES}
+    return names
+
+
+class StageCommand(typer.core.TyperCommand):
+    """A subcommand whose help shows its config's defaults."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        cls = getattr(self.callback, "config", None)
+        defaults = {f.name: f.default for f in dataclasses.fields(cls)} if cls else {}
+        for param in self.params:
+            value = defaults.get(param.name or "")
+            if value not in (None, False, (), "", dataclasses.MISSING):
+                if isinstance(value, tuple):
+                    value = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+                # Help ends the process, so that this default is shown and never used.
+                param.default = value
+                param.show_default = True  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)

@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dclip.config import from_dict, jsonable
+from dclip.config import flag, from_dict, jsonable
 from dclip.errors import BadInput
 
 CONFIG_FILE = Path("dclip.toml")
 DEFAULT_STORE = Path("artifacts")
 FILE_GLOBALS = ("store", "device", "workers")  # what may stand above the sections of the file
-
-ALIASES = {"with": "tuned", "timesteps": "T"}
-"""Options that are called other than the settings that they stand for."""
 
 C = TypeVar("C")
 
@@ -165,25 +162,23 @@ def build_config(
         TypeError: a flag that is no field of ``cls``.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    given = {
-        name: jsonable(value, where=f"--{name.replace('_', '-')}")
-        for name, value in cli.items()
-        if value is not None
-    }
-    if strange := given.keys() - fields.keys():
-        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(strange))}")
+    from dclip.cli.options import option_names
+
+    given = {name: jsonable(value, where=flag(name)) for name, value in cli.items()}
+    known = option_names(cls)
     from_file = {key.replace("-", "_"): value for key, value in section.items()}
-    for option, name in ALIASES.items():
-        if option in from_file and option not in fields and name in fields:
-            from_file[name] = from_file.pop(option)
-    check_names(from_file, fields, where, "key")
+    check_names(from_file, known, where, "key")
+    from_file = {known[key]: value for key, value in from_file.items()}
+    weights = {name: from_file.pop(name) for name in set(from_file) - fields.keys()}
+    if weights := weights | from_file.get("weights", {}) | given.get("weights", {}):
+        given["weights"] = weights
     values = from_file | given
     for name, field in fields.items():
         required = (
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         )
         if required and name not in values:
-            raise BadInput(f"--{name.replace('_', '-')} is needed", fix=help)
+            raise BadInput(f"{flag(name)} is needed", fix=help)
     try:
         return from_dict(cls, values, defaults=True, where=".".join(help.split()[1:-1]))
     except BadInput as error:

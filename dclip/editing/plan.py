@@ -9,9 +9,10 @@ from typing import Any
 from dclip.context import Reporter, Silent
 from dclip.diffusion import ddim
 from dclip.diffusion.inversion import REFINEMENTS
+from dclip.domains import DOMAINS
 from dclip.editing.mask import check_locality
 from dclip.editing.spec import PartSpec
-from dclip.errors import BadInput, DclipError
+from dclip.errors import BadInput
 from dclip.models.checkpoint import ModelInfo, read_info
 from dclip.store import Artifact, Store
 
@@ -21,18 +22,23 @@ STEPS = 20  # where a tuned model does not say how many it was made with
 _SILENT = Silent()
 
 
-def check_how(mix: str | None, locality: float | None, direct: bool = True) -> None:
-    """Refuse a way to edit that there is not; None is what the tuned models say.
+def check_domain(info: ModelInfo, domain: str, *, anyway: bool) -> None:
+    """Refuse photos for a model that knows only drawn faces.
+
+    Args:
+        info: the base model.
+        domain: what the pictures to edit show.
+        anyway: the user insists.
 
     Raises:
-        BadInput: an unknown mix, a locality out of range, or one without ``direct``.
+        BadInput: what a model that can edit them takes.
     """
-    if mix is not None and mix not in MIXES:
-        raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
-    if locality is not None:
-        check_locality(locality)
-        if locality and not direct:
-            raise BadInput("a plain decode has no locality", "leave --no-direct out")
+    if DOMAINS[info.domain].drawn and not DOMAINS[domain].drawn and not anyway:
+        raise BadInput(
+            "this model knows only faces that dclip draws: on a photo it paints drawn features",
+            "for photos, train a base on photos and tune it (docs/training.md); --anyway insists,"
+            " e.g. for pictures of drawn faces",
+        )
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,9 @@ def make_plan(
         refinements = max(map(int, said), default=REFINEMENTS)
     if locality is None:
         locality = min((float(config.get("locality") or 0) for config in known), default=0.0)
-    check_how(mix, locality)
+    if mix not in MIXES:
+        raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
+    check_locality(locality)
     plan = Plan(base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality)
     _ = plan.inversion_grid  # refuses r and steps that do not fit
     return plan
@@ -258,22 +266,3 @@ def _steps(config: Any) -> tuple[int, int]:
     """(inversion_steps, decode_steps) that a tuned model was made with."""
     decode_steps = config.get("decode_steps") or config.get("inversion_steps") or STEPS
     return int(config.get("inversion_steps") or decode_steps), int(decode_steps)
-
-
-def knows_drawn_faces(store: Store, base: Artifact) -> bool:
-    """Whether ``base`` was trained on drawn faces, as the embedded one was."""
-    if base.ref == "model/embedded":  # its data is not in the user's store
-        return True
-    try:
-        return bool(store.input(base, "data").config.get("source") == "faces")
-    except DclipError:
-        return False
-
-
-def data_crop(store: Store, base: Artifact) -> str | None:
-    """How the data that ``base`` was trained on was cropped; None where nobody can tell."""
-    try:
-        crop = store.input(base, "data").config.get("crop")
-    except DclipError:
-        return None
-    return str(crop) if crop else None

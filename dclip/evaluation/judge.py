@@ -12,17 +12,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le, Len, MultipleOf
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dclip.config import from_dict, to_dict
+from dclip.config import from_dict, settings, to_dict
 from dclip.errors import BadInput, CorruptArtifact
 
 OTHER = "other"
@@ -34,7 +35,7 @@ BATCH = 64
 Numbers = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@settings
 class JudgeShape:
     """What a judge is, beside its weights.
 
@@ -51,15 +52,13 @@ class JudgeShape:
 
     attributes: tuple[str, ...]
     styles: tuple[str, ...]
-    size: int
-    widths: tuple[int, ...] = (24, 56, 120)
-    blocks: tuple[int, ...] = (1, 3, 5)
+    size: Annotated[int, Ge(8), MultipleOf(8), Le(4096)]
+    widths: Annotated[tuple[Annotated[int, Ge(1), Le(4096)], ...], Len(3, 3)] = (24, 56, 120)
+    blocks: Annotated[tuple[Annotated[int, Ge(0), Le(64)], ...], Len(3, 3)] = (1, 3, 5)
 
     def __post_init__(self) -> None:
         if not self.attributes and not self.styles:
             raise BadInput("a judge without attributes and styles has nothing to tell")
-        if self.size % 8 or len(self.widths) != 3 or len(self.blocks) != 3:
-            raise BadInput(f"a judge of {self.size} pixels", "use a size divisible by 8")
 
 
 class _Block(nn.Module):

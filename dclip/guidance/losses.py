@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def directional(e_image: Tensor, e_reference: Tensor, d_text: Tensor) -> Tensor:
+def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
     """L_dir = 1 - cos(d_img, d_text), one value a sample (B,) in [0, 2].
 
     Equation (6) of the report, (9) of DiffusionCLIP (2110.02711), after StyleGAN-NADA. Where an
@@ -19,8 +19,9 @@ def directional(e_image: Tensor, e_reference: Tensor, d_text: Tensor) -> Tensor:
     Args:
         e_image: unit-length embeddings of the edited pictures (B, D).
         e_reference: unit-length embeddings of what they started from (B, D).
-        d_text: unit text direction (D,) or (B, D).
+        difference: target's minus source's text embedding, of any length, (D,) or (B, D).
     """
+    d_text = F.normalize(difference, dim=-1)
     d_img = e_image - e_reference
     norm = d_img.norm(dim=-1, keepdim=True)
     moved = norm > 1e-6
@@ -29,7 +30,7 @@ def directional(e_image: Tensor, e_reference: Tensor, d_text: Tensor) -> Tensor:
     return 1 - torch.where(moved[:, 0], cosine, torch.zeros_like(cosine))
 
 
-def goal(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
+def goal_distance(e_image: Tensor, e_reference: Tensor, goal: Tensor) -> Tensor:
     """How far an edit still is from where the text wants it, one value a sample (B,).
 
     The goal is the reference's embedding moved by the *whole* text difference, back on the unit
@@ -39,10 +40,9 @@ def goal(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
 
     Args:
         e_image, e_reference: unit-length embeddings (B, D).
-        difference: target's minus source's unit-length text embedding, not normalised, (D,) or
-            (B, D).
+        goal: the text difference, as long as the edit is to go, (D,) or (B, D).
     """
-    wanted = F.normalize(e_reference + difference, dim=-1)
+    wanted = F.normalize(e_reference + goal, dim=-1)
     start = 1 - (e_reference * wanted).sum(-1)
     return (1 - (e_image * wanted).sum(-1)) / start.clamp_min(1e-6)
 
@@ -153,12 +153,12 @@ def structure(x: Tensor, reference: Tensor) -> Tensor:
     return 1 - ((2 * v_xr + SMALL) / (v_x + v_r + SMALL)).flatten(1).mean(1)
 
 
-def face_identity(network: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:
+def face_identity(face: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> Tensor:
     """L_face = 1 - cos(f(x), f(reference)), one value a sample (B,), differentiable in ``x``.
 
     Args:
-        network: a face recognition network: pixels (B, 3, H, W) in [-1, 1] to features (B, D).
+        face: a face recognition network: pixels (B, 3, H, W) in [-1, 1] to features (B, D).
     """
     with torch.no_grad():
-        wanted = network(reference)
-    return 1 - F.cosine_similarity(network(x), wanted, dim=-1)
+        wanted = face(reference)
+    return 1 - F.cosine_similarity(face(x), wanted, dim=-1)

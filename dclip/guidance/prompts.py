@@ -9,69 +9,6 @@ from dclip.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Lambdas:
-    """What a kind of edit needs.
-
-    Attributes:
-        direction, goal, identity, colour, speckle, propagation, grey, structure:
-            see :class:`dclip.guidance.objective.Weights`.
-        t_min: share of r below which the base decodes alone. What the base knows (a smile) it
-            finishes better itself, and the background stays; a style it never saw it would undo.
-        saturation: what the guide sees of colours, as a factor: 0 is grey. A small CLIP takes red
-            lips for a smile; in grey it has to be the mouth. Above 1 it minds rests of colour.
-        goal_scale: how far the goal lies: of a style in text differences; of what some photos show
-            already in distances between the photos that show it most and least, as the guide sees
-            them. Above 1 where it calls an edit finished before people do.
-        blur: views are blurred by up to this much (1 is half the resolution), so that speckle
-            is no way to please the guide.
-        locality: see :func:`dclip.editing.mask.localised`; 0 where all of the picture is to change.
-        scale: strength 1 is so many times what was tuned. The losses that hold the picture keep
-            an edit half-hearted; where locality holds it too, it may go further.
-    """
-
-    direction: float
-    goal: float
-    identity: float
-    t_min: float
-    saturation: float
-    goal_scale: float
-    blur: float
-    colour: float
-    speckle: float
-    propagation: float
-    grey: float
-    structure: float
-    locality: float
-    scale: float = 1.0
-
-
-LAMBDAS: dict[str, Lambdas] = {
-    "style": Lambdas(
-        direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        structure=1.0, t_min=0.1, saturation=1.0, goal_scale=1.5, blur=1.0, locality=0.0,
-    ),
-    "character": Lambdas(
-        direction=0.5, goal=2.0, identity=0.4, colour=0.0, speckle=0.7, propagation=3.0, grey=0.0,
-        structure=1.0, t_min=0.1, saturation=1.0, goal_scale=1.5, blur=1.0, locality=0.14,
-        scale=1.25,
-    ),
-    "drawing": Lambdas(
-        direction=0.5, goal=4.0, identity=0.0, colour=0.0, speckle=0.7, propagation=0.5, grey=12.0,
-        structure=2.0, t_min=0.1, saturation=1.5, goal_scale=1.35, blur=1.0, locality=0.0,
-    ),
-    "attribute": Lambdas(
-        direction=0.5, goal=1.0, identity=1.0, colour=4.0, speckle=0.0, propagation=0.0, grey=0.0,
-        structure=0.5, t_min=0.35, saturation=0.0, goal_scale=1.9, blur=0.0, locality=0.1,
-    ),
-    "colour": Lambdas(
-        direction=0.5, goal=5.0, identity=0.7, colour=0.0, speckle=0.7, propagation=6.0, grey=0.0,
-        structure=1.0, t_min=0.2, saturation=1.0, goal_scale=1.9, blur=0.0, locality=0.16,
-    ),
-}  # fmt: skip
-"""By kind of edit: a style moves every pixel, an attribute shall leave most where they are."""
-
-
-@dataclass(frozen=True)
 class Preset:
     """A named edit.
 

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dclip.config import from_dict
+from dclip.config import from_dict, nearest
 from dclip.diffusion.schedule import Schedule
+from dclip.domains import DOMAINS, PHOTOS
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.prediction import FromVelocity
 from dclip.models.tiny import TinyConfig, TinyUNet
@@ -36,6 +37,8 @@ class ModelInfo:
         schedule: the noise schedule that the network knows.
         image_size: side in pixels of the images that it was trained on.
         prediction: what the bare network puts out, ``"eps"`` or ``"v"``; :meth:`build` adapts it.
+        domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
+        crop: how its pictures were cropped, see :func:`dclip.data.images.decode`.
     """
 
     architecture: str
@@ -43,10 +46,14 @@ class ModelInfo:
     schedule: Schedule
     image_size: int
     prediction: str = "eps"
+    domain: str = PHOTOS
+    crop: str = "center"
 
     def __post_init__(self) -> None:
         if self.prediction not in ("eps", "v"):
             raise BadInput(f"unknown prediction {self.prediction!r}", "it is eps or v")
+        if self.domain not in DOMAINS:
+            raise BadInput(f"unknown domain {self.domain!r}", nearest(self.domain, DOMAINS))
 
     def build(self) -> nn.Module:
         """A network with fresh weights; ``eps = model(x, t)`` whatever it predicts inside."""
@@ -61,6 +68,8 @@ class ModelInfo:
             "schedule": self.schedule.to_dict(),
             "image_size": self.image_size,
             "prediction": self.prediction,
+            "domain": self.domain,
+            "crop": self.crop,
         }
 
     @classmethod
@@ -82,6 +91,8 @@ class ModelInfo:
             schedule=Schedule.from_dict(data["schedule"]),
             image_size=int(data["image_size"]),
             prediction=data["prediction"],
+            domain=data["domain"],
+            crop=data["crop"],
         )
 
 

@@ -6,24 +6,21 @@ Kept to reproduce the report; :mod:`dclip.models.unet` is the network to use.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le, MultipleOf
 from torch import Tensor, nn
 
-from dclip.errors import BadInput
+from dclip.config import settings
 
 
-@dataclass(frozen=True)
+@settings
 class TinyConfig:
     """Base width ``channels`` (the report's C) and width ``time_dim`` of the time embedding."""
 
-    channels: int = 64
-    time_dim: int = 256
-
-    def __post_init__(self) -> None:
-        if self.channels < 8 or self.channels % 8:
-            raise BadInput(f"tiny: channels must be a multiple of 8, not {self.channels}")
+    channels: Annotated[int, Ge(8), MultipleOf(8), Le(4096)] = 64
+    time_dim: Annotated[int, Ge(2), MultipleOf(2), Le(65536)] = 256
 
     @property
     def stride(self) -> int:

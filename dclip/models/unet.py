@@ -7,17 +7,19 @@ full-resolution work, where most of a small U-Net's time goes, into channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le, Len, MultipleOf
 from torch import Tensor, nn
 
+from dclip.config import settings
 from dclip.errors import BadInput
 from dclip.models.tiny import sinusoidal
 
 
-@dataclass(frozen=True)
+@settings
 class UNetConfig:
     """The shape of a U-Net.
 
@@ -32,21 +34,15 @@ class UNetConfig:
             too: without it a patched network's pixels show the grid of the patches.
     """
 
-    channels: int = 64
-    mults: tuple[int, ...] = (1, 2, 2)
-    blocks: int = 1
+    channels: Annotated[int, Ge(16), MultipleOf(16), Le(4096)] = 64
+    mults: Annotated[tuple[Annotated[int, Ge(1), Le(64)], ...], Len(1, 10)] = (1, 2, 2)
+    blocks: Annotated[int, Ge(1), Le(16)] = 1
     attention: tuple[int, ...] = (2,)
-    heads: int = 4
-    patch: int = 2
-    refine: int = 16
+    heads: Annotated[int, Ge(1), Le(256)] = 4
+    patch: Annotated[int, Ge(1), Le(64)] = 2
+    refine: Annotated[int, Ge(0), Le(4096)] = 16
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mults", tuple(self.mults))
-        object.__setattr__(self, "attention", tuple(self.attention))
-        if not self.mults or min(self.mults) < 1:
-            raise BadInput(f"unet: mults must be positive, not {self.mults}")
-        if self.channels % 16 or self.channels < 16:
-            raise BadInput(f"unet: channels must be a multiple of 16, not {self.channels}")
         if any(level not in range(len(self.mults)) for level in self.attention):
             raise BadInput(
                 f"unet: attention levels {self.attention} are not within 0..{len(self.mults) - 1}"

@@ -12,7 +12,8 @@ from torch import Tensor
 from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
 
-Loss = tuple[Tensor, dict[str, float]]
+LossAndTerms = tuple[Tensor, dict[str, Tensor]]
+"""A loss, and its terms without gradients, for the log."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Problem:
         frozen: the base network.
         schedule: the noise schedule of both.
         grid: decode grid from 0 to r.
-        objective: ``(x, reference, draw) -> loss, parts``.
+        objective: ``(x, reference, draw) -> loss, terms``.
         t_min: at labels up to this one the base decodes, not the tuned model.
     """
 
@@ -32,7 +33,7 @@ class Problem:
     frozen: EpsModel
     schedule: Schedule
     grid: tuple[int, ...]
-    objective: Callable[[Tensor, Tensor, Callable[[int], Tensor]], Loss]
+    objective: Callable[[Tensor, Tensor, Callable[[int], Tensor]], LossAndTerms]
     t_min: int = 0
 
 
@@ -55,8 +56,8 @@ class Batch:
         return torch.rand(count, generator=self.generator)
 
 
-class Loop(Protocol):
+class InnerLoop(Protocol):
     """An inner loop: after each loss that it yields, the caller makes one update."""
 
-    def __call__(self, problem: Problem, batch: Batch) -> Iterator[Loss]:
+    def __call__(self, problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
         """Yield the losses of one round over ``batch``."""

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.network import EpsModel, predict
-from dclip.recipes.contract import Batch, Loss, Problem
+from dclip.recipes.contract import Batch, LossAndTerms, Problem
 
 
-def per_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
+def per_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """A loss and an update at every reverse step, on x0_hat against the photo.
 
     Section 4.5 of the report. The state moves on with the noise predicted before the update and
@@ -29,7 +29,7 @@ def per_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
         x = ddim.step(problem.schedule, x, eps.detach(), t, s)
 
 
-def stepwise(problem: Problem, batch: Batch) -> Iterator[Loss]:
+def stepwise(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """Like :func:`per_step`, on the tuned model's own states, against the frozen model's x0_hat.
 
     Both networks walk the grid from the same latents, down to the label below which the base
@@ -66,7 +66,7 @@ def _down(problem: Problem) -> list[tuple[int, int]]:
     return [(s, t) for s, t in reversed(list(pairwise(problem.grid))) if t > problem.t_min]
 
 
-def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
+def unrolled(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """One loss on the final picture, through all decode steps; DiffusionCLIP's own loop.
 
     The picture is what an edit will show: below ``t_min`` the base ends it. Each step is recomputed
@@ -84,7 +84,7 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[Loss]:
     yield problem.objective(in_range(x), batch.photos, batch.draw)
 
 
-def one_step(problem: Problem, batch: Batch) -> Iterator[Loss]:
+def one_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """A loss on the one-step estimate of x0 at a random label above ``t_min``, against the frozen
     model's own.
 

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from dclip.configs.clip_train import ClipTrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import autocast, check_precision, pick, resolve_precision
+from dclip.device import autocast, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.guidance import views
@@ -37,94 +38,10 @@ from dclip.random import key, permutation
 from dclip.store import Artifact, Staging, Store
 from dclip.training import clip as ct
 from dclip.training import contrasts as contrast_tables
-from dclip.training.loop import Loop, check_max_grad_norm, decay_groups, warm_cosine
+from dclip.training.loop import Loop, decay_groups, warm_cosine
 
 MAX_LOGIT_SCALE = math.log(50.0)
 RADIUS = 4.0  # of adversarial examples at 64 pixels a side
-
-
-@dataclass(frozen=True)
-class ClipTrainConfig:
-    """What decides the trained CLIP.
-
-    Attributes:
-        data: data artifact with captions; None takes the newest.
-        name: name of the new CLIP; None takes the data's name.
-        init: CLIP to fine-tune, as :func:`dclip.guiding.find_clip` takes it; None starts fresh.
-        model: a name in :data:`dclip.guidance.clip.MODELS` or an open_clip model to start fresh.
-        contrasts: JSON file of contrasts; None takes those that fit the data's attributes.
-        images: training pictures to see in all.
-        batch: pictures in memory at once.
-        accumulate: batches an update. The contrastive loss sees all of them (as with GradCache,
-            Gao et al. 2021, 2101.06983), so that N times 64 learn what one of N * 64 would, but
-            for batch normalisation.
-        lr: AdamW's peak rate; None takes what suits the CLIP, see
-            :func:`dclip.guidance.clip.usual_rate`.
-        weight_decay: AdamW's.
-        radius: largest L2 radius of adversarial examples in [-1, 1] pixel units; 0 trains plainly,
-            None takes 4 for pictures of 64 pixels a side and as many times more for larger ones.
-        share: in data of pairs, a picture's radius is at most this share of its pair's distance.
-        attack_steps: gradient steps of the attack.
-        clean: share of the run before the radius starts to grow.
-        ramp: share of the run over which the radius grows.
-        mixture: weight of half-made edits, see :func:`dclip.training.clip.mixture_loss`.
-            A guide needs them; a CLIP that is to score alone does not, and learns faster with 0.
-        max_grad_norm: limit of the gradient's norm.
-        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
-    """
-
-    data: str | None = None
-    name: str | None = None
-    init: str | None = None
-    model: str = "small"
-    contrasts: str | None = None
-    images: int = 200_000
-    batch: int = 128
-    accumulate: int = 1
-    lr: float | None = None
-    weight_decay: float = 0.05
-    radius: float | None = None
-    share: float = 0.3
-    attack_steps: int = 1
-    clean: float = 0.15
-    ramp: float = 0.3
-    mixture: float = 2.0
-    max_grad_norm: float = 1.0
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_precision(self.precision)
-        if self.batch < 2:
-            raise BadInput(
-                f"a batch of {self.batch} has nothing to tell apart", "use --batch 2 or more"
-            )
-        if self.accumulate < 1:
-            raise BadInput(f"accumulate must be at least 1, not {self.accumulate}")
-        if self.images < self.update:
-            raise BadInput(
-                f"{self.images} images are less than an update of {self.update}",
-                f"use --images {self.update} or more, or a smaller --batch",
-            )
-        if self.radius is not None and self.radius < 0:
-            raise BadInput(f"radius must be 0 or more, not {self.radius}", "0 trains plainly")
-        if self.attack_steps < 1:
-            raise BadInput(f"attack_steps must be at least 1, not {self.attack_steps}")
-        check_max_grad_norm(self.max_grad_norm)
-        if not self.mixture >= 0:
-            raise BadInput(f"mixture must be 0 or more, not {self.mixture}")
-        if not 0 < self.share < 0.5:
-            raise BadInput(
-                f"share must be above 0 and below 0.5, not {self.share}",
-                "at half its distance the attack could turn one picture of a pair into the other",
-            )
-        if self.lr is not None and not 0 < self.lr < 1:
-            raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
-
-    @property
-    def update(self) -> int:
-        """Pictures an update."""
-        return self.batch * self.accumulate
 
 
 def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> Artifact:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dclip.configs.demo import DemoConfig
+from dclip.configs.finetune import FinetuneConfig
+from dclip.configs.invert import InvertConfig
+from dclip.configs.prepare import PrepareConfig
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.dataset import LatentSet
@@ -19,14 +23,13 @@ from dclip.data.images import to_float, to_pixels
 from dclip.device import pick
 from dclip.editing.editor import Editor, Networks, as_picture
 from dclip.editing.plan import Part, Plan, make_plan
-from dclip.errors import BadInput
 from dclip.evaluation.goals import of_drawn
 from dclip.evaluation.judge import load_judge
 from dclip.evaluation.scorers import find_judge
 from dclip.evaluation.scoring import Scoring
 from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
-from dclip.guidance.prompts import PRESETS, preset
+from dclip.guidance.prompts import preset
 from dclip.guiding import preset_r
 from dclip.metrics import psnr
 from dclip.models.checkpoint import read_info
@@ -36,35 +39,6 @@ from dclip.store import Artifact, Planned, Staging, Store, slug
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 PANEL_ROWS = 8
 STRIP_ROWS = 4
-SEED = 20_260  # of faces that no shipped model was trained on
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """What to show.
-
-    Attributes:
-        target: a preset whose truth the renderer can draw.
-        faces: how many to render; a third of them is held out from fine-tuning.
-        model, clip: what to use instead of the embedded base and CLIP.
-    """
-
-    target: str = "sketch"
-    faces: int = 48
-    model: str = "embedded"
-    clip: str = "embedded"
-    seed: int = SEED
-
-    def __post_init__(self) -> None:
-        preset(self.target)
-        if self.target not in faces.TARGETS:
-            known = [name for name in PRESETS if name in faces.TARGETS]
-            raise BadInput(
-                f"the renderer cannot draw {self.target!r}, so the demo could not score it",
-                f"use one of {', '.join(known)}",
-            )
-        if self.faces < 4:
-            raise BadInput(f"{self.faces} faces are too few", "use --faces 4 or more")
 
 
 def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -84,7 +58,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
         "prepare",
         "data",
         prepare.run,
-        prepare.PrepareConfig(
+        PrepareConfig(
             "faces",
             count=config.faces,
             size=info.image_size,
@@ -97,7 +71,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
         "invert",
         "latents",
         invert.run,
-        invert.InvertConfig(
+        InvertConfig(
             data=data.id if data else None,
             model=model.id if config.model != "embedded" else "embedded",
             name="demo",
@@ -113,7 +87,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
         "finetune",
         "tuned",
         finetune.run,
-        finetune.FinetuneConfig(
+        FinetuneConfig(
             preset=config.target,
             latents=latents.id if latents else None,
             clip=(config.clip,),

@@ -15,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dclip.configs.edit import EditConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
-from dclip.data.images import SUFFIXES, check_crop, save_png, to_float, to_pixels
+from dclip.data.images import SUFFIXES, save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
+from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Networks, Step
-from dclip.editing.plan import Plan, check_how, data_crop, find_plan
-from dclip.editing.spec import PartSpec, numbers, parse_parts
+from dclip.editing.plan import Plan, check_domain, find_plan
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.metrics import psnr
@@ -37,82 +38,6 @@ PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class EditConfig:
-    """What to edit, with what, and how far.
-
-    Attributes:
-        photos: image files, and folders of them. They enter the result by content, not by path.
-        data: instead, a data artifact to take samples from.
-        split: of the data: "train", "val", "test" or "all".
-        where: conditions on the data's samples, such as ``Smiling=-1``.
-        count: samples to take from the data.
-        tuned: tuned models as ``REF[:STRENGTH][@LOW-HIGH]``, combined; none takes the newest.
-        strength: factor on all of them, one or several: 0 is the photo, below 0 the other way.
-        mix: "weights" or "noise", see :class:`dclip.editing.Plan`; None takes "weights".
-        r: label to invert to; None takes the largest that the tuned models were made for.
-        steps: steps of inversion and decode; None takes those that the models were made with.
-        locality: keep the edit where it acts, see :func:`dclip.editing.mask.localised`; None
-            takes what the tuned models were made with.
-        direct: take the base's errors back at each step, so that strength 0 is the photo.
-        crop: "center", "face" or a number of pixels; None crops as the training data was, see
-            :func:`dclip.data.photos.fitting_crop`.
-        side_by_side: also write original, reconstruction and edit of each photo in one picture.
-        strict: fail at an unreadable photo instead of leaving it out.
-        name: the artifact's name; None takes the tuned model's.
-        seed: decides which samples of the data are taken.
-
-    Raises:
-        BadInput: settings that do not go together or are out of range.
-    """
-
-    photos: tuple[str, ...] = ()
-    data: str | None = None
-    split: str = "val"
-    where: tuple[str, ...] = ()
-    count: int = 8
-    tuned: tuple[str, ...] = ()
-    strength: float | tuple[float, ...] | str = 1.0
-    mix: str | None = None
-    r: int | None = None
-    steps: int | None = None
-    locality: float | None = None
-    direct: bool = True
-    crop: str | None = None
-    side_by_side: bool = False
-    strict: bool = False
-    name: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if bool(self.photos) == (self.data is not None):
-            both = "photos and data both say what to edit" if self.photos else "what is to edit?"
-            raise BadInput(both, "name photos or folders, or give --data REF")
-        for setting in ("where", "count", "split"):
-            if self.data is None and getattr(self, setting) != getattr(EditConfig, setting):
-                raise BadInput(
-                    f"{setting} chooses samples of a data artifact", f"leave --{setting} out"
-                )
-        if self.crop is not None:
-            check_crop(self.crop)
-            if self.data is not None:
-                raise BadInput("the data is cropped already", "leave --crop out")
-        if self.count < 1:
-            raise BadInput(f"count {self.count} is below 1", "use --count 1 or more")
-        check_how(self.mix, self.locality, self.direct)
-        _ = self.strengths, self.parts
-
-    @property
-    def strengths(self) -> tuple[float, ...]:
-        """The strengths, in the order given."""
-        return numbers(self.strength, "strength")
-
-    @property
-    def parts(self) -> tuple[PartSpec, ...]:
-        """The tuned models that are named, or the newest."""
-        return tuple(part for text in self.tuned for part in parse_parts(text)) or (PartSpec(),)
 
 
 def run(config: EditConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -151,10 +76,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         config={
             **settings,
             **plan.settings(),
-            "strength": config.strengths,
-            "captions": [
-                plan.caption(s, always=len(config.strengths) > 1) for s in config.strengths
-            ],
+            "strength": config.strength,
+            "captions": [plan.caption(s, always=len(config.strength) > 1) for s in config.strength],
             "direct": config.direct,
             "side_by_side": config.side_by_side,
         },
@@ -163,7 +86,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         context=context,
         estimate={
             "photos": len(photos),
-            "pictures": len(photos) * len(config.strengths),
+            "pictures": len(photos) * len(config.strength),
             "steps": len(photos) * _steps(plan, config),
         },
         make=lambda staging: _Editing(
@@ -185,7 +108,8 @@ def _photos(
     """The photos, the artifact that they are from, and what identifies them in the config."""
     size = plan.info.image_size
     if config.data is None:
-        like = None if config.crop else data_crop(store, plan.base)
+        check_domain(plan.info, PHOTOS, anyway=config.anyway)
+        like = None if config.crop else plan.info.crop
         photos = photo_files(
             config.photos, size=size, crop=config.crop, like=like, workers=context.workers
         )
@@ -194,10 +118,11 @@ def _photos(
         settings = {
             "photos": len(photos),
             "content": photos.fingerprint(),
-            "crop": config.crop or f"as {like or 'center'}",
+            "crop": config.crop or f"as {like}",
         }
         return photos, {}, settings
     source = store.resolve(config.data, "data", context.report)
+    check_domain(plan.info, source.config["domain"], anyway=config.anyway)
     data = DataSet(source.path)
     chosen = data.split(config.split)
     if config.where:
@@ -215,7 +140,7 @@ def _photos(
 
 def _steps(plan: Plan, config: EditConfig) -> int:
     """Steps that one photo takes."""
-    decodes = 1 + len(config.strengths)
+    decodes = 1 + len(config.strength)
     return len(plan.inversion_grid) - 1 + decodes * plan.steps
 
 
@@ -237,7 +162,7 @@ class _Editing:
     ) -> None:
         self.config, self.photos, self.editor = config, photos, editor
         self.context, self.staging = context, staging
-        self.strengths = config.strengths
+        self.strengths = config.strength
         several = len(self.strengths) > 1
         self.captions = [editor.plan.caption(s, always=several) for s in self.strengths]
         self.endings = [f"_{s:g}" if several else "" for s in self.strengths]

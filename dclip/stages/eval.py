@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dclip.configs.eval import EvalConfig
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_pixels
 from dclip.device import pick
+from dclip.domains import DOMAINS
 from dclip.editing.editor import Editor, Networks
-from dclip.editing.plan import Plan, check_how, find_plan, knows_drawn_faces
-from dclip.editing.spec import PartSpec, numbers, parse_parts
+from dclip.editing.plan import Plan, find_plan
 from dclip.errors import BadInput
-from dclip.evaluation import goals, samples
+from dclip.evaluation import samples
 from dclip.evaluation.cost import Cost
 from dclip.evaluation.judge import load_judge
 from dclip.evaluation.quality import lpips_missing, picture_quality
@@ -30,99 +31,12 @@ from dclip.evaluation.scoring import Scores, Scoring, monotone
 from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
 from dclip.guidance.clip import fingerprint
-from dclip.guidance.prompts import preset
 from dclip.models.face import load_face_network
 from dclip.store import Artifact, Staging, Store, slug
 
-FACES = 64
-SEED = 20_261  # of drawn faces: neither a shipped model nor the demo has seen them
 BATCH = 16
 PANEL_ROWS = 8
 TABLE, TIMES = "eval.json", "logs/times.json"
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """What to score, on what, and by whom.
-
-    Attributes:
-        tuned: tuned models as ``REF[:STRENGTH][@LOW-HIGH]``, combined; none takes the newest.
-        edits: instead, an edits artifact as it is.
-        data: data artifact whose held-out pictures are edited; None draws new faces where the
-            base knows drawn faces, and takes the base's own data otherwise.
-        split: of the data: "train", "val", "test" or "all".
-        where: conditions on the data's samples, such as ``Smiling=-1``.
-        count: pictures.
-        target: the name of the edit, for what is known of it; None knows it by its prompts.
-        expected: the attribute that the judge shall see, ``Smiling=1``; None knows that of presets.
-        strengths: strengths to edit at, 1 among them or not.
-        judge: judge artifact; None takes the embedded one for drawn faces.
-        clip: the CLIP of ``s_dir``; None takes the one that guided.
-        held_out: another CLIP, which did not.
-        face: path of a TorchScript face recognition network.
-        r, steps, mix, locality: as in ``edit``.
-        name: the artifact's name; None takes the tuned model's.
-        seed: decides which faces are drawn and which samples taken.
-
-    Raises:
-        BadInput: settings that do not go together or are out of range.
-    """
-
-    tuned: tuple[str, ...] = ()
-    edits: str | None = None
-    data: str | None = None
-    split: str = "val"
-    where: tuple[str, ...] = ()
-    count: int = FACES
-    target: str | None = None
-    expected: str | None = None
-    strengths: float | tuple[float, ...] | str = (0.0, 0.25, 0.5, 0.75, 1.0)
-    judge: str | None = None
-    clip: str | None = None
-    held_out: str | None = None
-    face: str | None = None
-    r: int | None = None
-    steps: int | None = None
-    mix: str | None = None
-    locality: float | None = None
-    name: str | None = None
-    seed: int = SEED
-
-    def __post_init__(self) -> None:
-        if self.count < 2:
-            raise BadInput(f"{self.count} pictures are too few", "use --count 2 or more")
-        if self.edits is not None and (self.tuned or self.data):
-            raise BadInput(
-                "the edits are there already", "give --edits, or --with and --data, not both"
-            )
-        if self.edits is not None:
-            if self.strengths != EvalConfig.strengths:
-                raise BadInput(
-                    "the edits have the strengths that they have", "leave --strengths out"
-                )
-            for setting in ("r", "steps", "mix", "locality", "count", "split"):
-                if getattr(self, setting) != getattr(EvalConfig, setting):
-                    raise BadInput("the edits are made already", f"leave --{setting} out")
-        if self.where and self.data is None:
-            raise BadInput("conditions are for samples of a data artifact", "give --data REF too")
-        check_how(self.mix, self.locality)
-        if self.target is not None and self.target not in faces.TARGETS:
-            preset(self.target)
-        if self.expected is not None:
-            goals.read_expected(self.expected)
-        if self.seed < 0:
-            raise BadInput(f"seed {self.seed} is out of range", "use a seed of 0 or more")
-        _ = self.levels, self.parts
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The strengths, growing."""
-        return tuple(sorted(numbers(self.strengths, "strengths")))
-
-    @property
-    def parts(self) -> tuple[PartSpec, ...]:
-        """The tuned models that are named, or the newest."""
-        return tuple(part for text in self.tuned for part in parse_parts(text)) or (PartSpec(),)
 
 
 def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -219,7 +133,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
 
 def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> EvalSamples:
     size = plan.info.image_size
-    if config.data is None and knows_drawn_faces(store, plan.base):
+    if config.data is None and DOMAINS[plan.info.domain].drawn:
         if config.split != EvalConfig.split:
             raise BadInput("new drawn faces have no split", "give --data REF, or leave --split out")
         return samples.draw(config.count, config.seed, size)

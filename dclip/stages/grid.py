@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,15 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dclip.configs.grid import ColumnSpec, GridConfig
 from dclip.context import Context, Reporter
 from dclip.data.dataset import LatentSet
-from dclip.data.images import check_crop, to_float, to_uint8
+from dclip.data.images import to_float, to_uint8
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.device import pick
+from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Inverted, Networks, Step, as_picture
-from dclip.editing.plan import Part, Plan, check_how, data_crop, find_base, find_parts, make_plan
-from dclip.editing.spec import PartSpec, numbers, parse_parts
-from dclip.errors import BadInput, DclipError
+from dclip.editing.plan import Part, Plan, check_domain, find_base, find_parts, make_plan
+from dclip.editing.spec import PartSpec, parse_parts
+from dclip.errors import DclipError
 from dclip.figures.panel import layout
 from dclip.figures.pdf import save_pdf
 from dclip.random import permutation
@@ -34,133 +35,9 @@ CELL = 384  # pixels of a picture's side, about: 32 mm at 300 dpi
 BATCH = 16
 ROWS = 3  # held-out photos, as in the report's Figure 3
 MOST = 8  # photos that are named, where nobody says how many rows
-KINDS = ("original", "latent", "reconstruction", "edit")
 
-_COLUMN = re.compile(
-    r"(?P<kind>\w+)(?::(?P<spec>.+?))?(?:@(?P<strength>[-+]?(?:\d+\.?\d*|\.\d+)))?", re.DOTALL
-)
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ColumnSpec:
-    """One column as the user names it.
-
-    Attributes:
-        kind: one of :data:`KINDS`.
-        spec: of an edit: the tuned models, see :func:`dclip.editing.parse_parts`; "" is those of
-            the config.
-        strength: of an edit; None takes those of the config, one column each.
-    """
-
-    kind: str
-    spec: str = ""
-    strength: float | None = None
-
-
-@dataclass(frozen=True)
-class GridConfig:
-    """What to show.
-
-    Attributes:
-        tuned: tuned models; each entry is one edit, written as for ``dclip edit --with``:
-            ``sketch``, ``sketch:0.8+smiling``. None takes the newest.
-        latents: latents artifact whose held-out photos to show; None takes the one that the first
-            tuned model was made on, else the newest.
-        photos: image files and folders to show instead.
-        columns: what to show of each photo: ``original``, ``latent``, ``reconstruction``,
-            ``edit`` (every entry of ``tuned``), ``edit:NAME``, ``edit:NAME@STRENGTH``.
-        rows: how many photos; None takes 3, or those that ``photos`` names, up to 8.
-        strengths: of the edits whose column names none; each gets a column.
-        steps: of inversion and decode; None takes those that the models were made with. Of
-            several, each gets a column.
-        r, mix, locality, direct, crop: as for ``dclip edit``.
-        captions: name the columns.
-        title: a heading.
-        transpose: photos beside each other instead of below.
-        cell: side of a picture in pixels at 300 dpi; None takes the multiple of the picture's
-            own side that is nearest to 32 mm.
-        name: the artifact's name; None takes the first tuned model's.
-        seed: decides which held-out photos are shown.
-
-    Raises:
-        BadInput: settings that do not go together or are out of range.
-    """
-
-    tuned: tuple[str, ...] = ()
-    latents: str | None = None
-    photos: tuple[str, ...] = ()
-    columns: str | tuple[str, ...] = "original,latent,edit"
-    rows: int | None = None
-    strengths: float | tuple[float, ...] | str = 1.0
-    steps: int | tuple[int, ...] | str | None = None
-    r: int | None = None
-    mix: str | None = None
-    locality: float | None = None
-    direct: bool = True
-    crop: str | None = None
-    captions: bool = True
-    title: str = ""
-    transpose: bool = False
-    cell: int | None = None
-    name: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.photos and self.latents:
-            raise BadInput("photos and latents both say what to show", "give one of them")
-        if self.crop is not None:
-            check_crop(self.crop)
-            if not self.photos:
-                raise BadInput("latents are cropped already", "leave --crop out")
-        if self.rows is not None and self.rows < 1:
-            raise BadInput(f"rows {self.rows} is below 1", "use --rows 1 or more")
-        if self.cell is not None and not 16 <= self.cell <= 2048:
-            raise BadInput(f"cell {self.cell} is outside 16..2048", "use e.g. --cell 384")
-        check_how(self.mix, self.locality, self.direct)
-        for text in self.tuned:
-            parse_parts(text)
-        _ = self.column_specs, self.strength_values, self.step_counts
-
-    @property
-    def column_specs(self) -> tuple[ColumnSpec, ...]:
-        """The columns, read."""
-        texts = self.columns.split(",") if isinstance(self.columns, str) else self.columns
-        return tuple(parse_column(text.strip()) for text in texts)
-
-    @property
-    def strength_values(self) -> tuple[float, ...]:
-        """The strengths, in the order given."""
-        return numbers(self.strengths, "strengths")
-
-    @property
-    def step_counts(self) -> tuple[int | None, ...]:
-        """The steps, in the order given; (None,) for those of the models."""
-        if self.steps is None:
-            return (None,)
-        values = numbers(self.steps, "steps")
-        if any(value != int(value) or value < 1 for value in values):
-            raise BadInput(f"steps {self.steps!r} are not whole numbers of 1 or more")
-        return tuple(int(value) for value in values)
-
-
-def parse_column(text: str) -> ColumnSpec:
-    """Read ``original``, ``edit``, ``edit:NAME``, ``edit:NAME@0.5`` and the like.
-
-    Raises:
-        BadInput: not of that form.
-    """
-    match = _COLUMN.fullmatch(text)
-    how = f"columns are {', '.join(KINDS)}, edit:NAME and edit:NAME@STRENGTH"
-    if match is None or match["kind"] not in KINDS:
-        raise BadInput(f"cannot read the column {text!r}", how)
-    kind, spec, strength = match["kind"], match["spec"] or "", match["strength"]
-    if kind != "edit" and (spec or strength):
-        raise BadInput(f"the column {text!r} names a model or strength, which only edits have", how)
-    if spec:
-        parse_parts(spec)
-    return ColumnSpec(kind, spec, float(strength) if strength else None)
 
 
 @dataclass(frozen=True)
@@ -261,7 +138,7 @@ def _columns(
     report: Reporter,
 ) -> list[Column]:
     """The columns to draw, those of several strengths or steps spread out."""
-    counts = config.step_counts
+    counts = config.steps or (None,)
     if edits:
         base = find_base(store, [part for parts in edits.values() for part in parts])
 
@@ -297,7 +174,7 @@ def _columns(
                 for lead, n in shown
             ]
         else:
-            strengths = config.strength_values if spec.strength is None else (spec.strength,)
+            strengths = config.strengths if spec.strength is None else (spec.strength,)
             always = len(strengths) > 1 or spec.strength is not None
             for text, n in product(_texts(spec, config), counts):
                 made_with = plan(edits[text], n)
@@ -320,7 +197,8 @@ def _photos(
     """The photos to show, and what identifies them in the config."""
     size = lead.info.image_size
     if config.photos:
-        like = None if config.crop else data_crop(store, lead.base)
+        check_domain(lead.info, PHOTOS, anyway=config.anyway)
+        like = None if config.crop else lead.info.crop
         photos = photo_files(
             config.photos, size=size, crop=config.crop, like=like, workers=context.workers
         )
@@ -328,7 +206,7 @@ def _photos(
         if count < len(photos):
             context.report.note(f"showing the first {count} of {len(photos)} photos: see --rows")
         photos = photos.first(count)
-        crop = config.crop or f"as {like or 'center'}"
+        crop = config.crop or f"as {like}"
         return photos, {"content": photos.fingerprint(), "crop": crop}
     assert latents is not None
     data = LatentSet(latents.path)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dclip.configs.invert import STEPS, InvertConfig, R
 from dclip.context import Context
 from dclip.data.arrays import ShardWriter
 from dclip.data.dataset import DataSet, LatentSet
@@ -20,7 +20,7 @@ from dclip.data.images import save_png, to_float, to_uint8
 from dclip.data.table import write_table
 from dclip.device import pick
 from dclip.diffusion import ddim
-from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, Method, invert
+from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, invert
 from dclip.diffusion.network import EpsModel
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
@@ -37,77 +37,8 @@ the network cannot draw, as fine noise that comes out again once the edit has ch
 it; a decode that replays its offsets does not need it."""
 NOT_SETTINGS = ("data", "model", "name", "preset", "seed")
 BOTH = "train+val"
-SPLITS = (BOTH, "train", "val", "test", "all")
-R, STEPS = 50, 40
 PREVIEW_ROWS = 8
 PSNR_POOR = 25.0  # below it colours and outlines are visibly others
-
-
-@dataclass(frozen=True)
-class InvertConfig:
-    """What to invert, and how.
-
-    Attributes:
-        data: data artifact; None takes the newest.
-        model: model artifact; None takes the newest, else the embedded one.
-        name: name of the latents; None takes the data's name.
-        r: the noise label to invert to, in 1..T; None takes the preset's, else 50.
-        preset: an edit that the latents are for, see :data:`dclip.guidance.prompts.PRESETS`; its
-            r, and :data:`EDIT_STEPS` with :data:`EDIT_REFINEMENTS` where nothing else is asked for.
-        steps: steps of the inversion, and of the decode that measures it; None takes 40, or r
-            where that is less.
-        method: ``"fixed-point"``, ``"ddim"``, or for comparison ``"simplified"``; see
-            :func:`dclip.diffusion.inversion.invert`.
-        refinements: fixed-point only: at most so many network calls a step after the first;
-            None takes :data:`dclip.diffusion.inversion.REFINEMENTS`.
-        tolerance: fixed-point only: what a decode of one step may miss by (RMS); None takes
-            :data:`dclip.diffusion.inversion.TOLERANCE`.
-        split: ``"train+val"`` (two thirds train, one third val, so that fine-tuning can learn on
-            the one and score on the other), or ``"train"``, ``"val"``, ``"test"``, ``"all"``.
-        count: pictures in all; 0 takes every one of the split. Fine-tuning needs few.
-        batch: pictures a network call. Part of the result: rounding differs with it.
-        seed: decides which pictures are taken.
-
-    Raises:
-        BadInput: settings that do not go together or are out of range.
-    """
-
-    data: str | None = None
-    model: str | None = None
-    name: str | None = None
-    r: int | None = None
-    preset: str | None = None
-    steps: int | None = None
-    method: str = "fixed-point"
-    refinements: int | None = None
-    tolerance: float | None = None
-    split: str = BOTH
-    count: int = 96
-    batch: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field, allowed in (("method", get_args(Method)), ("split", SPLITS)):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
-        for field in ("refinements", "tolerance"):
-            value = getattr(self, field)
-            if value is not None and self.method != "fixed-point":
-                raise BadInput(f"the method {self.method} has no {field}", f"leave --{field} out")
-            if value is not None and not 0 <= value < math.inf:
-                raise BadInput(f"{field}={value}", f"choose --{field} of 0 or more")
-        if self.count < 0:
-            raise BadInput(f"count {self.count} is below 0", "use --count 0 for every picture")
-        if self.batch < 1:
-            raise BadInput(f"batch must be at least 1, not {self.batch}")
-        if self.preset is not None:
-            preset(self.preset)
-            if self.r is not None:
-                raise BadInput("a preset brings its own r", "give --preset or --r")
-        else:
-            r = R if self.r is None else self.r
-            ddim.grid(r, min(r, STEPS) if self.steps is None else self.steps)
 
 
 def resolve(config: InvertConfig, available: int, T: int) -> InvertConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,59 +13,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import autocast, check_precision, pick, resolve_precision
+from dclip.device import autocast, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, joined, load_judge, save_judge
 from dclip.figures.curves import save_curves
 from dclip.random import key, permutation
 from dclip.store import Artifact, Staging, Store
 from dclip.training import judge as jt
-from dclip.training.loop import Loop, check_max_grad_norm, decay_groups, warm_cosine
+from dclip.training.loop import Loop, decay_groups, warm_cosine
 
 LOG_EVERY = 40  # updates: the log ships with the embedded judge
 SCORED = 4000  # held-out pictures
 SCORED_AT_ONCE = 128
-
-
-@dataclass(frozen=True)
-class JudgeTrainConfig:
-    """How to train a judge.
-
-    Attributes:
-        data: data artifacts with the same attributes and size; none takes the newest.
-        name: the judge's name; None takes that of the first data.
-        images: pictures to see in all.
-        batch: pictures an update.
-        lr: AdamW's peak rate.
-        weight_decay: AdamW's.
-        other: share of the pictures that are spoilt to be of no style; only where data has styles.
-        max_grad_norm: limit of the gradient's norm.
-        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
-    """
-
-    data: tuple[str, ...] = ()
-    name: str | None = None
-    images: int = 200_000
-    batch: int = 64
-    lr: float = 3e-3
-    weight_decay: float = 0.02
-    other: float = 0.25
-    max_grad_norm: float = 1.0
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_precision(self.precision)
-        check_max_grad_norm(self.max_grad_norm)
-        if self.batch < 2 or self.images < self.batch:
-            raise BadInput(f"{self.images} images in batches of {self.batch}", "use --batch 64")
-        if not 0 < self.lr < 1:
-            raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
-        if not 0 <= self.other < 1:
-            raise BadInput(f"other must be at least 0 and below 1, not {self.other}")
 
 
 def run(config: JudgeTrainConfig, store: Store, context: Context = Context()) -> Artifact:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -16,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dclip.configs.prepare import PrepareConfig, parse_split
 from dclip.context import Context
 from dclip.data import celeba, filters, folder
 from dclip.data.arrays import ShardReader, ShardWriter
-from dclip.data.images import Decoded, check_crop, decode, save_png
+from dclip.data.images import Decoded, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
 from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
@@ -31,99 +31,6 @@ from dclip.store import Artifact, Journal, Staging, Store, slug
 SOURCES = ("celeba", "folder", "faces")
 BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
 FACES_COUNT = 6000
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """What to prepare, and how.
-
-    Attributes:
-        source: "celeba", "folder" or "faces".
-        root: where the photos are; not for faces. Enters the result by content, not by path.
-        size: side of the pictures; 128, for faces 64.
-        crop: "center", "face" or a number of pixels; "face" for CelebA, "center" for a folder.
-        split: percentages of train/val[/test] such as "90/10", or "official" (CelebA's own).
-        limit: take only the first so many pictures.
-        seed: decides the split, and which faces are drawn.
-        count: how many faces to draw.
-        style: of faces: "photo", another style, "all", or "pairs"; of photos only "pairs": each
-            is followed by itself in a style (:mod:`dclip.data.filters`).
-        strict: fail at an unreadable picture instead of leaving it out.
-        download: CelebA only: fetch it into ``root`` first where it is not there.
-        name: the artifact's name; by default that of the source.
-
-    Raises:
-        BadInput: settings that do not go together or are out of range.
-    """
-
-    source: str
-    root: str | None = None
-    size: int | None = None
-    crop: str | None = None
-    split: str = "90/10"
-    limit: int | None = None
-    seed: int = 0
-    count: int | None = None
-    style: str | None = None
-    strict: bool = False
-    download: bool = False
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise BadInput(f"unknown source {self.source!r}", f"use one of: {' '.join(SOURCES)}")
-        drawn = self.source == "faces"
-        for setting, there, fits in (
-            ("root", self.root is not None, not drawn),
-            ("crop", self.crop is not None, not drawn),
-            ("limit", self.limit is not None, not drawn),
-            ("count", self.count is not None, drawn),
-            ("download", self.download, self.source == "celeba"),
-        ):
-            if there and not fits:
-                raise BadInput(f"{self.source} has no {setting}", f"leave --{setting} out")
-        if not drawn and self.style not in (None, PAIRS):
-            raise BadInput(
-                f"photos have no style {self.style!r}", "use --style pairs, or leave it out"
-            )
-        if not drawn and self.root is None:
-            raise BadInput(
-                "where are the photos?",
-                f"`dclip prepare {self.source} --root DIR`",
-            )
-        if self.size is not None and not 16 <= self.size <= 1024:
-            raise BadInput(f"size {self.size} is outside 16..1024", "use e.g. --size 128")
-        if self.crop is not None:
-            check_crop(self.crop)
-        if not 0 <= self.seed < 2**63:
-            raise BadInput(f"seed {self.seed} is out of range", "use a seed of 0 or more")
-        for setting in ("limit", "count"):
-            value = getattr(self, setting)
-            if value is not None and value < 1:
-                raise BadInput(f"{setting} {value} is below 1", f"use --{setting} 1 or more")
-        if self.split == "official":
-            if self.source != "celeba":
-                raise BadInput(f"{self.source} has no official split", "use e.g. --split 90/10")
-        else:
-            parse_split(self.split)
-
-    @property
-    def side(self) -> int:
-        """Side of the pictures in pixels."""
-        return self.size or (64 if self.source == "faces" else 128)
-
-
-def parse_split(text: str) -> tuple[int, ...]:
-    """Percentages of train, val and perhaps test: "90/10" or "80/10/10".
-
-    Raises:
-        BadInput: not whole percentages that sum to 100, or nothing to train on.
-    """
-    match = re.fullmatch(r"(\d{1,3})/(\d{1,3})(?:/(\d{1,3}))?", text)
-    shares = tuple(int(part) for part in match.groups() if part) if match else ()
-    if sum(shares) != 100 or shares[0] == 0:
-        raise BadInput(f"cannot split {text!r}", "use percentages such as 90/10 or 80/10/10")
-    return shares
 
 
 def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -138,6 +45,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
     pictures = _faces(config) if config.source == "faces" else _photos(config, context)
     resolved = {
         "source": config.source,
+        "domain": config.shows,
         "content": pictures.content,
         "size": config.side,
         "crop": pictures.crop,

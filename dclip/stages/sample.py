@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dclip.configs.sample import SampleConfig
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
 from dclip.device import pick
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
-from dclip.errors import BadInput
 from dclip.figures.panel import sheet
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.tuned import above, merged, read_deltas
@@ -28,53 +28,6 @@ from dclip.store import Artifact, Staging, Store, slug
 
 SAMPLERS = ("ddim", "ddpm")
 GRID_IMAGES = 100
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """What to draw, and how.
-
-    Attributes:
-        model: model artifact; None takes the newest, else the embedded one.
-        tuned: tuned artifact to draw with instead; it knows its base model.
-        strength: how much of the tuning to apply: 0 is its base, 1 all of it.
-        name: name of the samples; None takes the model's.
-        count: how many pictures. The first ones of a larger count are the same.
-        sampler: ``"ddim"``, deterministic from the noise on, or ``"ddpm"``, ancestral.
-        steps: network calls a picture, in 1..T.
-        batch: pictures a network call. Part of the result: rounding differs with it.
-        seed: decides the noise, picture by picture.
-
-    Raises:
-        BadInput: settings that do not go together or are out of range.
-    """
-
-    model: str | None = None
-    tuned: str | None = None
-    strength: float = 1.0
-    name: str | None = None
-    count: int = 16
-    sampler: str = "ddim"
-    steps: int = 50
-    batch: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise BadInput(
-                f"sampler {self.sampler!r} is unknown", f"use one of {', '.join(SAMPLERS)}"
-            )
-        for field in ("count", "steps", "batch"):
-            if getattr(self, field) < 1:
-                raise BadInput(f"{field} must be at least 1, not {getattr(self, field)}")
-        if self.model is not None and self.tuned is not None:
-            raise BadInput(
-                "a tuned model brings its own base model", "give --tuned or --model, not both"
-            )
-        if self.tuned is None and self.strength != 1:
-            raise BadInput("a base model has no strength", "give --tuned, or leave --strength out")
-        if not math.isfinite(self.strength):
-            raise BadInput(f"strength {self.strength} is no number", "use e.g. --strength 0.8")
 
 
 def run(config: SampleConfig, store: Store, context: Context = Context()) -> Artifact:

@@ -5,115 +5,50 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dclip.configs.train import TrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import autocast, check_precision, memory_format, pick, resolve_precision
+from dclip.device import autocast, memory_format, pick, resolve_precision
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
-from dclip.models.checkpoint import ModelInfo, load_model, load_weights, save_model
+from dclip.models.checkpoint import ModelInfo, load_model, load_weights, read_info, save_model
 from dclip.models.ema import EMA
 from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.store import Artifact, Staging, Store
-from dclip.training.loop import Loop, check_max_grad_norm, warm_cosine
+from dclip.training.loop import Loop, warm_cosine
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 MOST_PANELS = 100
+NOT_SETTINGS = ("data", "name", "init", "epochs", "network", "size", "schedule", "T")
+"""What the inputs, the model's description or ``images`` say already."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """What decides the trained network.
-
-    Attributes:
-        data: data artifact; None takes the newest.
-        name: name of the new model; None takes the data's name.
-        init: model artifact whose weights to start from; None starts fresh.
-        network: ``"unet"`` or the report's ``"tiny"``.
-        size: a U-Net size from :data:`dclip.models.unet.SIZES`.
-        schedule: ``"linear-rescaled"``, ``"linear"`` or ``"cosine"``.
-        T: diffusion steps.
-        epochs: passes over the training images; ``images``, if given, counts instead.
-        images: training images to see in all.
-        batch: images a network call.
-        accumulate: network calls an update.
-        lr: Adam's rate; None takes 2e-4 for ``tiny`` (the report's) and 5e-4 for ``unet``.
-        decay: ``"cosine"`` lets the rate fall to a twentieth, ``"constant"`` does not.
-        ema: limit of the weights' averaging decay.
-        max_grad_norm: limit of the gradient's norm.
-        flip: mirror half of the images.
-        precision: ``"fp32"``, ``"bf16"`` (autocast), or ``"auto"``: bf16 where that is faster.
-        storage: ``"fp32"`` or ``"fp16"`` weights on disk.
-    """
-
-    data: str | None = None
-    name: str | None = None
-    init: str | None = None
-    network: str = "unet"
-    size: str = "laptop"
-    schedule: str = "linear-rescaled"
-    T: int = 200
-    epochs: float = 10.0
-    images: int | None = None
-    batch: int = 32
-    accumulate: int = 1
-    lr: float | None = None
-    decay: str = "cosine"
-    ema: float = 0.9995
-    max_grad_norm: float = 1.0
-    flip: bool = True
-    precision: str = "auto"
-    storage: str = "fp32"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field, allowed in (
-            ("network", ("unet", "tiny")),
-            ("size", tuple(SIZES)),
-            ("schedule", ("linear-rescaled", "linear", "cosine")),
-            ("decay", ("cosine", "constant")),
-            ("storage", ("fp32", "fp16")),
-        ):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
-        if self.network == "tiny" and self.size != TrainConfig.size:
-            raise BadInput("tiny has one size", "leave --size out, or use --network unet")
-        check_precision(self.precision)
-        for field in ("batch", "accumulate", "T"):
-            if getattr(self, field) < 1:
-                raise BadInput(f"{field} must be at least 1, not {getattr(self, field)}")
-        if self.epochs <= 0 or (self.images is not None and self.images < 1):
-            raise BadInput(
-                "a training needs at least one image", "give --epochs or --images above 0"
-            )
-        if self.lr is not None and not 0 < self.lr < 1:
-            raise BadInput(f"lr must be between 0 and 1, not {self.lr}")
-        check_max_grad_norm(self.max_grad_norm)
-        if not 0 <= self.ema < 1:
-            raise BadInput(f"ema must be at least 0 and below 1, not {self.ema}")
+def crop_of(data: Artifact) -> str:
+    """How a data artifact's pictures were cropped."""
+    return str(data.config.get("crop") or "center")
 
 
-def resolve(config: TrainConfig, images: int, device: torch.device) -> TrainConfig:
-    """The config with every default that depends on data and device filled in."""
+def resolve(config: TrainConfig, network: str, images: int, device: torch.device) -> TrainConfig:
+    """The config with every default that depends on network, data and device filled in."""
     return replace(
         config,
         images=config.images or max(1, math.ceil(config.epochs * images)),
-        epochs=1.0 if config.images else config.epochs,
-        lr=config.lr or (2e-4 if config.network == "tiny" else 5e-4),
+        epochs=TrainConfig.epochs,
+        lr=config.lr or (2e-4 if network == "tiny" else 5e-4),
         precision=resolve_precision(config.precision, device),
     )
 
@@ -132,17 +67,18 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
         raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
     device = pick(context.device)
     inputs = {"data": source}
+    shown = {"image_size": data.size, "domain": source.config["domain"], "crop": crop_of(source)}
     if config.init:
         inputs["init"] = store.resolve(config.init, "model", context.report)
-        info = replace(load_model(inputs["init"].path)[1], image_size=data.size)
+        info = replace(read_info(inputs["init"].path), **shown)
         context.report.note(f"network and schedule are those of {inputs['init'].ref}")
     else:
         info = ModelInfo(
             architecture=config.network,
             config=SIZES[config.size] if config.network == "unet" else TinyConfig(),
             schedule=Schedule.make(config.schedule, config.T),  # type: ignore[arg-type]
-            image_size=data.size,
             prediction="v" if config.network == "unet" else "eps",
+            **shown,
         )
     if data.size % info.config.stride:
         raise BadInput(
@@ -150,10 +86,8 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             f" {info.config.stride}",
             "prepare it again with --size 64, 128 or 256",
         )
-    resolved = resolve(config, len(train), device)
-    settings = {
-        k: v for k, v in asdict(resolved).items() if k not in ("data", "name", "init", "epochs")
-    }
+    resolved = resolve(config, info.architecture, len(train), device)
+    settings = {k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS}
     return store.build(
         stage="train",
         kind="model",

@@ -1,0 +1,110 @@
+"""Types of settings that several configs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, BeforeValidator
+
+from dclip.config import OneOf, Option
+
+Count = Annotated[int, Ge(1), Option(metavar="N")]
+"""A whole number of 1 or more."""
+
+Seed = Annotated[int, Ge(0), Lt(2**63), Option(metavar="N")]
+"""Decides everything random."""
+
+Factor = Annotated[float, Ge(0), Option(metavar="X")]
+"""A weight or factor of 0 or more."""
+
+Share = Annotated[float, Ge(0), Lt(1), Option(metavar="X")]
+"""A share from 0 to below 1."""
+
+Rate = Annotated[float, Gt(0), Lt(1), Option(metavar="X")]
+"""A learning rate."""
+
+Norm = Annotated[float, Gt(0), Option(metavar="X")]
+"""A limit of the gradient's norm. At 0 nothing would be learnt."""
+
+Locality = Annotated[float, Ge(0), Le(0.4), Option(metavar="X")]
+"""See :func:`dclip.editing.mask.localised`."""
+
+Name = Annotated[str, Option(metavar="NAME")]
+"""Of an artifact."""
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""What networks compute in; auto takes bf16 where that is faster."""
+
+
+def _several(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(str(item) for item in value) if isinstance(value, list) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
+"""Several texts; one stands for a list of one."""
+
+
+def _read_numbers(value: Any, info: Any) -> Any:
+    from dclip.editing.spec import numbers
+
+    if isinstance(value, bool) or not isinstance(value, int | float | str | list | tuple):
+        return value
+    return numbers(value, info.field_name)
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_read_numbers), Option(metavar="X[,X...]")]
+"""One number, several, or a text of them between commas."""
+
+
+def _read_counts(value: Any, info: Any) -> Any:
+    found = _read_numbers(value, info)
+    if isinstance(found, tuple) and all(isinstance(n, float) and n.is_integer() for n in found):
+        return tuple(int(n) for n in found)
+    return found
+
+
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_read_counts), Option(metavar="N[,N...]")]
+"""One whole number, several, or a text of them between commas."""
+
+
+def _check_crop(value: str) -> str:
+    from dclip.data.images import check_crop  # torch
+
+    return check_crop(value)
+
+
+Crop = Annotated[str, AfterValidator(_check_crop), Option(metavar="HOW")]
+"""``center``, ``face``, or a number of pixels."""
+
+Preset = Annotated[
+    str, AfterValidator(OneOf("dclip.guidance.prompts:PRESETS")), Option(metavar="NAME")
+]
+"""A named edit of :data:`dclip.guidance.prompts.PRESETS`."""
+
+
+def check_edits(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse tuned models that are not written ``REF[:STRENGTH][@LOW-HIGH]``."""
+    from dclip.editing.spec import parse_parts
+
+    for text in value:
+        parse_parts(text)
+    return value
+
+
+Edits = Annotated[
+    Texts,
+    AfterValidator(check_edits),
+    Option(flags=("--with",), metavar="REF[:X]", ref="tuned"),
+]
+"""Tuned models, each ``REF[:STRENGTH][@LOW-HIGH]``, several joined with ``+``."""
+
+Mix = Literal["weights", "noise"]
+"""How several tuned models are combined, see :class:`dclip.editing.plan.Plan`."""
+
+
+def ref(kind: str) -> Option:
+    """The mark of a setting that names an artifact of ``kind``."""
+    return Option(metavar="REF", ref=kind)

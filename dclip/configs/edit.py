@@ -1,0 +1,64 @@
+"""The config of ``edit``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from dclip.config import Excludes, Needs, Option, settings
+from dclip.configs.common import Count, Crop, Edits, Locality, Mix, Name, Numbers, Seed, Texts, ref
+from dclip.editing.spec import PartSpec, parse_parts
+from dclip.errors import BadInput
+
+_SAMPLES = Needs("data")
+
+
+@settings
+class EditConfig:
+    """What to edit, with what, and how far. Photos enter the result by content, not by path."""
+
+    photos: Annotated[Texts, Option(argument=True, metavar="PHOTO"), Excludes("data")] = ()
+    """Image files, and folders of them."""
+    tuned: Edits = ()
+    """Tuned model, with a strength after a colon; again for more: else the newest."""
+    strength: Numbers = (1.0,)
+    """How far: 0 is the photo; one or several, 0,0.5."""
+    data: Annotated[str | None, ref("data")] = None
+    """Data artifact to take photos from, instead."""
+    split: Annotated[str, Option(metavar="SPLIT"), _SAMPLES] = "val"
+    """Of --data: train, val, test or all."""
+    where: Annotated[Texts, Option(metavar="NAME=X"), _SAMPLES] = ()
+    """Of --data: only such samples, as Smiling=-1."""
+    count: Annotated[Count, _SAMPLES] = 8
+    """Of --data: how many samples."""
+    crop: Annotated[Crop | None, Excludes("data")] = None
+    """center, face, or a number of pixels: else as the model's data was; square ones are whole."""
+    r: Count | None = None
+    """Timestep to invert to: else that of the tuning."""
+    steps: Count | None = None
+    """Steps each way: else those of the tuning."""
+    mix: Mix | None = None
+    """How several models are combined: their weights, or their predicted noise. Else weights."""
+    locality: Annotated[Locality, Needs("direct")] | None = None
+    """Below this share of its strongest change an edit shows the photo; 0 shows the edit alone.
+    Else as tuned."""
+    direct: bool = True
+    """Take the base's own errors back at every step, so that strength 0 is the photo."""
+    side_by_side: bool = False
+    """Also write original, reconstruction and edit in one picture."""
+    strict: Annotated[bool, Excludes("data")] = False
+    """Fail at an unreadable photo instead of leaving it out."""
+    anyway: bool = False
+    """Edit photos with a model that knows only drawn faces."""
+    name: Name | None = None
+    """Name of the new artifact: else the tuned model's."""
+    seed: Annotated[Seed, _SAMPLES] = 0
+    """Of --data: decides which samples are taken."""
+
+    def __post_init__(self) -> None:
+        if not self.photos and self.data is None:
+            raise BadInput("what is to edit?", "name photos or folders, or give --data REF")
+
+    @property
+    def parts(self) -> tuple[PartSpec, ...]:
+        """The tuned models that are named, or the newest."""
+        return tuple(part for text in self.tuned for part in parse_parts(text)) or (PartSpec(),)

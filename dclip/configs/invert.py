@@ -1,0 +1,55 @@
+"""The config of ``invert``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from dclip.config import Excludes, Needs, Option, settings
+from dclip.configs.common import Count, Factor, Name, Preset, Seed, ref
+from dclip.errors import BadInput
+
+R = 50  # the report's
+STEPS = 40
+
+_REFINED = Needs("method", ("fixed-point",))
+
+
+@settings
+class InvertConfig:
+    """What to invert, and how."""
+
+    data: Annotated[str | None, ref("data")] = None
+    """Data artifact: else the newest."""
+    model: Annotated[str | None, ref("model")] = None
+    """Base model: else the newest, else the embedded one."""
+    name: Name | None = None
+    """Name of the latents: else the data's."""
+    r: Annotated[Count | None, Excludes("preset")] = None
+    """Timestep to invert to, in 1..T: else 50."""
+    preset: Preset | None = None
+    """Instead: the r of an edit from `dclip presets`."""
+    steps: Count | None = None
+    """Steps up to r: else 40, or r if less."""
+    method: Literal["fixed-point", "ddim", "simplified"] = "fixed-point"
+    """fixed-point is the most exact; ddim takes one network call a step; simplified is the
+    report's."""
+    refinements: Annotated[int, Ge(0), Option(metavar="N"), _REFINED] | None = None
+    """At most so many network calls a step after the first."""
+    tolerance: Annotated[Factor, _REFINED] | None = None
+    """What a decoded step may miss by (root mean square)."""
+    split: Literal["train+val", "train", "val", "test", "all"] = "train+val"
+    """train+val takes two thirds and one third, so that fine-tuning can learn on the one and score
+    on the other."""
+    count: Annotated[int, Ge(0), Option(metavar="N")] = 96
+    """How many pictures; 0 takes them all."""
+    batch: Count = 16
+    """Pictures a network call. Part of the result: rounding differs with it."""
+    seed: Seed = 0
+    """Decides which pictures are taken."""
+
+    def __post_init__(self) -> None:
+        r = R if self.r is None else self.r
+        if self.preset is None and self.steps is not None and self.steps > r:
+            raise BadInput(f"{self.steps} steps do not fit in r={r}", f"use --steps {r} or fewer")

@@ -1,0 +1,98 @@
+"""The config of ``prepare``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator
+
+from dclip.config import Needs, OneOf, Option, settings
+from dclip.configs.common import Count, Crop, Name, Seed
+from dclip.domains import DRAWN_FACES, FACES, PHOTOS
+from dclip.errors import BadInput
+
+_PHOTOS = Needs("source", ("celeba", "folder"))
+
+
+def parse_split(text: str) -> tuple[int, ...]:
+    """Percentages of train, val and perhaps test: "90/10" or "80/10/10".
+
+    Raises:
+        BadInput: not whole percentages that sum to 100, or nothing to train on.
+    """
+    match = re.fullmatch(r"(\d{1,3})/(\d{1,3})(?:/(\d{1,3}))?", text)
+    shares = tuple(int(part) for part in match.groups() if part) if match else ()
+    if sum(shares) != 100 or shares[0] == 0:
+        raise BadInput(f"cannot split {text!r}", "use percentages such as 90/10 or 80/10/10")
+    return shares
+
+
+def _check_split(value: str) -> str:
+    if value != "official":
+        parse_split(value)
+    return value
+
+
+@settings
+class PrepareConfig:
+    """What to prepare, and how. The pictures enter the result by content, not by path."""
+
+    source: Literal["celeba", "folder", "faces"]
+    """Where the pictures come from: CelebA, a folder of photos, or faces that dclip draws."""
+    root: Annotated[str | None, Option(metavar="DIR"), _PHOTOS] = None
+    """Where the photos are: a folder, for CelebA also img_align_celeba.zip."""
+    size: Annotated[int, Ge(16), Le(1024), Option(metavar="N")] | None = None
+    """Side in pixels: else 128, for drawn faces 64."""
+    crop: Annotated[Crop | None, _PHOTOS] = None
+    """center, face, or a number of pixels: else face for CelebA, center for a folder."""
+    split: Annotated[str, AfterValidator(_check_split), Option(metavar="A/B")] = "90/10"
+    """Percentages for train/val, or train/val/test; for CelebA also official."""
+    limit: Annotated[Count | None, _PHOTOS] = None
+    """Take only the first N pictures."""
+    count: Annotated[Count | None, Needs("source", ("faces",))] = None
+    """How many faces to draw: else 6000."""
+    style: Annotated[str | None, Option(metavar="STYLE")] = None
+    """Of drawn faces: photo, another style, all, or pairs. Of photos only pairs: each photo is
+    followed by the same photo filtered as a drawing or an old picture."""
+    strict: Annotated[bool, _PHOTOS] = False
+    """Fail at an unreadable picture instead of leaving it out."""
+    download: Annotated[bool, Needs("source", ("celeba",))] = False
+    """Fetch CelebA into --root first if it is not there."""
+    domain: (
+        Annotated[
+            str,
+            AfterValidator(OneOf("dclip.domains:DOMAINS")),
+            Option(metavar="NAME"),
+            Needs("source", ("folder",)),
+        ]
+        | None
+    ) = None
+    """What the pictures show: faces, dogs, churches, bedrooms or photos. Else photos."""
+    name: Name | None = None
+    """Name of the new artifact: else the source's."""
+    seed: Seed = 0
+    """Decides the split, and which faces are drawn."""
+
+    def __post_init__(self) -> None:
+        if self.source != "faces":
+            if self.style not in (None, "pairs"):
+                raise BadInput(
+                    f"photos have no style {self.style!r}", "use --style pairs, or leave it out"
+                )
+            if self.root is None:
+                raise BadInput("where are the photos?", f"`dclip prepare {self.source} --root DIR`")
+        if self.split == "official" and self.source != "celeba":
+            raise BadInput(f"{self.source} has no official split", "use e.g. --split 90/10")
+
+    @property
+    def shows(self) -> str:
+        """What the pictures show, a name in :data:`dclip.domains.DOMAINS`."""
+        known = {"celeba": FACES, "faces": DRAWN_FACES}
+        return self.domain or known.get(self.source, PHOTOS)
+
+    @property
+    def side(self) -> int:
+        """Side of the pictures in pixels."""
+        return self.size or (64 if self.source == "faces" else 128)

@@ -1,0 +1,68 @@
+"""The config of ``train``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic import AfterValidator
+
+from dclip.config import Excludes, Needs, OneOf, Option, settings
+from dclip.configs.common import Count, Name, Norm, Precision, Rate, Seed, Share, ref
+
+_FRESH = Excludes("init")  # what the model to go on from decides
+
+
+@settings
+class TrainConfig:
+    """What decides the trained network."""
+
+    data: Annotated[str | None, ref("data")] = None
+    """Data artifact: else the newest."""
+    name: Name | None = None
+    """Name of the new model: else the data's."""
+    init: Annotated[str | None, ref("model")] = None
+    """Model to go on from: its weights, network and schedule. Else a fresh one is trained."""
+    network: Annotated[
+        str,
+        AfterValidator(OneOf("dclip.models.checkpoint:ARCHITECTURES")),
+        Option(metavar="NET"),
+        _FRESH,
+    ] = "unet"
+    """unet, or the report's tiny."""
+    size: Annotated[
+        str,
+        AfterValidator(OneOf("dclip.models.unet:SIZES")),
+        Option(metavar="SIZE"),
+        _FRESH,
+        Needs("network", ("unet",)),
+    ] = "laptop"
+    """U-Net size: micro, laptop, small, medium or large."""
+    schedule: Annotated[Literal["linear-rescaled", "linear", "cosine"], _FRESH] = "linear-rescaled"
+    """How the noise grows with t."""
+    T: Annotated[Count, Option(flags=("-T", "--timesteps")), _FRESH] = 200
+    """Diffusion timesteps."""
+    epochs: Annotated[float, Gt(0), Option(metavar="X"), Excludes("images")] = 10.0
+    """Passes over the training images."""
+    images: Count | None = None
+    """Training images to see in all, instead of --epochs."""
+    batch: Count = 32
+    """Images a network call."""
+    accumulate: Count = 1
+    """Network calls an update."""
+    lr: Rate | None = None
+    """Adam's learning rate: else 5e-4 for unet, 2e-4 for tiny."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    """cosine lets the learning rate fall to a twentieth; constant keeps it."""
+    ema: Share = 0.9995
+    """Decay of the weights' moving average."""
+    max_grad_norm: Norm = 1.0
+    """Limit of the gradient's norm."""
+    flip: bool = True
+    """Mirror half of the images."""
+    precision: Precision = "auto"
+    """fp32, bf16 (autocast), or auto: bf16 where that is faster."""
+    storage: Literal["fp32", "fp16"] = "fp32"
+    """Weights on disk."""
+    seed: Seed = 0
+    """Decides weights, order, noise and flips."""

@@ -1,0 +1,153 @@
+"""The tables of fine-tuning: its losses, and what each kind of edit takes.
+
+A new loss is a function in :mod:`dclip.guidance.losses` and a row of :data:`LOSSES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from dclip.configs.guidance import GuidanceConfig
+from dclip.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One term of what fine-tuning minimises.
+
+    Attributes:
+        function: its name in :mod:`dclip.guidance.losses`.
+        needs: the names of the function's arguments, of those that
+            :class:`dclip.guidance.objective.Objective` can give: ``x``, ``reference``, ``draw``,
+            ``face`` (once a batch); ``e_image``, ``e_reference``, ``difference``, ``goal`` (by each
+            CLIP).
+        help: one line for people who choose.
+        by_kind: its weight for each kind of edit; 0 for those that are not named.
+    """
+
+    function: str
+    needs: tuple[str, ...]
+    help: str
+    by_kind: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def by_clip(self) -> bool:
+        """Whether it compares embeddings, so that each CLIP gives one."""
+        return "e_image" in self.needs
+
+    def load(self) -> Callable[..., Tensor]:
+        """The function."""
+        found: Callable[..., Tensor] = getattr(
+            importlib.import_module("dclip.guidance.losses"), self.function
+        )
+        return found
+
+
+_EMBEDDINGS = ("e_image", "e_reference", "difference")
+_PICTURES = ("x", "reference")
+
+LOSSES: dict[str, Loss] = {
+    "direction": Loss(
+        "directional",
+        _EMBEDDINGS,
+        "Weight of the directional CLIP loss.",
+        {"style": 0.5, "character": 0.5, "drawing": 0.5, "attribute": 0.5, "colour": 0.5},
+    ),
+    "goal": Loss(
+        "goal_distance",
+        ("e_image", "e_reference", "goal"),
+        "Weight of the CLIP loss that also says how far an edit goes.",
+        {"style": 2.0, "character": 2.0, "drawing": 4.0, "attribute": 1.0, "colour": 5.0},
+    ),
+    "identity": Loss(
+        "identity_l1",
+        _PICTURES,
+        "Weight of the pixels' difference to the photo (L1).",
+        {"style": 0.4, "character": 0.4, "attribute": 1.0, "colour": 0.7},
+    ),
+    "colour": Loss(
+        "colour_l1",
+        _PICTURES,
+        "Weight of the colours' difference to the photo (L1).",
+        {"attribute": 4.0},
+    ),
+    "speckle": Loss(
+        "speckle",
+        _PICTURES,
+        "Weight against colours that vary from pixel to pixel.",
+        {"style": 0.7, "character": 0.7, "drawing": 0.7, "colour": 0.7},
+    ),
+    "propagation": Loss(
+        "propagation",
+        (*_PICTURES, "draw"),
+        "Weight against similar pixels that change differently.",
+        {"style": 3.0, "character": 3.0, "drawing": 0.5, "colour": 6.0},
+    ),
+    "grey": Loss(
+        "colourfulness", ("x",), "Weight against colours that are left.", {"drawing": 12.0}
+    ),
+    "structure": Loss(
+        "structure",
+        _PICTURES,
+        "Weight of the photo's local contrast (SSIM).",
+        {"style": 1.0, "character": 1.0, "drawing": 2.0, "attribute": 0.5, "colour": 1.0},
+    ),
+    "face_identity": Loss(
+        "face_identity",
+        ("face", *_PICTURES),
+        "Weight of the face's identity, by the network of --face: else 1.",
+    ),
+}
+"""docs/recipes.md says how the weights were found."""
+
+KINDS: dict[str, GuidanceConfig] = {
+    "style": GuidanceConfig(
+        t_min=0.1, saturation=1.0, goal_scale=1.5, blur=1.0, locality=0.0, scale=1.0
+    ),
+    "character": GuidanceConfig(
+        t_min=0.1, saturation=1.0, goal_scale=1.5, blur=1.0, locality=0.14, scale=1.25
+    ),
+    "drawing": GuidanceConfig(
+        t_min=0.1, saturation=1.5, goal_scale=1.35, blur=1.0, locality=0.0, scale=1.0
+    ),
+    "attribute": GuidanceConfig(
+        t_min=0.35, saturation=0.0, goal_scale=1.9, blur=0.0, locality=0.1, scale=1.0
+    ),
+    "colour": GuidanceConfig(
+        t_min=0.2, saturation=1.0, goal_scale=1.9, blur=0.0, locality=0.16, scale=1.0
+    ),
+}
+"""What each kind of edit takes where neither user nor recipe says otherwise.
+
+A style changes every pixel; an attribute should leave most as they are. What the base knows (a
+smile) it finishes best itself, so that a high ``t_min`` suits attributes; a style that it never saw
+it would undo. A small CLIP takes red lips for a smile, so that attributes are tuned on grey
+pictures (``saturation`` 0).
+"""
+
+
+def weights_of(kind: str) -> dict[str, float]:
+    """The losses' weights for a kind of edit."""
+    return {name: loss.by_kind.get(kind, 0.0) for name, loss in LOSSES.items()}
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse weights of losses that there are not, and weights below 0.
+
+    Raises:
+        BadInput: which, and the names that there are.
+    """
+    from dclip.config import nearest
+
+    for name, weight in weights.items():
+        if name not in LOSSES:
+            raise BadInput(f"loss {name!r} is unknown", nearest(name, LOSSES))
+        if weight < 0:
+            raise BadInput(f"{name} is {weight:g}", "it must be 0 or more")
