@@ -25,7 +25,7 @@ from torch import Tensor
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_float
-from dclip.device import pick
+from dclip.device import choose
 from dclip.editing.editor import Editor, Weights
 from dclip.editing.plan import Part, make_plan
 from dclip.evaluation import samples
@@ -54,7 +54,7 @@ def states(
     if tuned is not None:
         model = store.find(f"tuned/{tuned.format(slug(target))}")
         plan = make_plan(store.input(model, "model"), [Part(model)])
-        editor = Editor(plan, Weights(plan.base, pick()))
+        editor = Editor(plan, Weights(plan.base, choose()))
         start = editor.invert(photos)
         for strength in STRENGTHS:
             edits = editor.decode(start, strength).clamp(-1, 1).float().cpu()

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_uint8
-from dclip.device import pick
+from dclip.device import choose
 from dclip.editing.editor import Editor, Weights
 from dclip.editing.plan import Part, make_plan
 from dclip.errors import MissingArtifact
@@ -186,7 +186,7 @@ def picture(store: Store, target: str, rows: Sequence[Mapping[str, Any]], folder
         except MissingArtifact:  # made in another store
             continue
         plan = make_plan(store.input(tuned, "model"), [Part(tuned)])
-        editor = Editor(plan, Weights(plan.base, pick()))
+        editor = Editor(plan, Weights(plan.base, choose()))
         edits = editor.decode(editor.invert(photos)).clamp(-1, 1).cpu()
         bands.append([to_uint8(x).numpy() for x in edits])
         labels.append(row["recipe"])

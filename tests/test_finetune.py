@@ -624,7 +624,7 @@ def test_below_until_the_base_ends_what_unrolled_shows(problem: Any) -> None:
             p.add_(0.01 * torch.ones_like(p))
     t_min = work.grid[2]
     list(unrolled(replace(work, t_min=t_min), batch))
-    model = above(t_min, work.model, work.frozen)
+    model = Above(t_min, work.model, work.frozen)
     expected = ddim.decode(model, work.schedule, batch.latents, work.grid).clamp(-1, 1)
     assert torch.allclose(shown[0][0].detach(), expected, atol=1e-10)
 

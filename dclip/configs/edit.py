@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from dclip.config import Excludes, Needs, Option, settings
-from dclip.configs.common import Count, Crop, Edits, Locality, Mix, Name, Numbers, Seed, Texts, ref
+from dclip.configs.common import (
+    Count,
+    Crop,
+    Edits,
+    Locality,
+    Mix,
+    Name,
+    Numbers,
+    Precision,
+    Seed,
+    Texts,
+    ref,
+)
 from dclip.editing.spec import PartSpec, parse_parts
 from dclip.errors import BadInput
 
@@ -49,6 +61,8 @@ class EditConfig:
     """Fail at an unreadable photo instead of leaving it out."""
     anyway: bool = False
     """Edit photos with a model that knows only drawn faces."""
+    precision: Precision = "fp32"
+    """What the networks compute in: fp32, bf16 (faster on most GPUs), or auto."""
     name: Name | None = None
     """Name of the new artifact: else the tuned model's."""
     seed: Annotated[Seed, _SAMPLES] = 0

@@ -7,7 +7,18 @@ from typing import Annotated
 from annotated_types import Ge
 
 from dclip.config import Excludes, Needs, Option, settings
-from dclip.configs.common import Count, Edits, Locality, Mix, Name, Numbers, Seed, Texts, ref
+from dclip.configs.common import (
+    Count,
+    Edits,
+    Locality,
+    Mix,
+    Name,
+    Numbers,
+    Precision,
+    Seed,
+    Texts,
+    ref,
+)
 from dclip.editing.spec import PartSpec, parse_parts
 
 FACES = 64
@@ -59,6 +70,8 @@ class EvalConfig:
     locality: Annotated[Locality | None, _MAKES] = None
     """Below this share of its strongest change an edit shows the photo; 0 shows the edit alone.
     Else as tuned."""
+    precision: Annotated[Precision, _MAKES] = "fp32"
+    """What the networks compute in: fp32, bf16 (faster on most GPUs), or auto."""
     name: Name | None = None
     """Name of the scores: else the tuned model's."""
     seed: Annotated[Seed, _MAKES] = SEED

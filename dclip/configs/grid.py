@@ -19,6 +19,7 @@ from dclip.configs.common import (
     Mix,
     Name,
     Numbers,
+    Precision,
     Seed,
     Texts,
     ref,
@@ -121,6 +122,8 @@ class GridConfig:
     """Photos beside each other instead of below."""
     cell: Annotated[int, Ge(16), Le(2048), Option(metavar="N")] | None = None
     """Pixels of a picture's side at 300 dpi: else about 384."""
+    precision: Precision = "fp32"
+    """What the networks compute in: fp32, bf16 (faster on most GPUs), or auto."""
     name: Name | None = None
     """Name of the figure: else the first tuned model's."""
     seed: Annotated[Seed, Excludes("photos")] = 0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 
 from dclip.config import Excludes, Needs, Option, settings
-from dclip.configs.common import Count, Factor, Name, Preset, Seed, ref
+from dclip.configs.common import Count, Factor, Name, Precision, Preset, Seed, ref
 from dclip.errors import BadInput
 
 R = 50  # the report's
@@ -46,6 +46,8 @@ class InvertConfig:
     """How many pictures; 0 takes them all."""
     batch: Count = 16
     """Pictures a network call. Part of the result: rounding differs with it."""
+    precision: Precision = "fp32"
+    """What the networks compute in: fp32, bf16 (faster on most GPUs), or auto."""
     seed: Seed = 0
     """Decides which pictures are taken."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Count, Name, Seed, ref
+from dclip.configs.common import Count, Name, Precision, Seed, ref
 
 
 @settings
@@ -32,5 +32,7 @@ class SampleConfig:
     """Network calls a picture, in 1..T."""
     batch: Count = 16
     """Pictures a network call. Part of the result: rounding differs with it."""
+    precision: Precision = "fp32"
+    """What the networks compute in: fp32, bf16 (faster on most GPUs), or auto."""
     seed: Seed = 0
     """Decides the noise, picture by picture."""

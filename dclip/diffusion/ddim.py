@@ -1,4 +1,4 @@
-"""The deterministic side: grids of labels, one DDIM step in either direction, and the walk down.
+"""The deterministic side: grids of timesteps, one DDIM step in either direction, and the walk down.
 
 Song et al. 2021, "Denoising Diffusion Implicit Models" (2010.02502).
 """
@@ -16,10 +16,10 @@ from dclip.errors import BadInput
 
 
 def grid(r: int, steps: int, T: int | None = None) -> tuple[int, ...]:
-    """``steps + 1`` increasing labels from 0 to r, rounded evenly (halves up), none twice.
+    """``steps + 1`` increasing timesteps from 0 to r, rounded evenly (halves up), none twice.
 
     Args:
-        r: the noisiest label, in 1..T.
+        r: the noisiest timestep, in 1..T.
         steps: network evaluations of a decode over the grid, in 1..r.
         T: the schedule's length where it is known, to refuse an r beyond it here.
 
@@ -41,7 +41,7 @@ def check_grid(schedule: Schedule, grid: Sequence[int]) -> None:
     """Refuse a grid that cannot be walked on this schedule.
 
     Raises:
-        BadInput: fewer than two labels, labels that do not increase, or labels outside 0..T.
+        BadInput: fewer than two timesteps, or some that do not increase or lie outside 0..T.
     """
     if len(grid) < 2 or any(t <= s for s, t in pairwise(grid)):
         raise BadInput(
@@ -57,14 +57,14 @@ def x0_hat(schedule: Schedule, x_t: Tensor, eps: Tensor, t: int | Tensor) -> Ten
     """The clean image that ``x_t`` and its noise imply; equation (9), "predicted x_0".
 
     Args:
-        t: one label for all samples, or int64 (B,), one each.
+        t: one timestep for all samples, or int64 (B,), one each.
     """
     a, b = schedule.coefficients(t) if isinstance(t, int) else schedule.gather(t, x_t)
     return (x_t - b * eps) / a
 
 
 def step(schedule: Schedule, x: Tensor, eps: Tensor, t: int, s: int) -> Tensor:
-    """Move a state from label ``t`` to ``s``, in either direction, along ``eps``; equation (12).
+    """Move a state from timestep ``t`` to ``s``, in either direction, along ``eps``; equation (12).
 
     With sigma = 0 the update is ``sqrt(ab_s) x0_hat + sqrt(1 - ab_s) eps``. It is written here as
     one multiply-add with coefficients formed in float64, so that going there and back with the
@@ -95,8 +95,8 @@ def decode(
     """Walk a state at ``grid[-1]`` down the grid with deterministic DDIM steps.
 
     Args:
-        x_r: (B,C,H,W) at label ``grid[-1]``.
-        grid: increasing labels, as from :func:`grid`; ``grid[0]`` is where the walk ends.
+        x_r: (B,C,H,W) at timestep ``grid[-1]``.
+        grid: increasing timesteps, as from :func:`grid`; ``grid[0]`` is where the walk ends.
         offsets: (S,B,C,H,W) from :func:`dclip.diffusion.inversion.invert_with_offsets`;
             ``offsets[i]`` is added to the state that arrives at ``grid[i]``.
         on_step: see :data:`dclip.diffusion.network.OnStep`.

@@ -21,7 +21,7 @@ def q_sample(schedule: Schedule, x0: Tensor, t: int | Tensor, eps: Tensor) -> Te
 
     Args:
         x0: (B,C,H,W) in [-1, 1].
-        t: one label in 0..T for all, or int64 (B,).
+        t: one timestep in 0..T for all, or int64 (B,).
         eps: standard normal, like ``x0``.
     """
     a, b = schedule.coefficients(t) if isinstance(t, int) else schedule.gather(t, x0)
@@ -94,10 +94,10 @@ def sample_ddpm(
     """Walk a state at ``grid[-1]`` down the grid with ancestral steps.
 
     Args:
-        x_r: (B,C,H,W) at label ``grid[-1]``; standard normal where that is T.
-        grid: increasing labels, as from :func:`dclip.diffusion.ddim.grid`.
+        x_r: (B,C,H,W) at timestep ``grid[-1]``; standard normal where that is T.
+        grid: increasing timesteps, as from :func:`dclip.diffusion.ddim.grid`.
         noise: ``noise(s)`` is the standard normal draw, like ``x_r``, for the step that arrives
-            at label s > 0. The caller keys it, so that no batch or worker changes it.
+            at timestep s > 0. The caller keys it, so that no batch or worker changes it.
         on_step: see :data:`dclip.diffusion.network.OnStep`.
         clip_x0: clamp x0_hat to [-1, 1] at each step.
 

@@ -44,7 +44,7 @@ def invert(
 ) -> Tensor:
     """Walk photos up the grid to the state at ``grid[-1]``.
 
-    - ``ddim``: eps at the state that the step comes from, with the label that it goes to, as
+    - ``ddim``: eps at the state that the step comes from, with the timestep that it goes to, as
       diffusers' DDIMInverseScheduler is driven. One network call a step, error O(h^2) a step.
     - ``fixed-point``: refine until eps is taken at the state that the step arrives at, so that
       :func:`dclip.diffusion.ddim.decode` on the same grid returns the photo. Nearly all that a
@@ -54,18 +54,18 @@ def invert(
       ``x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps(x_s, s)`` with the *original* x0. This is no
       inversion: each state is x0 noised afresh with the last prediction, and what the network
       does not explain at one step is dropped instead of carried along, so no decode leads back.
-      (DDIM's own update has x0_hat of x_s there.) Its first call, at the photo itself, uses label
-      1, the lowest that a network knows. Kept for comparison.
+      (DDIM's own update has x0_hat of x_s there.) Its first call, at the photo itself, uses t = 1,
+      the lowest that a network knows. Kept for comparison.
 
     Args:
         x0: (B,C,H,W) in [-1, 1].
-        grid: increasing labels from :func:`dclip.diffusion.ddim.grid`.
+        grid: increasing timesteps from :func:`dclip.diffusion.ddim.grid`.
         refinements: fixed-point only: network calls a step after its first, at most. 0 costs
             what ``ddim`` costs and is closer, by the first guess that earlier steps give.
         tolerance: fixed-point only: a sample is done with a step once a guess was tried that a
             decode of the step would miss by less than this (RMS over its values). 0 always
             makes all refinements.
-        on_step: see :data:`dclip.diffusion.network.OnStep`; ``t`` is the label arrived at.
+        on_step: see :data:`dclip.diffusion.network.OnStep`; ``t`` is the timestep arrived at.
 
     Raises:
         BadInput: an unknown method, refinements or tolerance below 0, or a grid that does not fit.
@@ -120,17 +120,17 @@ def invert_with_offsets(
     and a stored state for each of the decode's steps.
 
     Args:
-        decode_grid: some of ``grid``'s labels, its ends among them; None takes all.
+        decode_grid: some of ``grid``'s timesteps, its ends among them; None takes all.
         on_step: called after each step of the inversion.
 
     Returns:
         ``x_r`` (B,C,H,W) and ``offsets`` (S,B,C,H,W) for :func:`dclip.diffusion.ddim.decode`.
     """
-    labels = tuple(grid if decode_grid is None else decode_grid)
+    timesteps = tuple(grid if decode_grid is None else decode_grid)
     states = {0: x0}
 
     def keep(index: int, t: int, x: Tensor, clean: Tensor) -> None:
-        if t in labels:
+        if t in timesteps:
             states[t] = x
         if on_step is not None:
             on_step(index, t, x, clean)
@@ -147,7 +147,7 @@ def invert_with_offsets(
     )
     offsets = [
         states[s] - step(schedule, states[t], predict(model, states[t], t), t, s)
-        for s, t in pairwise(labels)
+        for s, t in pairwise(timesteps)
     ]
     return x_r, torch.stack(offsets)
 
@@ -189,7 +189,7 @@ def _implicit_eps(
 
 
 def _extrapolate(past: Sequence[tuple[int, Tensor]], t: int) -> Tensor:
-    """Where eps, known at one or two earlier labels, is likely to be at ``t``: on their line."""
+    """Where eps, known at one or two earlier timesteps, is likely to be at ``t``: on their line."""
     if len(past) == 1:
         return past[0][1]
     (t_1, eps_1), (t_2, eps_2) = past

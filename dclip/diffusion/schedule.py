@@ -116,7 +116,7 @@ class Schedule:
         return a.view(shape), b.view(shape)
 
     def _tables(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Both coefficients of every label, on a device; kept, since each network call asks."""
+        """Both coefficients of every timestep, on a device; kept, since each network call asks."""
         if (dtype, device) not in self._kept:
             # Rounded on the CPU before it moves: some devices have no float64.
             tables = (self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from dclip.configs.common import Precision
 from dclip.context import Reporter, Silent
+from dclip.device import placed
 from dclip.diffusion import ddim
 from dclip.diffusion.inversion import invert_with_offsets
-from dclip.diffusion.network import EpsModel
+from dclip.diffusion.network import ByTimestep, EpsModel, InPrecision
 from dclip.editing.mask import localised
 from dclip.editing.plan import Part, Plan, find_plan
 from dclip.editing.spec import PartSpec
@@ -37,12 +39,13 @@ class Networks:
     Args:
         base: the base model's artifact.
         device: where the networks work.
+        precision: what they compute in: ``"fp32"`` or ``"bf16"``.
     """
 
-    def __init__(self, base: Artifact, device: torch.device) -> None:
-        self.base = base
-        self.device = device
-        self.network, self.info = load_model(base.path, device)
+    def __init__(self, base: Artifact, device: torch.device, precision: Precision = "fp32") -> None:
+        self.base, self.device, self.precision = base, device, precision
+        network, self.info = load_model(base.path, device)
+        self.network = placed(network, device, precision)
         self._deltas: dict[str, Deltas] = {}
 
     def deltas(self, artifact: Artifact) -> Deltas:
@@ -58,7 +61,7 @@ class Inverted:
 
     Attributes:
         photos: (B,3,H,W) in [-1, 1].
-        x_r: their states at label r, same shape.
+        x_r: their states at timestep r, same shape.
         offsets: (S,B,3,H,W), what the base's decode of each step misses.
     """
 
@@ -68,17 +71,17 @@ class Inverted:
 
 
 class Editor:
-    """Inverts photos with the base and decodes them with the tuned models, in float32.
+    """Inverts photos with the base and decodes them with the tuned models.
 
     Args:
         plan: what with, and on which grid.
-        weights: of the plan's base.
+        networks: of the plan's base.
     """
 
-    def __init__(self, plan: Plan, weights: Networks) -> None:
-        self.plan, self.weights = plan, weights
+    def __init__(self, plan: Plan, networks: Networks) -> None:
+        self.plan, self.networks = plan, networks
         self.schedule = plan.info.schedule
-        self.device = weights.device
+        self.device = networks.device
 
     @torch.no_grad()
     def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
@@ -96,7 +99,7 @@ class Editor:
         """
         photos = x0.to(self.device, torch.float32)
         x_r, offsets = invert_with_offsets(
-            self.weights.network,
+            self._in_precision(self.networks.network),
             self.schedule,
             photos,
             self.plan.inversion_grid,
@@ -147,36 +150,38 @@ class Editor:
             for part in self.plan.parts
             if strength * part.strength != 0
         ]
-        base = self.weights.network
+        base = self.networks.network
         if not parts:
-            return base
+            return self._in_precision(base)
         if self.plan.mix == "weights":
-            return _Summed(self.weights, parts)
-        networks = [merged(base, [(self.weights.deltas(p.artifact), 1.0)]) for p in parts]
-        return _Mixed(base, list(zip(parts, networks, strict=True)))
+            return self._in_precision(_Summed(self.networks, parts))
+        networks = [merged(base, [(self.networks.deltas(p.artifact), 1.0)]) for p in parts]
+        return self._in_precision(_Mixed(base, list(zip(parts, networks, strict=True))))
+
+    def _in_precision(self, model: EpsModel) -> EpsModel:
+        return InPrecision(model, self.device, self.networks.precision)
 
 
-class _Summed:
+class _Summed(ByTimestep):
     """The base plus the scaled differences of the parts that act at t."""
 
-    def __init__(self, weights: Networks, parts: Sequence[Part]) -> None:
-        self.weights, self.parts = weights, parts
-        self._networks: dict[tuple[int, ...], nn.Module] = {}
+    def __init__(self, networks: Networks, parts: Sequence[Part]) -> None:
+        self.networks, self.parts = networks, parts
+        self._merged: dict[tuple[int, ...], nn.Module] = {}
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        label = int(t[0])
-        acting = tuple(i for i, part in enumerate(self.parts) if part.acts(label))
-        if acting not in self._networks:
+    def at(self, t: int) -> EpsModel:
+        """The merged network at timestep ``t``."""
+        acting = tuple(i for i, part in enumerate(self.parts) if part.acts(t))
+        if acting not in self._merged:
             chosen = [self.parts[i] for i in acting]
-            self._networks[acting] = merged(
-                self.weights.network,
-                [(self.weights.deltas(part.artifact), part.strength) for part in chosen],
+            self._merged[acting] = merged(
+                self.networks.network,
+                [(self.networks.deltas(part.artifact), part.strength) for part in chosen],
             )
-        eps: Tensor = self._networks[acting](x, t)
-        return eps
+        return self._merged[acting]
 
 
-class _Mixed:
+class _Mixed(ByTimestep):
     """``eps_base + sum s_i (eps_i - eps_base)`` over the parts that act at t.
 
     The arithmetic of composing diffusion models (Liu et al. 2022, 2206.01714), and of Asyrp's and
@@ -186,13 +191,17 @@ class _Mixed:
     def __init__(self, base: nn.Module, parts: Sequence[tuple[Part, nn.Module]]) -> None:
         self.base, self.parts = base, parts
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        label = int(t[0])
-        acting = [(part.strength, network) for part, network in self.parts if part.acts(label)]
-        eps_base: Tensor = self.base(x, t)
-        eps = eps_base
-        for strength, network in acting:
-            eps = eps + strength * (network(x, t) - eps_base)
+    def at(self, t: int) -> EpsModel:
+        """The mixed prediction at timestep ``t``."""
+        acting = [(part.strength, network) for part, network in self.parts if part.acts(t)]
+
+        def eps(x: Tensor, timesteps: Tensor) -> Tensor:
+            eps_base: Tensor = self.base(x, timesteps)
+            mixed = eps_base
+            for strength, network in acting:
+                mixed = mixed + strength * (network(x, timesteps) - eps_base)
+            return mixed
+
         return eps
 
 

@@ -50,7 +50,7 @@ class Part:
     window: tuple[int, int] | None = None
 
     def acts(self, t: int) -> bool:
-        """Whether it acts at label ``t``: where it was tuned to, and within the window."""
+        """Whether it acts at timestep ``t``: where it was tuned to, and within the window."""
         if t <= int(self.artifact.config.get("t_min") or 0):
             return False
         return self.window is None or self.window[0] <= t <= self.window[1]
@@ -64,9 +64,9 @@ class Plan:
         base: the base model of all parts.
         info: what the base is.
         parts: the tuned models; none is the base alone.
-        r: the label that photos are inverted to.
+        r: the timestep that photos are inverted to.
         steps: steps of the decode.
-        inversion_steps: least steps of the inversion; the decode's labels are among its own.
+        inversion_steps: least steps of the inversion; the decode's timesteps are among its own.
         mix: ``"weights"`` adds up the scaled weight differences; ``"noise"`` adds up the scaled
             differences of the predicted noise, ``eps_base + sum s_i (eps_i - eps_base)``.
         refinements: of each inversion step: as in the latents that the parts were tuned on.
@@ -85,12 +85,12 @@ class Plan:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Labels of the decode, 0 to r."""
+        """Timesteps of the decode, 0 to r."""
         return ddim.grid(self.r, self.steps, self.info.schedule.T)
 
     @property
     def inversion_grid(self) -> tuple[int, ...]:
-        """Labels of the inversion: those of the decode, and more where ``inversion_steps`` asks."""
+        """Timesteps of the inversion: those of the decode, and others up to ``inversion_steps``."""
         fine = ddim.grid(self.r, max(self.steps, self.inversion_steps), self.info.schedule.T)
         return tuple(sorted({*fine, *self.grid}))
 
@@ -113,17 +113,17 @@ class Plan:
         return " + ".join(words)
 
     def idle(self) -> list[str]:
-        """What to warn of, for each part that acts at none of the grid's labels."""
+        """What to warn of, for each part that acts at none of the grid's timesteps."""
         found = []
         for part in self.parts:
             if not any(part.acts(t) for t in self.grid[1:]):
-                labels = ", ".join(map(str, self.grid[1:]))
+                timesteps = ", ".join(map(str, self.grid[1:]))
                 where = f"above t={int(part.artifact.config.get('t_min') or 0)}"
                 if part.window is not None:
                     where += f" and within {part.window[0]}..{part.window[1]}"
                 found.append(
                     f"{part.artifact.name} changes nothing: it acts {where}, and the decode's"
-                    f" labels are {labels}"
+                    f" timesteps are {timesteps}"
                 )
         return found
 
@@ -197,7 +197,7 @@ def make_plan(
     Of locality the smallest: a style beside a smile still changes everything.
 
     Args:
-        r: label to invert to.
+        r: timestep to invert to.
         steps: steps of the decode, and then of the inversion too.
         mix: see :class:`Plan`; None takes "weights".
         refinements: of each inversion step.
@@ -248,7 +248,7 @@ def find_plan(
 ) -> Plan:
     """:func:`make_plan` of the tuned models that are named, on their common base.
 
-    Warns of parts that act at none of the plan's labels.
+    Warns of parts that act at none of the plan's timesteps.
 
     Raises:
         BadInput: models of different bases, or settings that do not fit.

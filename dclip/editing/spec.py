@@ -22,7 +22,7 @@ class PartSpec:
     Attributes:
         ref: its reference; None is the newest.
         strength: 0 is the photo, 1 what was learnt; below 0 the other way, above 1 further.
-        window: labels t (low, high) at which it acts; None is all that it was tuned at.
+        window: timesteps t (low, high) at which it acts; None is all that it was tuned at.
     """
 
     ref: str | None = None
@@ -54,7 +54,7 @@ def _parse_part(item: str, text: str) -> PartSpec:
     if window and not 1 <= window[0] <= window[1]:
         raise BadInput(
             f"{text!r} is to act at t from {low} to {high}",
-            "write a low label of 1 or more, then a high one, e.g. @60-100",
+            "write a low timestep of 1 or more, then a high one, e.g. @60-100",
         )
     return PartSpec(ref, float(match["strength"] or 1), window)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dclip.diffusion.network import EpsModel
+from dclip.diffusion.network import ByTimestep, EpsModel
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import load_weights, read_weights
 
@@ -157,6 +158,19 @@ def merged(base: nn.Module, parts: Iterable[tuple[Mapping[str, Tensor], float]])
     return model.eval().requires_grad_(False)
 
 
-def above(t_min: int, tuned: EpsModel, base: EpsModel) -> EpsModel:
-    """``tuned`` at labels above ``t_min``, ``base`` below: the samples of a call share a label."""
-    return lambda x, t: (tuned if int(t[0]) > t_min else base)(x, t)
+@dataclass(frozen=True)
+class Above(ByTimestep):
+    """One network above a timestep, and another at and below it.
+
+    Attributes:
+        t_min: the highest timestep of ``base``.
+        tuned, base: the networks.
+    """
+
+    t_min: int
+    tuned: EpsModel
+    base: EpsModel
+
+    def at(self, t: int) -> EpsModel:
+        """The network at timestep ``t``."""
+        return self.tuned if t > self.t_min else self.base

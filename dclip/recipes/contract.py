@@ -26,7 +26,7 @@ class Problem:
         schedule: the noise schedule of both.
         grid: decode grid from 0 to r.
         objective: ``(x, reference, draw) -> loss, terms``.
-        t_min: at labels up to this one the base decodes, not the tuned model.
+        t_min: at timesteps up to this one the base decodes, not the tuned model.
     """
 
     model: EpsModel

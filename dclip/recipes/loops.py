@@ -32,17 +32,17 @@ def per_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
 def stepwise(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """Like :func:`per_step`, on the tuned model's own states, against the frozen model's x0_hat.
 
-    Both networks walk the grid from the same latents, down to the label below which the base
+    Both networks walk the grid from the same latents, down to the timestep below which the base
     decodes alone; so what differs between their estimates is the edit, and blur, which both have,
     is no part of it (StyleGAN-NADA compares frozen and tuned outputs in the same way). Then follow
-    as many updates as there were steps, each on states of all labels mixed. The tuned network sees
-    the states that its own edits lead to and learns not to edit twice: on states of unedited photos
-    alone (:func:`one_step`) every decode step adds the whole edit again. An update for each step in
-    turn, as in the report, pulls the weights to and fro between the labels: mixed, they bear three
-    times the rate.
+    as many updates as there were steps, each on states of all timesteps mixed. The tuned network is
+    trained on the states that its own edits lead to, and so learns not to edit twice: on states of
+    unedited photos alone (:func:`one_step`) every decode step adds the whole edit again. With an
+    update for each step in turn, as in the report, the updates undo each other; with mixed
+    timesteps three times the learning rate is stable.
     """
     schedule = problem.schedule
-    states, references, labels = [], [], []
+    states, references, timesteps = [], [], []
     with torch.no_grad():
         x = still = batch.latents
         for s, t in _down(problem):
@@ -50,14 +50,14 @@ def stepwise(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
             references.append(ddim.x0_hat(schedule, still, eps_still, t).clamp(-1, 1))
             still = ddim.step(schedule, still, eps_still, t, s)
             states.append(x)
-            labels.append(torch.full((len(x),), t, device=x.device))
+            timesteps.append(torch.full((len(x),), t, device=x.device))
             x = ddim.step(schedule, x, predict(problem.model, x, t), t, s)
-    seen, shown, at = torch.cat(states), torch.cat(references), torch.cat(labels)
+    seen, shown, at = torch.cat(states), torch.cat(references), torch.cat(timesteps)
     order = torch.randperm(len(seen), generator=batch.generator).to(seen.device)
     for part in torch.split(order, len(batch.latents)):
-        noised, label = seen[part], at[part]
-        eps = problem.model(noised, label).to(noised.dtype)
-        x0 = in_range(ddim.x0_hat(schedule, noised, eps, label))
+        noised, timestep = seen[part], at[part]
+        eps = problem.model(noised, timestep).to(noised.dtype)
+        x0 = in_range(ddim.x0_hat(schedule, noised, eps, timestep))
         yield problem.objective(x0, shown[part], batch.draw)
 
 
@@ -85,8 +85,7 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
 
 
 def one_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
-    """A loss on the one-step estimate of x0 at a random label above ``t_min``, against the frozen
-    model's own.
+    """A loss on the one-step estimate of x0 at a random timestep above ``t_min``.
 
     After "Towards Real-time Text-driven Image Manipulation with Unconditional Diffusion Models"
     (2304.04344): noising in closed form, no inversion, no decode. What the frozen network makes of

@@ -71,7 +71,7 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
         contrast.labels(data)  # refuses attributes that the data does not have
     if config.init is None:
         check_model(config.model, data.size)
-    device = pick(context.device)
+    device = pick(context)
     inputs, init = {"data": source}, config.init
     if init is not None:
         init, artifact = find_clip(init, store, context.report)

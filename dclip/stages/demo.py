@@ -109,7 +109,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
             seed=config.seed,
             context=context,
             make=lambda staging: _make(
-                config.target, latents, plan, judge, pick(context.device), context, staging
+                config.target, latents, plan, judge, pick(context), context, staging
             ),
         )
 

@@ -21,7 +21,7 @@ from dclip.data.dataset import DataSet
 from dclip.data.images import SUFFIXES, save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
-from dclip.device import pick
+from dclip.device import pick, resolve_precision
 from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Networks, Step
 from dclip.editing.plan import Plan, check_domain, find_plan
@@ -58,7 +58,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         locality=config.locality,
     )
     photos, inputs, settings = _photos(config, plan, store, context)
-    device = pick(context.device)
+    device = pick(context)
+    precision = resolve_precision(config.precision, device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
 
     def accept(artifact: Artifact) -> None:
@@ -79,6 +80,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             "strength": config.strength,
             "captions": [plan.caption(s, always=len(config.strength) > 1) for s in config.strength],
             "direct": config.direct,
+            "precision": precision,
             "side_by_side": config.side_by_side,
         },
         inputs={**plan.inputs(), **inputs},
@@ -90,7 +92,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             "steps": len(photos) * _steps(plan, config),
         },
         make=lambda staging: _Editing(
-            config, photos, Editor(plan, Networks(plan.base, device)), context, staging
+            config, photos, Editor(plan, Networks(plan.base, device, precision)), context, staging
         ).run(),
         accept=accept,
     )

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dclip.configs.common import Precision
 from dclip.configs.eval import EvalConfig
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_pixels
-from dclip.device import pick
+from dclip.device import pick, resolve_precision
 from dclip.domains import DOMAINS
 from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Plan, find_plan
@@ -46,7 +47,8 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         BadInput: data or settings that cannot be used.
         MissingArtifact: no such tuned model, edits, data, judge or CLIP.
     """
-    device, report = pick(context.device), context.report
+    device, report = pick(context), context.report
+    precision = resolve_precision(config.precision, device)
     plan: Plan | None = None
     inputs: dict[str, Artifact] = {}
     settings: dict[str, Any] = {}
@@ -104,6 +106,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
         config={
             **settings,
             **pictures.settings,
+            **({"precision": precision} if plan is not None else {}),
             "strengths": strengths or pictures.strengths,
             "target": target,
             "expected": config.expected,
@@ -119,6 +122,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             staging=staging,
             context=context,
             device=device,
+            precision=precision,
             plan=plan,
             pictures=pictures,
             levels=strengths or pictures.strengths,
@@ -152,6 +156,7 @@ class _Evaluation:
     staging: Staging
     context: Context
     device: torch.device
+    precision: Precision
     plan: Plan | None
     pictures: EvalSamples
     levels: tuple[float, ...]
@@ -218,7 +223,7 @@ class _Evaluation:
         Args:
             on: which pictures to edit, (N,) bool; of the others the result is the original.
         """
-        editor = Editor(plan, Networks(plan.base, self.device))
+        editor = Editor(plan, Networks(plan.base, self.device, self.precision))
         originals = self.pictures.originals[on]
         decodes = 2 + len([level for level in self.levels if level != 0])
         steps = len(plan.inversion_grid) - 1 + plan.steps * decodes

@@ -36,7 +36,7 @@ from dclip.guidance.objective import Objective, recoloured
 from dclip.guidance.prompts import PRESETS, Preset, split_sources
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
-from dclip.models.tuned import Adapter, Full, above, merged
+from dclip.models.tuned import Above, Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import recipe
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
@@ -84,7 +84,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     domain = DOMAINS[info.domain]
     pair = config.prompts(domain.source)
     _notes(config, pair, latents, info.schedule.T, context)
-    device = pick(context.device)
+    device = pick(context)
     found = find_clips(config.clip, store, domain, context)
 
     def load(where: str, clip: Artifact | None) -> Direction:
@@ -358,7 +358,7 @@ class _Tuning:
         grid = ddim.grid(self.tuning.r, self.tuning.decode_steps)
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         scale = known(self.tuning.guidance.scale)
-        model = above(self.tuning.t_min, merged(self.base, [(deltas, scale)]), self.base)
+        model = Above(self.tuning.t_min, merged(self.base, [(deltas, scale)]), self.base)
         decoded = ddim.decode(model, self.info.schedule, latents, grid)
         edits = localised(decoded, photos, known(self.tuning.guidance.locality)).clamp(-1, 1)
         cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])

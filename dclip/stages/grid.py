@@ -18,7 +18,7 @@ from dclip.context import Context, Reporter
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
 from dclip.data.photos import Photos, photo_files, photo_samples
-from dclip.device import pick
+from dclip.device import pick, resolve_precision
 from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Inverted, Networks, Step, as_picture
 from dclip.editing.plan import Part, Plan, check_domain, find_base, find_parts, make_plan
@@ -74,7 +74,8 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
         inputs["latents"] = latents
     size = lead.info.image_size
     cell = config.cell or size * max(1, round(CELL / size))
-    device = pick(context.device)
+    device = pick(context)
+    precision = resolve_precision(config.precision, device)
     first = inputs.get("tuned") or latents or lead.base
     return store.build(
         stage="grid",
@@ -84,6 +85,7 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
             **settings,
             "columns": [column.settings() for column in columns],
             "direct": config.direct,
+            "precision": precision,
             "captions": config.captions,
             "title": config.title,
             "transpose": config.transpose,
@@ -94,7 +96,7 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
         context=context,
         estimate={"photos": len(photos), "columns": len(columns), "cell": cell, "dpi": DPI},
         make=lambda staging: _Drawing(
-            config, columns, photos, Networks(lead.base, device), context
+            config, columns, photos, Networks(lead.base, device, precision), context
         ).run(staging, cell),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dclip.configs.invert import STEPS, InvertConfig, R
 from dclip.context import Context
@@ -18,10 +18,10 @@ from dclip.data.arrays import ShardWriter
 from dclip.data.dataset import DataSet, LatentSet
 from dclip.data.images import save_png, to_float, to_uint8
 from dclip.data.table import write_table
-from dclip.device import pick
+from dclip.device import pick, placed, resolve_precision
 from dclip.diffusion import ddim
 from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, invert
-from dclip.diffusion.network import EpsModel
+from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import preset
@@ -114,7 +114,9 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
         context.report.note(f"inverting to r={resolved.r}, for {config.preset}")
     grid = ddim.grid(resolved.r, resolved.steps, info.schedule.T)
     _check_size(data.size, source, info, base, context)
-    device = pick(context.device)
+    device = pick(context)
+    resolved = replace(resolved, precision=resolve_precision(config.precision, device))
+    assert resolved.steps is not None
     return store.build(
         stage="invert",
         kind="latents",
@@ -170,7 +172,8 @@ class _Inversion:
         self.config, self.grid, self.data, self.device = config, grid, data, device
         self.context, self.staging = context, staging
         network, self.info = load_model(model, device)
-        self.network: nn.Module = network
+        placed(network, device, config.precision)
+        self.network: EpsModel = InPrecision(network, device, config.precision)
         self.chosen = select(data, config.split, config.count, config.seed)
 
     def run(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def run(config: JudgeTrainConfig, store: Store, context: Context = Context()) ->
     refs: tuple[str | None, ...] = config.data or (None,)
     sources = [store.resolve(ref, "data", context.report) for ref in refs]
     data = _Labelled(sources)
-    device = pick(context.device)
+    device = pick(context)
     config = replace(config, precision=resolve_precision(config.precision, device))
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name")}
     roles = ["data", *(f"data{n}" for n in range(2, len(sources) + 1))]

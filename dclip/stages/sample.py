@@ -13,16 +13,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dclip.configs.common import Precision
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
-from dclip.device import pick
+from dclip.device import pick, placed, resolve_precision
 from dclip.diffusion import ddim, ddpm
-from dclip.diffusion.network import EpsModel
+from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.diffusion.schedule import Schedule
 from dclip.figures.panel import sheet
 from dclip.models.checkpoint import load_model, read_info
-from dclip.models.tuned import above, merged, read_deltas
+from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
 from dclip.store import Artifact, Staging, Store, slug
 
@@ -48,7 +49,8 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     settings = {
         k: v for k, v in asdict(config).items() if k not in ("model", "tuned", "name", "seed")
     }
-    device = pick(context.device)
+    device = pick(context)
+    settings["precision"] = resolve_precision(config.precision, device)
     return store.build(
         stage="sample",
         kind="samples",
@@ -71,11 +73,14 @@ def _make(
     device: torch.device,
     context: Context,
 ) -> dict[str, Any]:
-    plain, info = load_model(base.path, device)
+    network, info = load_model(base.path, device)
+    precision: Precision = resolve_precision(config.precision, device)
+    plain = placed(network, device, precision)
     model: EpsModel = plain
     if tuned:
         both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
-        model = above(int(tuned.config.get("t_min") or 0), both, plain)
+        model = Above(int(tuned.config.get("t_min") or 0), both, plain)
+    model = InPrecision(model, device, precision)
     files = [staging.path / "images" / f"{i:04d}.png" for i in range(config.count)]
     batches = [
         range(i, min(i + config.batch, config.count)) for i in range(0, config.count, config.batch)

@@ -65,7 +65,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     train = data.split("train")
     if len(train) == 0:
         raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
-    device = pick(context.device)
+    device = pick(context)
     inputs = {"data": source}
     shown = {"image_size": data.size, "domain": source.config["domain"], "crop": crop_of(source)}
     if config.init:
