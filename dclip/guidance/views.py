@@ -46,7 +46,8 @@ def augment(
     theta[:, 0, 0] = theta[:, 1, 1] = side
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, [b, 3, h, w], align_corners=False)
-    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    # The crops lie inside the picture, where all paddings agree; MPS lacks "reflection".
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     mix = torch.eye(3, device=x.device, dtype=x.dtype) + colour * (u[:, 3:12] * 2 - 1).view(b, 3, 3)
     x = torch.einsum("bij,bjhw->bihw", mix, x)
     gain = 1 + 2 * colour * (u[:, 12] * 2 - 1)

@@ -273,14 +273,13 @@ class _Training:
             loss, parts = ct.image_loss(self._embed, pixels, batch, text, scale, weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
-        self.loop.update(value)
+        self.loop.update(loss)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
         return {
-            "loss": value,
-            **{k: float(v.detach()) for k, v in parts.items()},
-            "radius": float(radius.mean()),
+            "loss": loss.detach(),
+            **{k: v.detach() for k, v in parts.items()},
+            "radius": radius.mean(),
         }
 
     @torch.no_grad()

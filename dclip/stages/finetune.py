@@ -306,12 +306,8 @@ class _Tuning:
                         group["lr"] = self.tuning.lr * left
                     self.optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
-                    value = float(loss.detach())
-                    loop.update(value)
-                    loop.add(
-                        {"loss": value, **{k: float(v) for k, v in terms.items()}},
-                        show=("loss", "direction"),
-                    )
+                    loop.update(loss)
+                    loop.add({"loss": loss.detach(), **terms}, show=("loss", "direction"))
                     if loop.step % every == 0 or loop.done:
                         self._snapshot(counters)
                     if loop.done:

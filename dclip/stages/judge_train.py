@@ -216,7 +216,7 @@ class _Training:
         stranger = (np.arange(len(index)) + 2) % len(index)
         return torch.from_numpy(np.where(alike, stranger, mate)).to(self.device)
 
-    def _update(self, loop: Loop, step: int) -> dict[str, float]:
+    def _update(self, loop: Loop, step: int) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         x, labels, style = self._batch(step)
@@ -232,11 +232,10 @@ class _Training:
         if self.data.styles and bool((style >= 0).any()):
             parts["style"] = F.cross_entropy(logits[:, count:], style, ignore_index=-1)
         loss = torch.stack(list(parts.values())).sum()
-        value = float(loss.detach())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        loop.update(value)
-        return {"loss": value, **{k: float(v.detach()) for k, v in parts.items()}}
+        loop.update(loss)
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}
 
     def _scores(self) -> dict[str, Any]:
         """Held-out accuracy and AUC of each attribute, and of the style, of the saved judge."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.store import Artifact, Staging, Store
+from dclip.training.feed import feed
 from dclip.training.loop import Loop, warm_cosine
 
 VALIDATION_IMAGES = 256
@@ -151,9 +153,14 @@ class _Training:
         )
 
     def run(self) -> dict[str, Any]:
-        with closing(self.loop.rounds(self.context.report, "training")) as rounds:
+        left = range(self.loop.step, self.updates)
+        batches = feed((batch for step in left for batch in self._batches(step)), self.device)
+        with (
+            closing(batches),
+            closing(self.loop.rounds(self.context.report, "training")) as rounds,
+        ):
             for step in rounds:
-                row = {"loss": self._update(step)}
+                row: dict[str, float | Tensor] = {"loss": self._update(step, batches)}
                 if self.loop.step % self.shown_every == 0 or self.loop.done:
                     row["val_loss"] = self._validation()
                     self._panel(math.ceil(self.loop.step / self.per_epoch))
@@ -220,15 +227,15 @@ class _Training:
             losses = losses / self.info.schedule.alpha_bar.to(losses)[t.to(self.device)]
         return losses
 
-    def _update(self, step: int) -> float:
+    def _update(self, step: int, batches: Iterator[tuple[Tensor, ...]]) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for x0, t, eps in self._batches(step):
+        total = torch.zeros((), device=self.device)
+        for x0, t, eps in islice(batches, self.config.accumulate):
             loss = self._loss(self.model, x0, t, eps).mean() / self.config.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+            total += loss.detach()
         self.loop.update(total)
         return total
 

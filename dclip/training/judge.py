@@ -39,7 +39,11 @@ def augment(x: Tensor, rand: Draw) -> Tensor:
         [mirror * cos, -sin, 0.08 * draws[3], mirror * sin, cos, 0.08 * draws[4]], dim=1
     ).view(n, 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    # Mirrored beyond the border first: MPS cannot do it while sampling.
+    edge = min(x.shape[-2:]) // 4
+    sides = grid.new_tensor([x.shape[-1], x.shape[-2]])
+    x = F.pad(x, (edge, edge, edge, edge), mode="reflect")
+    x = F.grid_sample(x, grid * sides / (sides + 2 * edge), align_corners=False)
     soft = 0.7 * draws[5].clamp_min(0).view(n, 1, 1, 1)
     x = x + soft * (_shrunk(x, 2) - x)
     x = (1 + 0.12 * draws[6]).view(n, 1, 1, 1) * x + (0.1 * draws[7]).view(n, 1, 1, 1)

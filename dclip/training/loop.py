@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dclip.context import Reporter
 from dclip.errors import BadInput, DclipError
@@ -22,6 +23,8 @@ from dclip.models.state import StatsLog, load_state, save_state
 from dclip.store import Staging
 
 CHECKPOINT_SECONDS = 60.0
+READ_EVERY = 16
+"""Updates between readings of an accelerator's figures; a CPU's are read at every one."""
 
 
 def check_max_grad_norm(norm: float) -> None:
@@ -93,6 +96,11 @@ class Loop:
             if ema is not None:
                 ema.load_state_dict(extra["ema"])
         self.stats = StatsLog(staging.path / "logs" / "stats.jsonl", self.step)
+        device = next(p.device for m in modules.values() for p in m.parameters())
+        self._read_every = 1 if device.type == "cpu" else READ_EVERY
+        self._unchecked: list[tuple[int, Tensor]] = []
+        self._rows: list[_Row] = []
+        self._shown: dict[str, float] = {}
 
     @property
     def step(self) -> int:
@@ -123,6 +131,7 @@ class Loop:
                 yield self.step
                 stop = interrupted.is_set()
                 if time.monotonic() - saved > CHECKPOINT_SECONDS or self.done or stop:
+                    self._read(tuple(self._shown))
                     extra = {} if self.ema is None else {"ema": self.ema.state_dict()}
                     save_state(
                         self.checkpoint,
@@ -135,37 +144,85 @@ class Loop:
                 if stop:
                     raise KeyboardInterrupt
 
-    def update(self, loss: float) -> None:
+    def update(self, loss: Tensor) -> None:
         """Step along the gradients that are there.
 
+        On an accelerator whether they were finite is read with the statistics, every
+        :data:`READ_EVERY` updates, since each reading waits for the device.
+
         Args:
-            loss: what they are the gradients of.
+            loss: what they are the gradients of, a scalar.
 
         Raises:
-            DclipError: it or a gradient is not finite; nothing was changed.
+            DclipError: it or a gradient is not finite; no later state is saved.
         """
         parameters = chain.from_iterable(m.parameters() for m in self.modules.values())
-        norm = float(nn.utils.clip_grad_norm_(list(parameters), self.limit))
-        for what, value in (("loss", loss), ("gradient", norm)):
-            if not math.isfinite(value):
-                raise DclipError(
-                    f"the {what} became {value} at update {self.step + 1}",
-                    "train again with a lower rate, e.g. --lr"
-                    f" {self.optimizer.defaults['lr'] / 4:g}, or with --precision fp32",
-                )
+        norm = nn.utils.clip_grad_norm_(list(parameters), self.limit)
+        self._unchecked.append((self.step + 1, torch.stack([loss.detach().float(), norm.float()])))
+        if self._read_every == 1:
+            self._check()
         self.optimizer.step()
         if self.ema is not None:
             (model,) = self.modules.values()
             self.ema.update(model)
         self.counters["step"] += 1
 
-    def add(self, row: Mapping[str, float], show: tuple[str, ...] = ("loss",)) -> None:
-        """Log the figures of the update just made, and show some of them beside the progress."""
+    def add(self, row: Mapping[str, float | Tensor], show: tuple[str, ...] = ("loss",)) -> None:
+        """Log the figures of the update just made, and show some of them beside the progress.
+
+        Args:
+            row: figures by name, scalars.
+            show: names of those to show.
+        """
         now = time.monotonic()
         seconds, self._last = round(now - self._last, 4), now
-        if self.step % self.log_every == 0 or self.done:
-            self.stats.add(step=self.step, images=self.step * self.images, **row, seconds=seconds)
-        self._task.advance(self.images, **{name: row[name] for name in show})
+        self._rows.append(_Row(self.step, dict(row), seconds))
+        if self.step % self._read_every == 0 or self.done:
+            self._read(show)
+        self._task.advance(self.images, **self._shown)
+
+    def _check(self) -> None:
+        """Refuse losses and gradients that were not finite; waits for the device once."""
+        if not self._unchecked:
+            return
+        steps = [step for step, _ in self._unchecked]
+        values = torch.stack([value for _, value in self._unchecked]).tolist()
+        self._unchecked.clear()
+        for step, pair in zip(steps, values, strict=True):
+            for what, value in zip(("loss", "gradient"), pair, strict=True):
+                if not math.isfinite(value):
+                    raise DclipError(
+                        f"the {what} became {value} at update {step}",
+                        "train again with a lower rate, e.g. --lr"
+                        f" {self.optimizer.defaults['lr'] / 4:g}, or with --precision fp32",
+                    )
+
+    def _read(self, show: tuple[str, ...]) -> None:
+        """Write the figures of the updates since the last reading; waits for the device once."""
+        self._check()
+        tensors = [v for row in self._rows for v in row.figures.values() if isinstance(v, Tensor)]
+        values = iter(
+            torch.stack([v.detach().float() for v in tensors]).tolist() if tensors else []
+        )
+        for row in self._rows:
+            figures = {
+                name: next(values) if isinstance(value, Tensor) else float(value)
+                for name, value in row.figures.items()
+            }
+            self._shown = {name: figures[name] for name in show}
+            if row.step % self.log_every == 0 or row.step >= self.updates:
+                images = row.step * self.images
+                self.stats.add(step=row.step, images=images, **figures, seconds=row.seconds)
+        self._rows.clear()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The figures of one update, some of them still on the device."""
+
+    step: int
+    figures: dict[str, float | Tensor]
+    seconds: float
 
 
 @contextmanager
