@@ -194,9 +194,9 @@ class _Training:
         x = self.data.images(index).to(self.device)
         labels = torch.from_numpy(self.data.labels[index]).to(self.device, torch.float32)
         style = torch.from_numpy(self.data.style[index]).to(self.device)
-        spoilt = (rand(len(index)) < other).to(self.device)
-        if self.data.styles and bool(spoilt.any()):
-            rows = spoilt.nonzero()[:, 0]
+        spoilt = (rand(len(index)) < other).nonzero()[:, 0]  # on the CPU: its size is needed
+        if self.data.styles and len(spoilt):
+            rows = spoilt.to(self.device)
             x[rows] = jt.spoil(x[rows], x[self._partners(index)][rows], rand)
             labels[rows] = 0
             style[rows] = len(self.data.styles) - 1
@@ -229,8 +229,9 @@ class _Training:
             logits[:, :count], (labels > 0).float(), reduction="none"
         )
         parts = {"attributes": (each * known).sum() / known.sum().clamp_min(1)}
-        if self.data.styles and bool((style >= 0).any()):
-            parts["style"] = F.cross_entropy(logits[:, count:], style, ignore_index=-1)
+        if self.data.styles:
+            summed = F.cross_entropy(logits[:, count:], style, ignore_index=-1, reduction="sum")
+            parts["style"] = summed / (style >= 0).sum().clamp_min(1)
         loss = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -72,12 +72,17 @@ def contrast_loss(
     similarities would differ too little to learn from. The sides are centred and brought to unit
     length, which leaves just the directions between them: what an edit uses.
     """
-    losses = []
+    total, used = image.new_zeros(()), image.new_zeros(())
     for side, label in zip(sides, labels, strict=True):
-        if bool((label >= 0).any()):
-            directions = F.normalize(side - side.mean(0, keepdim=True), dim=-1, eps=1e-4)
-            losses.append(F.cross_entropy(scale * image @ directions.T, label, ignore_index=-1))
-    return torch.stack(losses).mean() if losses else image.new_zeros(())
+        # A contrast that no sample of the batch shows counts for nothing; no branch, which would
+        # wait for the device.
+        known = (label >= 0).sum()
+        directions = F.normalize(side - side.mean(0, keepdim=True), dim=-1, eps=1e-4)
+        logits = scale * image @ directions.T
+        summed = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
+        total = total + summed / known.clamp_min(1)
+        used = used + (known > 0)
+    return total / used.clamp_min(1)
 
 
 def pair_moves(

@@ -23,8 +23,8 @@ from dclip.models.state import StatsLog, load_state, save_state
 from dclip.store import Staging
 
 CHECKPOINT_SECONDS = 60.0
-READ_EVERY = 16
-"""Updates between readings of an accelerator's figures; a CPU's are read at every one."""
+READ_EVERY = {"cpu": 1, "cuda": 16, "mps": 16}
+"""Updates between readings of the figures, by kind of device: each reading waits for it."""
 
 
 def check_max_grad_norm(norm: float) -> None:
@@ -97,7 +97,7 @@ class Loop:
                 ema.load_state_dict(extra["ema"])
         self.stats = StatsLog(staging.path / "logs" / "stats.jsonl", self.step)
         device = next(p.device for m in modules.values() for p in m.parameters())
-        self._read_every = 1 if device.type == "cpu" else READ_EVERY
+        self._read_every = READ_EVERY[device.type]
         self._unchecked: list[tuple[int, Tensor]] = []
         self._rows: list[_Row] = []
         self._shown: dict[str, float] = {}

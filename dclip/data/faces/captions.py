@@ -32,7 +32,7 @@ _MEDIUM: Mapping[str, tuple[str, ...]] = {
     "neon": ("neon picture", "neon portrait", "neon sign", "glowing neon outline"),
 }  # fmt: skip
 _SUBJECT = ("person", "person", "face", "human", "human face")
-_UNDEAD = ("zombie", "zombie person", "zombie face", "rotten zombie", "zombie zombie", "zombie")
+_UNDEAD = ("zombie", "undead person", "zombie face", "rotten zombie", "undead zombie", "zombie")
 _AS_ZOMBIE = ("as a zombie", "turned into a zombie", "in zombie makeup")
 _ADJECTIVES: Mapping[str, tuple[str, ...]] = {
     "smiling": ("smiling", "happy", "cheerful", "smiling", "grinning", "laughing"),

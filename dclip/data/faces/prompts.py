@@ -19,7 +19,7 @@ STYLE_PROMPTS: Mapping[str, tuple[str, ...]] = {
         "a watercolor of a person", "watercolor", "a watercolor painting of a face",
         "a watercolor painting",
     ),
-    "zombie": ("a photo of a zombie", "zombie", "a zombie face", "an zombie zombie"),
+    "zombie": ("a photo of a zombie", "zombie", "a zombie face", "an undead zombie"),
     "bw": (
         "a black and white photo of a person", "black and white photo",
         "a black and white photo of a face", "a monochrome photo",
