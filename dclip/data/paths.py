@@ -1,0 +1,96 @@
+"""Paths and names as users and file systems give them, and reading that cannot hang or grow."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+from dclip.errors import BadInput
+
+MAX_FILE_BYTES = 512 * 2**20
+"""Largest file that is read whole."""
+
+MAX_TEXT_BYTES = 256 * 2**20
+"""Largest list or captions file that is read; CelebA's longest list has 26 MB."""
+
+
+def user_path(text: Path | str) -> Path:
+    """A path that a user gave, with ``~`` expanded.
+
+    Raises:
+        BadInput: no path on this system: a NUL byte, characters that the file system cannot hold,
+            a name over its length limit, or ``~`` of nobody.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.lstat()
+    except RuntimeError:
+        raise BadInput(
+            f"{shown(str(text))}: there is no such user", "write the path without ~"
+        ) from None
+    except (ValueError, OverflowError):  # NUL, or what the file system's encoding cannot say
+        raise BadInput(f"{shown(str(text))} is not a path", "check the name") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise BadInput(f"a path is too long: {shown(str(text))}", "check the name") from None
+        # Missing, or not to be looked at: whoever uses the path says so in its own words.
+    return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether something can be found at ``path``; never raises."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def shown(name: str, most: int = 120) -> str:
+    """A name as it may stand in a message: control characters and broken bytes escaped, cut."""
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in name
+    )
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to read; an OSError for what is none: a named pipe would keep us for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.open("rb")
+
+
+def read_bytes(path: Path, most: int = MAX_FILE_BYTES) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is longer than ``most``.
+    """
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"more than {most >> 20} MB", str(path))
+        data = file.read(most + 1)  # files of some systems (/proc, networks) tell no true size
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most >> 20} MB", str(path))
+    return data
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """A file's bytes, or a BadInput that names it."""
+    try:
+        return read_bytes(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{shown(name)} cannot be read: {why(error)}", "check the file, or leave it out"
+        ) from None
+
+
+def why(error: Exception) -> str:
+    """The reason of a failure in one line, for messages."""
+    text = error.strerror if isinstance(error, OSError) else None
+    return " ".join(shown(text or str(error), 160).split()) or type(error).__name__
