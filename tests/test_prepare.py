@@ -162,7 +162,7 @@ def test_interrupted_after_the_pixels(
 ) -> None:
     config = PrepareConfig("folder", root=str(photos), size=16)
     whole = run(config, Store(tmp_path / "whole"))
-    name = {"table": "write_table", "sheet": "save_png"}[when]
+    name = {"table": "write_csv", "sheet": "save_png"}[when]
 
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import struct
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 
 from PIL import Image
@@ -78,12 +80,8 @@ def pillow_formats() -> tuple[str, ...]:
     """The formats that Pillow may open, HEIC among them where pillow-heif is installed."""
     Image.init()
     if importlib.util.find_spec("pillow_heif") is not None:
-        try:
-            import pillow_heif
-
-            pillow_heif.register_heif_opener()
-        except Exception:  # built for another Pillow: the same as not there
-            pass
+        with suppress(Exception):  # built for another Pillow: the same as not there
+            importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 

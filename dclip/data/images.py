@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from dclip.data.formats import SUFFIXES, missing, pillow_formats, sniff, sound_png
+from dclip.data.formats import SUFFIXES as SUFFIXES  # others ask for them here
+from dclip.data.formats import missing, pillow_formats, sniff, sound_png
 from dclip.data.paths import read_bytes, shown, why
 from dclip.data.pixels import TILE, Converter, tiles
 from dclip.errors import BadInput
@@ -209,7 +210,8 @@ def _decode(data: bytes, size: int | None, crop: str, label: str) -> Decoded:
                 return Decoded(np.array(rgb), (*notes, *convert.notes))
             whole = np.empty((image.height, image.width, 3), dtype=np.uint8)
             for left, top, right, bottom in tiles(*image.size):
-                whole[top:bottom, left:right] = convert(image.crop((left, top, right, bottom)))
+                part = convert(image.crop((left, top, right, bottom)))
+                whole[top:bottom, left:right] = np.asarray(part)
     return Decoded(_cropped(_turned(whole, turn), side), (*notes, *convert.notes))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dclip.data.dataset import DataSet, LatentSet
-from dclip.data.folder import list_images
-from dclip.data.images import SUFFIXES, decode
-from dclip.data.source import open_file, read_file
+from dclip.data.folder import none_found
+from dclip.data.images import decode, shape_of
+from dclip.data.listing import list_pictures
+from dclip.data.paths import is_there, open_file, read_file, shown, user_path
 from dclip.errors import BadInput
 
 CELEBA_SHAPE = (178, 218)
@@ -36,19 +36,23 @@ class Photos:
         sha256: of each file's bytes; "" for samples of an artifact and for unreadable files.
         load: photo number -> (3, size, size) uint8 RGB; raises BadInput for an unreadable one.
             Safe from several threads.
+        notes: what was left out or passed over in their folders, for the user.
     """
 
     names: tuple[str, ...]
     files: tuple[str, ...]
     sha256: tuple[str, ...]
     load: Callable[[int], NDArray[np.uint8]]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def first(self, count: int) -> Photos:
         """The first so many of them."""
-        return Photos(self.names[:count], self.files[:count], self.sha256[:count], self.load)
+        return Photos(
+            self.names[:count], self.files[:count], self.sha256[:count], self.load, self.notes
+        )
 
     def fingerprint(self) -> str:
         """A hash of what the photos are and are called, wherever they lie."""
@@ -78,17 +82,18 @@ def photo_files(
     Raises:
         BadInput: a place that does not exist, a folder without pictures, or no places at all.
     """
-    paths, files = _find(places)
+    paths, files, notes = _find(places)
 
     def load(number: int) -> NDArray[np.uint8]:
         data = read_file(paths[number], files[number])
-        how = crop or fitting_crop(_shape(data), like)
+        how = crop or fitting_crop(shape_of(data), like)
         pixels = decode(data, size=size, crop=how, name=files[number]).pixels
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         marks = tuple(pool.map(_content, paths))
-    return Photos(unique_names([path.stem for path in paths]), tuple(files), marks, load)
+    names = unique_names([path.stem for path in paths])
+    return Photos(names, tuple(files), marks, load, tuple(notes))
 
 
 def photo_samples(samples: DataSet | LatentSet, indices: NDArray[np.int64], *, size: int) -> Photos:
@@ -141,22 +146,21 @@ def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str], list[str]]:
     paths: list[Path] = []
     files: list[str] = []
+    notes: list[str] = []
     seen: set[Path] = set()
     for place in places:
-        path = Path(place).expanduser()
-        if not path.exists():
-            raise BadInput(f"no such photo or folder: {place}", "check the path")
+        path = user_path(place)
+        if not is_there(path):
+            raise BadInput(f"no such photo or folder: {shown(str(place))}", "check the path")
         if path.is_dir():
-            inside = list_images(path)
-            if not inside:
-                kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
-                raise BadInput(
-                    f"no pictures in {place}", f"give a folder that holds some of: {kinds}"
-                )
-            found = [(path / file, file) for file in inside]
+            inside = list_pictures(path)
+            if not inside.files:
+                raise none_found(path, inside)
+            notes += inside.notes()
+            found = [(path / file, file) for file in inside.files]
         else:
             found = [(path, path.name)]
         for each, file in found:
@@ -166,7 +170,7 @@ def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
                 files.append(file)
     if not paths:
         raise BadInput("there are no photos to edit", "name files or folders")
-    return paths, files
+    return paths, files, notes
 
 
 def _content(path: Path) -> str:
@@ -175,12 +179,3 @@ def _content(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def _shape(data: bytes) -> tuple[int, int]:
-    """Width and height as stored; (0, 0) for what is no picture, which decoding then tells."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception:  # on damaged bytes, decoders raise nearly anything
-        return (0, 0)

@@ -119,6 +119,7 @@ class Converter:
 
 def _changes_little(transform: Any, mode: str) -> bool:
     """Whether a profile is sRGB or as good as: most cameras add one, and nothing is to be done."""
+    before: NDArray[np.uint8]
     if mode == "RGB":
         levels = np.linspace(0, 255, 9).round().astype(np.uint8)
         before = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(27, 27, 3)
