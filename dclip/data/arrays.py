@@ -25,6 +25,7 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import DTypeLike, NDArray
 
+from dclip.data.paths import open_file, read_bytes, shown, why
 from dclip.errors import CorruptArtifact
 from dclip.store.files import sync, write_atomic
 
@@ -32,6 +33,9 @@ SHARD_BYTES = 48 * 2**20
 """What a shard aims at; the last may be smaller, and so is the only one of a small array."""
 
 _MISSING = 2**64 - 1
+_METADATA_BYTES = 2**20
+_MOST = 2**48  # of samples, or of values along an axis: more than any disk holds
+_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 _OPEN_SHARDS = 128  # each open map holds a file descriptor, and a process has about a thousand
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
@@ -259,13 +263,14 @@ class ShardReader:
 
     Raises:
         CorruptArtifact: not a zarr array; or, when read, a shard that is missing, short, or whose
-            index fails its checksum. Never the fill value in place of a lost shard.
+            index fails its checksum. Never the fill value in place of a lost shard. What the array
+            says of its size is held against its last shard when it is opened.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._meta = self._read_metadata()
-        self.shape: tuple[int, ...] = tuple(int(n) for n in self._meta["shape"])
+        self.shape: tuple[int, ...] = tuple(self._meta["shape"])
         self._per_shard = self._fast_layout()
         self._maps: dict[int, _Shard] = {}
         self._zarr: Any = None
@@ -273,6 +278,7 @@ class ShardReader:
             self.dtype: np.dtype[Any] = np.dtype(self._fallback().dtype)
         else:
             self.dtype = np.dtype(self._meta["data_type"]).newbyteorder("<")
+            self._check_size()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -343,14 +349,36 @@ class ShardReader:
 
     def _read_metadata(self) -> dict[str, Any]:
         try:
-            meta: dict[str, Any] = json.loads((self.path / "zarr.json").read_text("utf-8"))
-            if meta["zarr_format"] != 3 or meta["node_type"] != "array" or not meta["shape"]:
+            data = read_bytes(self.path / "zarr.json", _METADATA_BYTES)
+            meta: dict[str, Any] = json.loads(data.decode("utf-8"))
+            if meta["zarr_format"] != 3 or meta["node_type"] != "array":
                 raise ValueError("not a zarr v3 array")
-        except FileNotFoundError:
-            raise CorruptArtifact(f"{self.path} is not a zarr v3 array: no zarr.json") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{self.path}/zarr.json cannot be used: {error}") from None
+            shape = meta["shape"]
+            if not isinstance(shape, list) or not shape or not all(map(_is_axis, shape)):
+                raise ValueError(f"its shape is {shown(str(shape), 60)}")
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorruptArtifact(
+                f"{self.path} is not a zarr v3 array: no zarr.json", "make the artifact again"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CorruptArtifact(
+                f"{self.path}/zarr.json cannot be used: {why(error)}", "make the artifact again"
+            ) from None
         return meta
+
+    def _check_size(self) -> None:
+        """Hold the declared shape against the files before anything is sized by it.
+
+        Raises:
+            CorruptArtifact: the last shard is missing, there are shards behind it, or its samples
+                are of another size or number.
+        """
+        assert self._per_shard is not None
+        last, within = divmod(len(self) - 1, self._per_shard)
+        self._map(last).check_end(within)
+        behind = _shard_path(self.path, last + 1, len(self.shape) - 1)
+        if behind.exists():
+            raise _damaged(behind, f"zarr.json says that there are {len(self)} samples")
 
     def _fast_layout(self) -> int | None:
         """Samples a shard, or None where the array is not laid out as this module writes it."""
@@ -372,10 +400,11 @@ class ShardReader:
                 and (inner.get("configuration") or {}).get("endian", "little") == "little"
                 and [c["name"] for c in config["index_codecs"]] == ["bytes", "crc32c"]
                 and config.get("index_location", "end") == "end"
-                and np.dtype(meta["data_type"]).kind in "uif"
-                and isinstance(meta["fill_value"], int | float)
+                and meta["data_type"] in _TYPES
+                and _is_axis(chunk[0])
+                and _fills(meta["fill_value"], meta["data_type"])
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             return None
         return int(chunk[0]) if matches else None
 
@@ -383,10 +412,13 @@ class ShardReader:
         if self._zarr is None:
             import zarr
 
+            self._check_chunks()
             try:
                 array = zarr.open_array(str(self.path), mode="r")
             except Exception as error:
-                raise CorruptArtifact(f"{self.path} cannot be read by zarr: {error}") from None
+                raise CorruptArtifact(
+                    f"{self.path} cannot be read by zarr: {why(error)}", "make the artifact again"
+                ) from None
             lost = int(array.nchunks) - int(array.nchunks_initialized)
             if hasattr(array, "_nshards"):
                 lost = int(array._nshards) - int(array._nshards_initialized)
@@ -396,6 +428,24 @@ class ShardReader:
                 )
             self._zarr = array
         return self._zarr
+
+    def _check_chunks(self) -> None:
+        """Hold the declared chunks against the files: zarr would go through every declared one."""
+        try:
+            chunks = self._meta["chunk_grid"]["configuration"]["chunk_shape"]
+            if len(chunks) != len(self.shape) or not all(map(_is_axis, chunks)):
+                raise ValueError("bad chunks")
+            declared = math.prod(-(-n // m) for n, m in zip(self.shape, chunks, strict=True))
+        except (KeyError, TypeError, ValueError):
+            raise CorruptArtifact(
+                f"{self.path}/zarr.json cannot be used: its chunks", "make the artifact again"
+            ) from None
+        there = sum(len(files) for _, _, files in os.walk(self.path)) - 1
+        if declared > there:
+            raise CorruptArtifact(
+                f"{declared - there} chunk files of {self.path} are missing",
+                "prepare the data again",
+            )
 
     def _read_through_zarr(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         if not len(numbers):
@@ -421,11 +471,14 @@ class _Shard:
     ) -> None:
         nbytes = math.prod(sample_shape) * dtype.itemsize
         index_size = 16 * per_shard + 4
+        self._path = path
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise CorruptArtifact(f"shard {path} is missing", "make the artifact again") from None
+        except OSError as error:
+            raise _damaged(path, why(error)) from None
         except ValueError:  # an empty file cannot be mapped
             raise _damaged(path, "it is empty") from None
         if len(self._map) < index_size:
@@ -437,7 +490,11 @@ class _Shard:
         present = index[:, 0] != _MISSING
         bounds = index[present].astype(np.int64)
         data_size = len(self._map) - index_size
-        if (bounds[:, 1] != nbytes).any() or (bounds.sum(axis=1) > data_size).any():
+        if (
+            (bounds < 0).any()
+            or (bounds[:, 1] != nbytes).any()
+            or (bounds[:, 0] > data_size - nbytes).any()
+        ):
             raise _damaged(path, "its index points outside the file")
         self._offsets = np.where(present, index[:, 0], 0).astype(np.int64)
         self._absent = ~present
@@ -453,6 +510,18 @@ class _Shard:
         self._plain: NDArray[Any] | None = None
         if plain:
             self._plain = raw[: count * nbytes].view(dtype).reshape(count, *sample_shape)
+
+    def check_end(self, last: int) -> None:
+        """Number ``last`` has to be the shard's last sample, as zarr.json says.
+
+        Our writer leaves no sample out: an array that is said to be longer than it is would end in
+        black pictures.
+        """
+        held = int(np.flatnonzero(~self._absent).max(initial=-1)) + 1
+        if held != last + 1:
+            raise _damaged(
+                self._path, f"it ends with sample {held}, where zarr.json says {last + 1}"
+            )
 
     def take(
         self, numbers: NDArray[np.int64], out: NDArray[Any], where: slice | NDArray[np.int64]
@@ -476,6 +545,21 @@ class _Shard:
                 offset = int(self._offsets[number])
                 sample = self._raw[offset : offset + self._nbytes].view(out.dtype)
                 out[row] = sample.reshape(out.shape[1:])
+
+
+def _is_axis(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST
+
+
+def _fills(value: object, dtype: str) -> bool:
+    """Whether a fill value is one of the type's own."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return abs(value) <= 2.0**15
+    limits = np.iinfo(kind)
+    return isinstance(value, int) and limits.min <= value <= limits.max
 
 
 def _damaged(path: Path, why: str) -> CorruptArtifact:
