@@ -25,10 +25,16 @@ _NAMES = {"RGB ": "RGB", "GRAY": "grey", "CMYK": "CMYK", "Lab ": "Lab"}
 
 
 def tiles(
-    width: int, height: int, step: int = 1, most: int = TILE
+    width: int, height: int, step: int = 1, most: int | None = None
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes (left, top, right, bottom) that cover a picture, each a multiple of ``step``."""
-    side = max(step, most // step * step)
+    """Boxes (left, top, right, bottom) that cover a picture.
+
+    Args:
+        width, height: the picture's, in pixels.
+        step: the boxes begin at multiples of it.
+        most: their largest side, :data:`TILE` by default, or ``step`` where that is more.
+    """
+    side = max(step, (most or TILE) // step * step)
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield left, top, min(left + side, width), min(top + side, height)
