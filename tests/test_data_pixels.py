@@ -248,7 +248,8 @@ def test_part_by_part_is_the_same_picture(
     monkeypatch: pytest.MonkeyPatch, crop: str, orientation: int
 ) -> None:
     y, x = np.mgrid[0:403, 0:307]
-    photo = np.stack([x * 255 / 306, y * 255 / 402, 128 + 100 * np.sin(x / 40) * np.cos(y / 50)], -1)
+    wave = 128 + 100 * np.sin(x / 40) * np.cos(y / 50)
+    photo = np.stack([x * 255 / 306, y * 255 / 402, wave], axis=-1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(Image.fromarray(photo.round().astype(np.uint8)), exif=exif)

@@ -94,14 +94,15 @@ def _matched(
     if not captions:
         raise BadInput(f"{shown(str(place))} names none of the pictures beside it", _FIX)
     without = sum(not captions.get(file) for file in wanted)
+    if without:
+        notes.append(f"{without} of {len(wanted)} pictures have no caption")
     for count, what in (
-        (without, f"of {len(wanted)} pictures have no caption"),
-        (more, "further captions of the same pictures are not used"),
-        (nowhere, "captions are of pictures that are not there"),
-        (unclear, "captions fit several pictures of one name, and are not used"),
+        (more, "further captions of the same pictures, not used"),
+        (nowhere, "captions of pictures that are not there"),
+        (unclear, "captions that fit several pictures of one name, not used"),
     ):
         if count:
-            notes.append(f"{count} {what}")
+            notes.append(f"{what}: {count}")
     return Captions(captions, tuple(notes))
 
 
@@ -122,8 +123,8 @@ def _beside_each(root: Path, files: Sequence[str]) -> Captions:
     notes = []
     if unread:
         notes.append(
-            f"{len(unread)} captions beside pictures cannot be read as UTF-8 text "
-            f"({shown(unread[0], 60)})"
+            "captions beside pictures that cannot be read as UTF-8 text: "
+            f"{len(unread)} ({shown(unread[0], 60)})"
         )
     captions = {file: text for file, text in captions.items() if text}
     if captions and len(captions) < len(files):

@@ -199,7 +199,7 @@ def _open_folder(folder: Path, root: Path, limit: int | None, report: Reporter) 
     notes = []
     hidden = sum(name.startswith("._") for name in inside)
     if hidden:
-        notes.append(f"passed over: {hidden} macOS ._ files")
+        notes.append(f"passed over: macOS ._ files ({hidden})")
     other = [
         name
         for name in inside
@@ -211,8 +211,8 @@ def _open_folder(folder: Path, root: Path, limit: int | None, report: Reporter) 
     ]
     if other:
         notes.append(
-            f"{len(other)} files in {shown(str(folder))} are no pictures of CelebA's and were left "
-            f"out ({shown(min(other), 60)})"
+            f"left out of {shown(str(folder))}, since they are no pictures of CelebA's: "
+            f"{len(other)} files ({shown(min(other), 60)})"
         )
     files = files[:limit]
     marks = mark_files([folder / name for name in files], report)

@@ -194,6 +194,9 @@ def _read_attributes(each: ListFile, rows: _LookUp, notes: list[str]) -> dict[st
         if not met <= {"1", "-1", "0"}:
             odd = next(value for value in values if value not in ("1", "-1", "0"))
             raise each.bad(number, f"a value is {shown(odd, 40)!r}, not 1 or -1")
+    values = _values(each, rest)
+    if seen and (len(values) != len(names) or values[-1] == "-"):
+        raise each.bad(number, "the last row is not whole: the list was cut")
     if count is not None and count != seen:
         raise BadInput(
             f"{shown(each.name)} says {count} rows and has {seen}: it was cut or changed", _AGAIN

@@ -46,7 +46,7 @@ class Listing:
         """What was left out and passed over, one line for each reason."""
         lines = left_out_notes(self.left_out)
         if self.passed_over:
-            counts = ", ".join(f"{count} {what}" for what, count in self.passed_over.items())
+            counts = ", ".join(f"{what} ({count})" for what, count in self.passed_over.items())
             lines.append(f"passed over: {counts}")
         return [*lines, *self.remarks]
 
@@ -109,8 +109,8 @@ class _Walk:
         lines = []
         if self._odd:
             lines.append(
-                f"{len(self._odd)} files without a picture's suffix are pictures: taken "
-                f"({_some(sorted(self._odd))})"
+                "files without a picture's suffix that are pictures are taken: "
+                f"{len(self._odd)} ({_some(sorted(self._odd))})"
             )
         if self._followed:
             lines.append(f"linked folders followed: {_some(self._followed)}")

@@ -93,4 +93,4 @@ def read_file(path: Path, name: str) -> bytes:
 def why(error: Exception) -> str:
     """The reason of a failure in one line, for messages."""
     text = error.strerror if isinstance(error, OSError) else None
-    return " ".join(shown(text or str(error), 160).split()) or type(error).__name__
+    return shown(" ".join((text or str(error)).split()), 160) or type(error).__name__
