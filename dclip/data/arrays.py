@@ -35,6 +35,7 @@ SHARD_BYTES = 48 * 2**20
 _MISSING = 2**64 - 1
 _METADATA_BYTES = 2**20
 _MOST = 2**48  # of samples, or of values along an axis: more than any disk holds
+_MOST_OF_CHUNK = 2**28  # values, of an array that another program wrote
 _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 _OPEN_SHARDS = 128  # each open map holds a file descriptor, and a process has about a thousand
 _sync_data = getattr(os, "fdatasync", os.fsync)
@@ -435,6 +436,8 @@ class ShardReader:
             chunks = self._meta["chunk_grid"]["configuration"]["chunk_shape"]
             if len(chunks) != len(self.shape) or not all(map(_is_axis, chunks)):
                 raise ValueError("bad chunks")
+            if math.prod(chunks) > _MOST_OF_CHUNK:
+                raise ValueError("large chunks")
             declared = math.prod(-(-n // m) for n, m in zip(self.shape, chunks, strict=True))
         except (KeyError, TypeError, ValueError):
             raise CorruptArtifact(
@@ -450,11 +453,15 @@ class ShardReader:
     def _read_through_zarr(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         if not len(numbers):
             return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        array = self._fallback()
         first, last = int(numbers[0]), int(numbers[-1])
-        if last - first + 1 == len(numbers) and (np.diff(numbers) == 1).all():
-            return np.asarray(self._fallback()[first : last + 1])
-        unique, where = np.unique(numbers, return_inverse=True)  # zarr wants them sorted
-        rows: NDArray[Any] = np.asarray(self._fallback().oindex[unique])
+        try:
+            if last - first + 1 == len(numbers) and (np.diff(numbers) == 1).all():
+                return np.asarray(array[first : last + 1])
+            unique, where = np.unique(numbers, return_inverse=True)  # zarr wants them sorted
+            rows: NDArray[Any] = np.asarray(array.oindex[unique])
+        except Exception as error:  # on damaged bytes, codecs raise nearly anything
+            raise _damaged(self.path / "c", why(error)) from None
         return rows[where]
 
 

@@ -51,11 +51,15 @@ def is_there(path: Path) -> bool:
 
 def shown(name: str, most: int = 120) -> str:
     """A name as it may stand in a message: control characters and broken bytes escaped, cut."""
+    if len(name) > 2 * most:  # not every character of a megabyte is looked at
+        name = name[:most] + name[-most:]
     text = "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in name
     )
-    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
+    if len(text) > most:
+        return f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
+    return text
 
 
 def open_file(path: Path) -> BufferedReader:
