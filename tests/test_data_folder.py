@@ -8,9 +8,12 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from picture_files import tiff
 from PIL import Image
 
+from dclip.context import Silent
 from dclip.data import formats, listing
 from dclip.data.folder import open_folder
 from dclip.data.listing import list_pictures
@@ -302,13 +305,22 @@ def test_places_that_cannot_be_are_refused_in_one_line(
     assert caught.value.message.isprintable() and len(caught.value.message) < 300
 
 
-def test_photos_say_what_was_left_out(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+def test_photos_say_what_was_left_out_and_how_they_were_read(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Said(Silent):
+        def note(self, message: str) -> None:
+            said.append(message)
+
+    values = np.arange(64, dtype=np.int32).reshape(8, 8)
+    (tmp_path / "a.tif").write_bytes(tiff(values))
     (tmp_path / "b.psd").write_bytes(b"8BPS")
-    photos = photo_files([tmp_path], size=16)
-    assert photos.files == ("a.jpg",)
-    assert "1 picture left out (b.psd): Photoshop" in photos.notes[0]
-    assert photos.first(1).notes == photos.notes
+    photos = photo_files([tmp_path], size=16, report=Said())
+    assert photos.files == ("a.tif",)
+    assert said == ["1 picture left out (b.psd): Photoshop is not read: save it as PNG or JPEG"]
+    for _ in range(2):
+        assert photos.load(0).shape == (3, 16, 16)
+    assert said[1:] == ["a.tif: 32-bit samples from 0 to 63: taken as 0 to 255, a guess"]
 
 
 def test_control_characters_of_names_are_shown_escaped(tmp_path: Path) -> None:

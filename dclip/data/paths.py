@@ -62,6 +62,14 @@ def shown(name: str, most: int = 120) -> str:
     return text
 
 
+def name_bytes(name: str) -> bytes:
+    """A file's name in bytes, for hashes: also one that is no text on this or another system."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogatepass")
+
+
 def open_file(path: Path) -> BufferedReader:
     """Open a file to read; an OSError for what is none: a named pipe would keep us for ever."""
     if not stat.S_ISREG(path.stat().st_mode):

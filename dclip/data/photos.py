@@ -1,4 +1,4 @@
-"""Photos to edit: files, folders or samples of an artifact, under one face."""
+"""Photos to edit: files, folders or samples of an artifact, all used alike."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dclip.context import Reporter, Silent
 from dclip.data.dataset import DataSet, LatentSet
 from dclip.data.folder import none_found
 from dclip.data.images import decode, shape_of
 from dclip.data.listing import list_pictures
-from dclip.data.paths import is_there, open_file, read_file, shown, user_path
+from dclip.data.paths import is_there, name_bytes, open_file, read_file, shown, user_path
 from dclip.errors import BadInput
+
+_SILENT = Silent()
 
 CELEBA_SHAPE = (178, 218)
 """Width and height of CelebA's aligned photos, which are cropped as CelebA is."""
@@ -36,29 +39,25 @@ class Photos:
         sha256: of each file's bytes; "" for samples of an artifact and for unreadable files.
         load: photo number -> (3, size, size) uint8 RGB; raises BadInput for an unreadable one.
             Safe from several threads.
-        notes: what was left out or passed over in their folders, for the user.
     """
 
     names: tuple[str, ...]
     files: tuple[str, ...]
     sha256: tuple[str, ...]
     load: Callable[[int], NDArray[np.uint8]]
-    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def first(self, count: int) -> Photos:
         """The first so many of them."""
-        return Photos(
-            self.names[:count], self.files[:count], self.sha256[:count], self.load, self.notes
-        )
+        return Photos(self.names[:count], self.files[:count], self.sha256[:count], self.load)
 
     def fingerprint(self) -> str:
         """A hash of what the photos are and are called, wherever they lie."""
         digest = hashlib.sha256()
         for row in zip(self.names, self.files, self.sha256, strict=True):
-            digest.update(("\0".join(row) + "\n").encode(errors="surrogateescape"))
+            digest.update(name_bytes("\0".join(row) + "\n"))
         return digest.hexdigest()
 
 
@@ -69,6 +68,7 @@ def photo_files(
     crop: str | None = None,
     like: str | None = None,
     workers: int = 8,
+    report: Reporter = _SILENT,
 ) -> Photos:
     """The photos in files and folders, in the order given, a folder's sorted by path.
 
@@ -78,22 +78,30 @@ def photo_files(
         crop: "center", "face" or a number of pixels; None lets :func:`fitting_crop` decide.
         like: the crop of the data that the model was trained on, where it is known.
         workers: threads to read the files with.
+        report: told what was left out of the folders, and once for each photo that was read in a
+            way that the user may not expect, e.g. with its colour profile.
 
     Raises:
         BadInput: a place that does not exist, a folder without pictures, or no places at all.
     """
     paths, files, notes = _find(places)
+    for note in notes:
+        report.note(note)
+    told: set[int] = set()
 
     def load(number: int) -> NDArray[np.uint8]:
         data = read_file(paths[number], files[number])
         how = crop or fitting_crop(shape_of(data), like)
-        pixels = decode(data, size=size, crop=how, name=files[number]).pixels
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        read = decode(data, size=size, crop=how, name=files[number])
+        if number not in told:
+            told.add(number)
+            for note in read.notes:
+                report.note(f"{shown(files[number])}: {note}")
+        return np.ascontiguousarray(read.pixels.transpose(2, 0, 1))
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         marks = tuple(pool.map(_content, paths))
-    names = unique_names([path.stem for path in paths])
-    return Photos(names, tuple(files), marks, load, tuple(notes))
+    return Photos(unique_names([path.stem for path in paths]), tuple(files), marks, load)
 
 
 def photo_samples(samples: DataSet | LatentSet, indices: NDArray[np.int64], *, size: int) -> Photos:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dclip.context import Reporter
-from dclip.data.paths import open_file
+from dclip.data.paths import name_bytes, open_file
 
 _SHOW_MARKING = 100 * 2**20  # bytes from which a cold disk takes long enough to show
 _READ = 2**20
@@ -83,12 +83,12 @@ def fingerprint(
     """
     digest = hashlib.sha256()
     for item in items:
-        digest.update(f"{item.id}\0{item.file}\0{item.mark}\n".encode(errors="surrogateescape"))
+        digest.update(name_bytes(f"{item.id}\0{item.file}\0{item.mark}\n"))
     for name in sorted(columns):
         digest.update(f"{name}\0".encode())
         digest.update("\0".join(columns[name]).encode() + b"\n")
     for file, reason in sorted((left_out or {}).items()):
-        digest.update(f"left out\0{file}\0{reason}\n".encode(errors="surrogateescape"))
+        digest.update(name_bytes(f"left out\0{file}\0{reason}\n"))
     return digest.hexdigest()
 
 

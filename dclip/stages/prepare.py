@@ -19,7 +19,7 @@ from dclip.data import celeba, filters, folder
 from dclip.data.arrays import ShardReader, ShardWriter
 from dclip.data.images import Decoded, check_crop, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
-from dclip.data.paths import shown
+from dclip.data.paths import name_bytes, shown
 from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import SPLITS, ordered, write_csv
@@ -428,8 +428,8 @@ def _splits(config: PrepareConfig, pictures: _Pictures, kept: Sequence[int]) -> 
 
     def key(number: int) -> int:
         # Two drawings of one face stay together: a split that parts them tests what it trained on.
-        text = f"{config.seed}:{pictures.subject(number)}"
-        digest = hashlib.blake2b(text.encode(errors="surrogateescape")).digest()
+        subject = name_bytes(f"{config.seed}:{pictures.subject(number)}")
+        digest = hashlib.blake2b(subject).digest()
         return int.from_bytes(digest[:8])
 
     keys = np.fromiter((key(number) for number in kept), np.uint64, len(kept))
