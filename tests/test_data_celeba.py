@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dclip.context import Context, Silent
-from dclip.data import celeba, celeba_lists, zips
+from dclip.data import celeba, celeba_lists, source, zips
 from dclip.data.celeba import download, open_celeba
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
@@ -334,8 +334,11 @@ def test_a_stored_member_of_two_sizes_is_refused(tmp_path: Path) -> None:
         read.read(read.items[0])
 
 
-def test_large_members_of_zip_and_folder_are_the_same_content(tmp_path: Path) -> None:
+def test_large_members_of_zip_and_folder_are_the_same_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Marks are of all bytes, on disk as in a zip."""
+    monkeypatch.setattr(source, "_READ", 4096)
     random = Image.effect_noise((600, 600), 80)
     file = io.BytesIO()
     random.save(file, "PNG")

@@ -192,6 +192,7 @@ def two(tmp_path: Path) -> Path:
         "file,caption,split\na.png,one, and more,train\nb.png,two,val\n",
         "split,file,caption\ntrain,a.png,one, and more\nval,b.png,two\n",
         'caption,file\n"one, and more",a.png\ntwo,b.png\n',
+        "caption,split,file\none, and more,train,a.png\ntwo,val,b.png\n",
         "one_thing,other\na.png,one, and more\nb.png,two\n",
         "a.png,one, and more\nb.png,two\n",
         "File_Name|Text|n\na.png|one, and more|0\nb.png|two|0\n",

@@ -97,6 +97,13 @@ def test_a_float_highlight_is_clipped_and_does_not_darken_the_rest() -> None:
         assert "clipped" in read.notes[0]
 
 
+def test_a_small_overshoot_of_many_floats_is_clipped() -> None:
+    values = (RAMP / 255 * 1.2).astype(np.float32)
+    read = decode(tiff(values))
+    assert np.array_equal(read.pixels[..., 0], np.rint(np.minimum(values.astype(float), 1) * 255))
+    assert "clipped to 0 to 1" in read.notes[0]
+
+
 def test_png_of_16_bits_grey_and_with_alpha() -> None:
     rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in RAMP)
     assert np.array_equal(grey(png(16, 16, 16, 0, rows)), RAMP)
