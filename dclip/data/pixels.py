@@ -20,6 +20,7 @@ _OVERSHOOT = 1.25  # values up to so much over a range are clipped to it
 _MOST = 0.95  # share of a float picture's values that its range has to hold
 _SCALES = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 15, 16, 24, 31, 32))  # what white may be
 _BITS, _PHOTOMETRIC, _FORMAT, _LARGEST = 258, 262, 339, 341  # TIFF tags
+_BLACK_POINT: Any = 0x2000  # cmsFLAGS_BLACKPOINTCOMPENSATION; Pillow names it from 10.3 on
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab "}
 _NAMES = {"RGB ": "RGB", "GRAY": "grey", "CMYK": "CMYK", "Lab ": "Lab"}
 
@@ -111,7 +112,7 @@ class Converter:
                 mode,
                 "RGB",
                 ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                ImageCms.Flags.BLACKPOINTCOMPENSATION,
+                flags=_BLACK_POINT,
             )
             if _changes_little(transform, mode):
                 return None
