@@ -15,6 +15,7 @@ from PIL import Image
 
 from dclip.context import Silent
 from dclip.data import formats, listing
+from dclip.data.celeba import open_celeba
 from dclip.data.folder import open_folder
 from dclip.data.listing import list_pictures
 from dclip.data.photos import photo_files
@@ -304,6 +305,20 @@ def test_places_that_cannot_be_are_refused_in_one_line(
         door(place)
     assert caught.value.fix
     assert caught.value.message.isprintable() and len(caught.value.message) < 300
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not delete a current folder")
+@pytest.mark.parametrize("place", [".", "a.png", "x/y"])
+def test_a_deleted_current_folder_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for door in (open_folder, open_celeba, lambda where: photo_files([where], size=16)):
+        with pytest.raises(BadInput, match="current folder is gone") as caught:
+            door(place)
+        assert "cd to" in caught.value.fix
 
 
 def test_photos_say_what_was_left_out_and_how_they_were_read(tmp_path: Path) -> None:

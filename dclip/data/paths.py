@@ -22,10 +22,13 @@ def user_path(text: Path | str) -> Path:
 
     Raises:
         BadInput: no path on this system: a NUL byte, characters that the file system cannot hold,
-            a name over its length limit, or ``~`` of nobody.
+            a name over its length limit, ``~`` of nobody, or a relative path in a current folder
+            that was deleted.
     """
     try:
         path = Path(text).expanduser()
+        if not path.is_absolute():
+            Path.cwd()
         path.lstat()
     except RuntimeError:
         raise BadInput(
@@ -36,6 +39,11 @@ def user_path(text: Path | str) -> Path:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise BadInput(f"a path is too long: {shown(str(text))}", "check the name") from None
+        if error.filename is None:  # of the current folder none is told
+            raise BadInput(
+                f"the current folder is gone, so {shown(str(text))} leads nowhere",
+                "cd to a folder that is there",
+            ) from None
         # Missing, or not to be looked at: whoever uses the path says so in its own words.
     return path
 
