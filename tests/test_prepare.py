@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dclip.context import Context, Silent
-from dclip.data import arrays, faces, filters
+from dclip.data import faces, filters, shard_writer
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
 from dclip.guidance import contrasts
@@ -140,7 +140,7 @@ def test_interrupted_anywhere_ends_with_the_same_artifact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if small_shards:
-        monkeypatch.setattr(arrays, "SHARD_BYTES", 50 * 3 * 16 * 16)
+        monkeypatch.setattr(shard_writer, "SHARD_BYTES", 50 * 3 * 16 * 16)
     config = PrepareConfig("folder", root=str(photos), size=16)
     whole = run(config, Store(tmp_path / "whole"), Context(workers=workers))
     store = Store(tmp_path / "killed")
