@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dclip.data import arrays
-from dclip.data.arrays import ShardReader, ShardWriter, samples_per_shard
+from dclip.data.arrays import ShardReader, ShardWriter
+from dclip.data.shard_writer import samples_per_shard
 from dclip.errors import CorruptArtifact
 
 SHAPE = (3, 4, 4)

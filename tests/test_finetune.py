@@ -34,7 +34,7 @@ from dclip.guidance.objective import Objective, Weights, recoloured
 from dclip.guidance.prompts import LAMBDAS, PRESETS, split_sources
 from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
-from dclip.models.tuned import merged, read_deltas
+from dclip.models.tuned import Above, merged, read_deltas
 from dclip.recipes import BY_KIND, RECIPES, Batch, Problem, recipe
 from dclip.recipes.loops import in_range, one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune

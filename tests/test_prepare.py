@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from dclip.context import Context, Silent
-from dclip.data import arrays, faces, filters
+from dclip.data import faces, filters, shard_writer
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
 from dclip.stages import prepare
@@ -140,7 +140,7 @@ def test_interrupted_anywhere_ends_with_the_same_artifact(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if small_shards:
-        monkeypatch.setattr(arrays, "SHARD_BYTES", 50 * 3 * 16 * 16)
+        monkeypatch.setattr(shard_writer, "SHARD_BYTES", 50 * 3 * 16 * 16)
     config = PrepareConfig("folder", root=str(photos), size=16)
     whole = run(config, Store(tmp_path / "whole"), Context(workers=workers))
     store = Store(tmp_path / "killed")
@@ -162,7 +162,7 @@ def test_interrupted_after_the_pixels(
 ) -> None:
     config = PrepareConfig("folder", root=str(photos), size=16)
     whole = run(config, Store(tmp_path / "whole"))
-    name = {"table": "write_table", "sheet": "save_png"}[when]
+    name = {"table": "write_csv", "sheet": "save_png"}[when]
 
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -259,6 +259,42 @@ def test_strict_refuses_an_artifact_with_gaps_that_is_there(store: Store, photos
     with pytest.raises(BadInput, match="could not be read"):  # nor is it copied to a new name
         make(store, source="folder", root=str(photos), size=16, strict=True, name="other")
     assert sorted(store.root.rglob("*")) == before
+
+
+def test_pictures_of_formats_that_are_not_read_are_skipped_by_name(
+    store: Store, tmp_path: Path
+) -> None:
+    root = tmp_path / "p"
+    for i in range(5):
+        picture(root / f"{i}.png", i)
+    for name in ("a.jxl", "b.psd"):
+        (root / name).write_bytes(b"x")
+    (root / "4.png").write_bytes(b"no picture")
+    report = Recorder()
+    config = PrepareConfig("folder", root=str(root), size=16)
+    artifact = run(config, store, Context(report=report))
+    assert (artifact.metrics["images"], artifact.metrics["skipped"]) == (4, 3)
+    with (artifact.path / "skipped.csv").open() as file:
+        rows = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    assert rows.keys() == {"4.png", "a.jxl", "b.psd"} and "JPEG XL" in rows["a.jxl"]
+    assert any("3 of 7 pictures" in line for line in report.said)
+    with pytest.raises(BadInput, match=r"2 of 7 pictures.*a\.jxl") as caught:
+        make(store, source="folder", root=str(root), size=16, strict=True)
+    assert "--strict" in caught.value.fix
+    (root / "b.psd").unlink()
+    assert make(store, source="folder", root=str(root), size=16).metrics["skipped"] == 2
+
+
+def test_what_was_done_to_many_pictures_is_one_note(store: Store, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), (0, 0, 90 * i)) for i in range(3)]
+    (tmp_path / "p").mkdir()
+    for i in range(70):
+        path = tmp_path / f"p/{i:02d}.gif"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+    report = Recorder()
+    config = PrepareConfig("folder", root=str(tmp_path / "p"), size=16)
+    run(config, store, Context(report=report, workers=2))
+    assert report.said == ["00.gif and 69 more: several frames: first one taken"]
 
 
 def test_strict_changes_nothing_where_all_is_well(tmp_path: Path) -> None:

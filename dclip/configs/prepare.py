@@ -46,7 +46,8 @@ class PrepareConfig:
     size: Annotated[int, Ge(16), Le(1024), Option(metavar="N")] | None = None
     """Side in pixels: else 128, for drawn faces 64."""
     crop: Annotated[Crop | None, _PHOTOS] = None
-    """center, face, or a number of pixels: else face for CelebA, center for a folder."""
+    """center, face, or a number of pixels: else face for CelebA, center for
+    CelebA-HQ and a folder."""
     split: Annotated[str, AfterValidator(_check_split), Option(metavar="A/B")] = "90/10"
     """Percentages for train/val, or train/val/test; for CelebA also official."""
     limit: Annotated[Count | None, _PHOTOS] = None

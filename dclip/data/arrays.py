@@ -18,233 +18,22 @@ import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from google_crc32c import value as crc32c
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from dclip.data.paths import open_file, read_bytes, shown, why
+from dclip.data.shard_writer import MISSING, shard_path
+from dclip.data.shard_writer import ShardWriter as ShardWriter  # both are asked for here
 from dclip.errors import CorruptArtifact
-from dclip.store.files import sync, write_atomic
 
-SHARD_BYTES = 48 * 2**20
-"""What a shard aims at; the last may be smaller, and so is the only one of a small array."""
-
-_MISSING = 2**64 - 1
+_METADATA_BYTES = 2**20
+_MOST = 2**48  # of samples, or of values along an axis: more than any disk holds
+_MOST_OF_CHUNK = 2**28  # values, of an array that another program wrote
+_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64")
 _OPEN_SHARDS = 128  # each open map holds a file descriptor, and a process has about a thousand
-_sync_data = getattr(os, "fdatasync", os.fsync)
-
-
-def samples_per_shard(sample_shape: Sequence[int], dtype: DTypeLike, total: int) -> int:
-    """How many samples go into a shard of an array of at most ``total`` samples."""
-    nbytes = math.prod(sample_shape) * np.dtype(dtype).itemsize
-    return max(1, min(total, SHARD_BYTES // nbytes))
-
-
-def _metadata(
-    shape: tuple[int, ...], per_shard: int, dtype: np.dtype[Any], attributes: dict[str, Any]
-) -> dict[str, Any]:
-    # Written by hand, not by zarr: the bytes enter the artifact's id and must not change with
-    # zarr's version.
-    little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(shape),
-        "data_type": dtype.name,
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": [per_shard, *shape[1:]]},
-        },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0,
-        "codecs": [
-            {
-                "name": "sharding_indexed",
-                "configuration": {
-                    "chunk_shape": [1, *shape[1:]],
-                    "codecs": [little if dtype.itemsize > 1 else {"name": "bytes"}],
-                    "index_codecs": [little, {"name": "crc32c"}],
-                    "index_location": "end",
-                },
-            }
-        ],
-        "attributes": attributes,
-        "storage_transformers": [],
-    }
-
-
-def _index_bytes(count: int, per_shard: int, nbytes: int) -> bytes:
-    index = np.full((per_shard, 2), _MISSING, dtype="<u8")
-    index[:count, 0] = np.arange(count, dtype=np.uint64) * np.uint64(nbytes)
-    index[:count, 1] = nbytes
-    pairs = index.tobytes()
-    return pairs + int(crc32c(pairs)).to_bytes(4, "little")
-
-
-class ShardWriter:
-    """Writes an array sample after sample, and goes on where a killed writer stopped.
-
-    ``done`` says how many samples are already safe on disk; append from there. The array becomes
-    readable with :meth:`finish`; the bytes are the same however often the writing was interrupted.
-
-    Args:
-        path: the array's folder, e.g. ``draft.path / "images.zarr"``.
-        sample_shape: shape of one sample, e.g. (3, H, W).
-        dtype: uint8, float32, ...
-        total: an upper bound on the number of samples; with the shape it fixes the shard size.
-        per_shard: samples a shard; :func:`samples_per_shard` of the above by default.
-
-    Raises:
-        OSError: the disk is full or read-only.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        sample_shape: Sequence[int],
-        dtype: DTypeLike,
-        *,
-        total: int,
-        per_shard: int | None = None,
-    ) -> None:
-        self.path = Path(path)
-        self.sample_shape = tuple(int(n) for n in sample_shape)
-        self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.per_shard = per_shard or samples_per_shard(self.sample_shape, self.dtype, total)
-        self._nbytes = math.prod(self.sample_shape) * self.dtype.itemsize
-        self._file: BinaryIO | None = None
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "zarr.json").unlink(missing_ok=True)
-        self._done = self._find_done()
-
-    @property
-    def done(self) -> int:
-        """Samples that are on disk."""
-        return self._done
-
-    def append(self, samples: NDArray[Any]) -> None:
-        """Add samples, (n, *sample_shape), and wait until they are on disk.
-
-        Raises:
-            ValueError: another shape or type than the array's.
-        """
-        if samples.shape[1:] != self.sample_shape or samples.dtype != self.dtype:
-            raise ValueError(
-                f"expected (n, {self.sample_shape}) {self.dtype}, "
-                f"got {samples.shape} {samples.dtype}"
-            )
-        samples = np.ascontiguousarray(samples)
-        while len(samples):
-            file = self._open()
-            part = samples[: self.per_shard - self._done % self.per_shard]
-            file.write(part.reshape(-1).view(np.uint8).data)
-            self._done += len(part)
-            if self._done % self.per_shard == 0:
-                self._seal(self.per_shard)
-            samples = samples[len(part) :]
-        if self._file is not None:
-            self._file.flush()
-            _sync_data(self._file.fileno())
-
-    def rewind(self, done: int) -> None:
-        """Drop every sample after the first ``done``, e.g. those that a journal does not know."""
-        if not 0 <= done <= self._done:
-            raise ValueError(f"cannot rewind to {done}: {self._done} samples are there")
-        if done == self._done:
-            return
-        self._close()
-        shard, rest = divmod(done, self.per_shard)
-        for later in range(shard + 1, -(-self._done // self.per_shard) + 1):
-            self._shard(later).unlink(missing_ok=True)
-        if self._shard(shard).exists():
-            self._shard(shard).replace(self._partial)
-        if self._partial.exists():
-            os.truncate(self._partial, rest * self._nbytes)
-        self._done = done
-
-    def finish(self, attributes: dict[str, Any] | None = None) -> None:
-        """Complete the array with the samples written so far.
-
-        Raises:
-            ValueError: there is no sample.
-        """
-        if not self._done:
-            raise ValueError("an array needs at least one sample")
-        rest = self._done % self.per_shard
-        if rest:
-            self._open()
-            self._seal(rest)
-        self._close()
-        self._partial.unlink(missing_ok=True)
-        metadata = _metadata(
-            (self._done, *self.sample_shape), self.per_shard, self.dtype, attributes or {}
-        )
-        write_atomic(self.path / "zarr.json", json.dumps(metadata, indent=1).encode())
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the file. Does not finish: an interrupted array stays unfinished."""
-        self._close()
-
-    @property
-    def _partial(self) -> Path:
-        return self.path / ".partial"
-
-    def _shard(self, number: int) -> Path:
-        return _shard_path(self.path, number, len(self.sample_shape))
-
-    def _find_done(self) -> int:
-        """Count what an earlier writer left: sealed shards, then whole samples of the open one."""
-        full_size = self.per_shard * self._nbytes + 16 * self.per_shard + 4
-        shard = 0
-        while self._shard(shard).exists() and self._shard(shard).stat().st_size == full_size:
-            shard += 1
-        if self._shard(shard).exists():
-            # The last, short shard of a writer that was killed inside finish(): open it again.
-            self._shard(shard).replace(self._partial)
-            size = self._partial.stat().st_size - 16 * self.per_shard - 4
-        else:
-            size = self._partial.stat().st_size if self._partial.exists() else 0
-        count = min(max(0, size) // self._nbytes, self.per_shard)
-        if count == self.per_shard:
-            count -= 1  # killed while the index was being written: take the last sample again
-        if self._partial.exists():
-            os.truncate(self._partial, count * self._nbytes)
-        return shard * self.per_shard + count
-
-    def _open(self) -> BinaryIO:
-        if self._file is None:
-            self._file = self._partial.open("ab")
-        return self._file
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _seal(self, count: int) -> None:
-        file = self._open()
-        file.write(_index_bytes(count, self.per_shard, self._nbytes))
-        file.flush()
-        os.fsync(file.fileno())
-        self._close()
-        target = self._shard((self._done - 1) // self.per_shard)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._partial.replace(target)
-        sync(target.parent)
-
-
-def _shard_path(array: Path, number: int, sample_axes: int) -> Path:
-    return array.joinpath("c", str(number), *["0"] * sample_axes)
 
 
 class ShardReader:
@@ -259,13 +48,14 @@ class ShardReader:
 
     Raises:
         CorruptArtifact: not a zarr array; or, when read, a shard that is missing, short, or whose
-            index fails its checksum. Never the fill value in place of a lost shard.
+            index fails its checksum. Never the fill value in place of a lost shard. What the array
+            says of its size is held against its last shard when it is opened.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._meta = self._read_metadata()
-        self.shape: tuple[int, ...] = tuple(int(n) for n in self._meta["shape"])
+        self.shape: tuple[int, ...] = tuple(self._meta["shape"])
         self._per_shard = self._fast_layout()
         self._maps: dict[int, _Shard] = {}
         self._zarr: Any = None
@@ -273,6 +63,7 @@ class ShardReader:
             self.dtype: np.dtype[Any] = np.dtype(self._fallback().dtype)
         else:
             self.dtype = np.dtype(self._meta["data_type"]).newbyteorder("<")
+            self._check_size()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -329,7 +120,7 @@ class ShardReader:
         if shard is None:
             assert self._per_shard is not None
             shard = _Shard(
-                _shard_path(self.path, number, len(self.shape) - 1),
+                shard_path(self.path, number, len(self.shape) - 1),
                 self._per_shard,
                 self.shape[1:],
                 self.dtype,
@@ -343,14 +134,36 @@ class ShardReader:
 
     def _read_metadata(self) -> dict[str, Any]:
         try:
-            meta: dict[str, Any] = json.loads((self.path / "zarr.json").read_text("utf-8"))
-            if meta["zarr_format"] != 3 or meta["node_type"] != "array" or not meta["shape"]:
+            data = read_bytes(self.path / "zarr.json", _METADATA_BYTES)
+            meta: dict[str, Any] = json.loads(data.decode("utf-8"))
+            if meta["zarr_format"] != 3 or meta["node_type"] != "array":
                 raise ValueError("not a zarr v3 array")
-        except FileNotFoundError:
-            raise CorruptArtifact(f"{self.path} is not a zarr v3 array: no zarr.json") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{self.path}/zarr.json cannot be used: {error}") from None
+            shape = meta["shape"]
+            if not isinstance(shape, list) or not shape or not all(map(_is_axis, shape)):
+                raise ValueError(f"its shape is {shown(str(shape), 60)}")
+        except (FileNotFoundError, NotADirectoryError):
+            raise CorruptArtifact(
+                f"{self.path} is not a zarr v3 array: no zarr.json", "make the artifact again"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CorruptArtifact(
+                f"{self.path}/zarr.json cannot be used: {why(error)}", "make the artifact again"
+            ) from None
         return meta
+
+    def _check_size(self) -> None:
+        """Hold the declared shape against the files before anything is sized by it.
+
+        Raises:
+            CorruptArtifact: the last shard is missing, there are shards behind it, or its samples
+                are of another size or number.
+        """
+        assert self._per_shard is not None
+        last, within = divmod(len(self) - 1, self._per_shard)
+        self._map(last).check_end(within)
+        behind = shard_path(self.path, last + 1, len(self.shape) - 1)
+        if behind.exists():
+            raise _damaged(behind, f"zarr.json says that there are {len(self)} samples")
 
     def _fast_layout(self) -> int | None:
         """Samples a shard, or None where the array is not laid out as this module writes it."""
@@ -372,10 +185,11 @@ class ShardReader:
                 and (inner.get("configuration") or {}).get("endian", "little") == "little"
                 and [c["name"] for c in config["index_codecs"]] == ["bytes", "crc32c"]
                 and config.get("index_location", "end") == "end"
-                and np.dtype(meta["data_type"]).kind in "uif"
-                and isinstance(meta["fill_value"], int | float)
+                and meta["data_type"] in _TYPES
+                and _is_axis(chunk[0])
+                and _fills(meta["fill_value"], meta["data_type"])
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
             return None
         return int(chunk[0]) if matches else None
 
@@ -383,10 +197,13 @@ class ShardReader:
         if self._zarr is None:
             import zarr
 
+            self._check_chunks()
             try:
                 array = zarr.open_array(str(self.path), mode="r")
             except Exception as error:
-                raise CorruptArtifact(f"{self.path} cannot be read by zarr: {error}") from None
+                raise CorruptArtifact(
+                    f"{self.path} cannot be read by zarr: {why(error)}", "make the artifact again"
+                ) from None
             lost = int(array.nchunks) - int(array.nchunks_initialized)
             if hasattr(array, "_nshards"):
                 lost = int(array._nshards) - int(array._nshards_initialized)
@@ -397,14 +214,38 @@ class ShardReader:
             self._zarr = array
         return self._zarr
 
+    def _check_chunks(self) -> None:
+        """Hold the declared chunks against the files: zarr would go through every declared one."""
+        try:
+            chunks = self._meta["chunk_grid"]["configuration"]["chunk_shape"]
+            if len(chunks) != len(self.shape) or not all(map(_is_axis, chunks)):
+                raise ValueError("bad chunks")
+            if math.prod(chunks) > _MOST_OF_CHUNK:
+                raise ValueError("large chunks")
+            declared = math.prod(-(-n // m) for n, m in zip(self.shape, chunks, strict=True))
+        except (KeyError, TypeError, ValueError):
+            raise CorruptArtifact(
+                f"{self.path}/zarr.json cannot be used: its chunks", "make the artifact again"
+            ) from None
+        there = sum(len(files) for _, _, files in os.walk(self.path)) - 1
+        if declared > there:
+            raise CorruptArtifact(
+                f"{declared - there} chunk files of {self.path} are missing",
+                "prepare the data again",
+            )
+
     def _read_through_zarr(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         if not len(numbers):
             return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        array = self._fallback()
         first, last = int(numbers[0]), int(numbers[-1])
-        if last - first + 1 == len(numbers) and (np.diff(numbers) == 1).all():
-            return np.asarray(self._fallback()[first : last + 1])
-        unique, where = np.unique(numbers, return_inverse=True)  # zarr wants them sorted
-        rows: NDArray[Any] = np.asarray(self._fallback().oindex[unique])
+        try:
+            if last - first + 1 == len(numbers) and (np.diff(numbers) == 1).all():
+                return np.asarray(array[first : last + 1])
+            unique, where = np.unique(numbers, return_inverse=True)  # zarr wants them sorted
+            rows: NDArray[Any] = np.asarray(array.oindex[unique])
+        except Exception as error:  # on damaged bytes, codecs raise nearly anything
+            raise _damaged(self.path / "c", why(error)) from None
         return rows[where]
 
 
@@ -421,11 +262,14 @@ class _Shard:
     ) -> None:
         nbytes = math.prod(sample_shape) * dtype.itemsize
         index_size = 16 * per_shard + 4
+        self._path = path
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
             raise CorruptArtifact(f"shard {path} is missing", "make the artifact again") from None
+        except OSError as error:
+            raise _damaged(path, why(error)) from None
         except ValueError:  # an empty file cannot be mapped
             raise _damaged(path, "it is empty") from None
         if len(self._map) < index_size:
@@ -434,10 +278,14 @@ class _Shard:
         if int.from_bytes(tail[-4:], "little") != crc32c(tail[:-4]):
             raise _damaged(path, "its index fails the checksum")
         index = np.frombuffer(tail[:-4], dtype="<u8").reshape(per_shard, 2)
-        present = index[:, 0] != _MISSING
+        present = index[:, 0] != MISSING
         bounds = index[present].astype(np.int64)
         data_size = len(self._map) - index_size
-        if (bounds[:, 1] != nbytes).any() or (bounds.sum(axis=1) > data_size).any():
+        if (
+            (bounds < 0).any()
+            or (bounds[:, 1] != nbytes).any()
+            or (bounds[:, 0] > data_size - nbytes).any()
+        ):
             raise _damaged(path, "its index points outside the file")
         self._offsets = np.where(present, index[:, 0], 0).astype(np.int64)
         self._absent = ~present
@@ -453,6 +301,18 @@ class _Shard:
         self._plain: NDArray[Any] | None = None
         if plain:
             self._plain = raw[: count * nbytes].view(dtype).reshape(count, *sample_shape)
+
+    def check_end(self, last: int) -> None:
+        """Number ``last`` has to be the shard's last sample, as zarr.json says.
+
+        Our writer leaves no sample out: an array that is said to be longer than it is would end in
+        black pictures.
+        """
+        held = int(np.flatnonzero(~self._absent).max(initial=-1)) + 1
+        if held != last + 1:
+            raise _damaged(
+                self._path, f"it ends with sample {held}, where zarr.json says {last + 1}"
+            )
 
     def take(
         self, numbers: NDArray[np.int64], out: NDArray[Any], where: slice | NDArray[np.int64]
@@ -476,6 +336,21 @@ class _Shard:
                 offset = int(self._offsets[number])
                 sample = self._raw[offset : offset + self._nbytes].view(out.dtype)
                 out[row] = sample.reshape(out.shape[1:])
+
+
+def _is_axis(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST
+
+
+def _fills(value: object, dtype: str) -> bool:
+    """Whether a fill value is one of the type's own."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return abs(value) <= 2.0**15
+    limits = np.iinfo(kind)
+    return isinstance(value, int) and limits.min <= value <= limits.max
 
 
 def _damaged(path: Path, why: str) -> CorruptArtifact:

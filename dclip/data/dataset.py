@@ -24,7 +24,9 @@ class _Samples:
         self._reader = reader
         shape = reader.shape
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-            raise CorruptArtifact(f"{reader.path} holds {shape}, not square RGB pictures")
+            raise CorruptArtifact(
+                f"{reader.path} holds {shape}, not square RGB pictures", "make the artifact again"
+            )
 
     def __len__(self) -> int:
         return len(self._reader)

@@ -3,51 +3,55 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
+from dclip.data.formats import SUFFIXES as SUFFIXES  # others ask for them here
+from dclip.data.formats import missing, pillow_formats, sniff, sound_png
+from dclip.data.paths import read_bytes, shown, why
+from dclip.data.pixels import TILE, Converter, tiles
 from dclip.errors import BadInput
 from dclip.store import atomic
 
 if TYPE_CHECKING:
     import torch
 
-SUFFIXES: tuple[str, ...] = (
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".avif",
-)
-"""What counts as an image file in a folder (compared in lower case)."""
-
 MAX_PIXELS = 150_000_000
-"""Largest picture that is decoded, in pixels: three bytes each must fit in memory many times."""
+"""Largest picture that is decoded, in pixels as decoded: four bytes each must fit in memory."""
+
+MAX_JPEG_PIXELS = 400_000_000
+"""Largest JPEG, in pixels as stored: the decoder can shrink it on the way."""
 
 FACE_FRACTION = 148 / 178
 """Side of the "face" crop over the short side: CelebA's 178x218 gives 148x148 at (15, 35)."""
 
-# Nothing that runs a program (EPS starts Ghostscript) and no format that only looks like one.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "AVIF")
+_LARGE = 16_000_000  # pixels from which only one picture is decoded at a time
+_one_large = threading.Lock()
 
-# The limit above is ours and refuses with a clear line; Pillow's own warning, at a lower size,
+# The limits above are ours and refuse with a clear line; Pillow's own warning, at a lower size,
 # would be a second voice. A filter set per call would race between decoding threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged metadata
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Decoded:
     """A decoded picture.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
-        notes: what was done that the eye would not expect, e.g. "animated: first frame taken".
+        pixels: (H, W, 3) uint8 sRGB.
+        notes: what was done that the eye would not expect, e.g. "several frames: first one taken".
     """
 
     pixels: NDArray[np.uint8]
@@ -69,9 +73,13 @@ def check_crop(crop: str) -> str:
     Raises:
         BadInput: for anything else.
     """
-    if crop in ("center", "face") or (crop.isascii() and crop.isdigit() and int(crop) > 0):
+    if crop in ("center", "face"):
         return crop
-    raise BadInput(f"unknown crop {crop!r}", "use center, face, or a number of pixels such as 148")
+    if crop.isascii() and crop.isdigit() and len(crop) < 10 and int(crop) > 0:
+        return crop
+    raise BadInput(
+        f"unknown crop {shown(crop)!r}", "use center, face, or a number of pixels such as 148"
+    )
 
 
 def decode(
@@ -81,10 +89,10 @@ def decode(
     crop: str = "none",
     name: str | None = None,
 ) -> Decoded:
-    """Decode an image file to 8-bit RGB, cropped and resized.
+    """Decode an image file to 8-bit sRGB, cropped and resized.
 
-    EXIF orientation is applied; 16-bit and float samples are scaled to 8 bits; transparency is
-    laid over white; of an animation the first frame is taken. Colour profiles are not applied.
+    EXIF orientation and the colour profile are applied; 16-bit, 32-bit and float samples are
+    scaled to 8 bits; transparency is laid over white; of an animation the first frame is taken.
 
     Args:
         source: the file, or its bytes.
@@ -100,84 +108,179 @@ def decode(
     Raises:
         BadInput: not an image, truncated, too large, or not readable at all.
     """
-    label = name or ("image" if isinstance(source, bytes) else str(source))
+    label = shown(name or ("image" if isinstance(source, bytes) else str(source)))
+    data = source if isinstance(source, bytes) else _read(Path(source), label)
     try:
-        if isinstance(source, bytes):
-            return _decode(io.BytesIO(source), size, crop, label)
-        with Path(source).open("rb") as file:
-            return _decode(file, size, crop, label)
-    except BadInput:
-        raise
-    except UnidentifiedImageError:
-        raise BadInput(
-            f"{label} is not an image that can be read",
-            f"give one of: {' '.join(s[1:] for s in SUFFIXES)}",
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(label) from None
-    except FileNotFoundError:
-        raise BadInput(f"no such image: {label}") from None
-    except IsADirectoryError:
-        raise BadInput(f"{label} is a folder, not an image") from None
-    except PermissionError:
-        raise BadInput(f"{label} may not be read", "check its permissions") from None
-    except MemoryError:  # says nothing about the picture
+        return _decode(data, size, crop, label)
+    except (BadInput, MemoryError):
         raise
     except Exception as error:  # on damaged bytes, decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{label} is damaged: {reason}", "replace or remove the file") from None
+        kind = sniff(data[:64])
+        for bare in (False, True) if kind == "PNG" else ():
+            try:
+                read = _decode(sound_png(data, bare=bare), size, crop, label)
+            except Exception:
+                continue
+            lost = "its metadata and colour profile are" if bare else "some of its metadata is"
+            return Decoded(read.pixels, (*read.notes, f"{lost} damaged or too long: left out"))
+        raise _unreadable(error, kind, label) from None
 
 
-def _decode(file: io.IOBase, size: int | None, crop: str, label: str) -> Decoded:
-    with Image.open(file, formats=_formats()) as image:  # type: ignore[arg-type]
+def _read(path: Path, label: str) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        raise BadInput(f"no such image: {label}", "check the path") from None
+    except (OSError, ValueError) as error:
+        if path.is_dir():
+            raise BadInput(f"{label} is a folder, not an image", "name a file in it") from None
+        raise BadInput(f"{label} may not be read: {why(error)}", "check the file") from None
+
+
+def _unreadable(error: Exception, kind: str | None, label: str) -> BadInput:
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_large(label)
+    if fix := missing(kind):
+        return BadInput(f"{label} is not an image that can be read here: it is {kind}", fix)
+    if isinstance(error, UnidentifiedImageError):
+        what = f": a {kind} of an unusual kind, or damaged" if kind else ""
+        return BadInput(
+            f"{label} is not an image that can be read{what}",
+            "save it as PNG or JPEG" if kind else f"give one of: {kinds()}",
+        )
+    return BadInput(f"{label} is damaged: {why(error)}", "replace or remove the file")
+
+
+def kinds() -> str:
+    """The suffixes of pictures, for messages."""
+    return " ".join(suffix[1:] for suffix in SUFFIXES)
+
+
+def shape_of(data: bytes) -> tuple[int, int]:
+    """Width and height as stored; (0, 0) for what is no picture, which decoding then tells."""
+    try:
+        with _open(data) as image:
+            return image.size
+    except Exception:  # on damaged bytes, decoders raise nearly anything
+        return (0, 0)
+
+
+def _open(data: bytes) -> Image.Image:
+    if sniff(data[:4]) == "JPEG":
+        # Not by Image.open, which refuses from 179 million pixels, and would take a JPEG with a
+        # depth map or a second eye behind it (MPO) for an animation.
+        return JpegImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=pillow_formats())
+
+
+def _decode(data: bytes, size: int | None, crop: str, label: str) -> Decoded:
+    with _open(data) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(label, f"{width}x{height}")
         if min(width, height) < 1:
-            raise BadInput(f"{label} has no pixels")
+            raise BadInput(f"{label} has no pixels", "replace or remove the file")
         side = _side(min(width, height), crop)
-        if size is not None and image.format in ("JPEG", "MPO"):
-            # The decoder can drop to 1/2, 1/4, 1/8 while decoding: less time and memory. Twice the
-            # final size is kept so that the last, antialiased step still decides the picture.
-            scale = 2 * size / (side or min(width, height))
-            if scale < 1:
-                image.draft(None, (int(width * scale) + 1, int(height * scale) + 1))
+        if image.format == "JPEG":
+            # Of a progressive one the decoder holds all of it before it shrinks.
+            most = MAX_PIXELS if image.info.get("progressive") else MAX_JPEG_PIXELS
+            if width * height > most:
+                raise _too_large(label, f"{width}x{height}", most)
+            if size is not None:
+                # The decoder can drop to 1/2, 1/4, 1/8 while decoding: less time and memory. Twice
+                # the final size is kept so that the last, antialiased step still decides.
+                scale = 2 * size / (side or min(width, height))
+                if scale < 1:
+                    image.draft(None, (int(width * scale) + 1, int(height * scale) + 1))
+        pixels = image.width * image.height
+        if pixels > MAX_PIXELS:
+            raise _too_large(label, f"{width}x{height}")
         notes = []
-        # MPO is a JPEG with a depth map or a second eye behind it, not an animation.
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        if getattr(image, "is_animated", False):
             image.seek(0)
             notes.append("several frames: first one taken")
-        image.load()
-        rgb = _rgb(_upright(image), label)
-    shrink = min(rgb.size) / min(width, height)
-    if side is not None:
-        box = _centre(rgb.size, side * shrink)
-    else:
-        box = (0.0, 0.0, float(rgb.width), float(rgb.height))
-    if size is not None:
-        rgb = rgb.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
-    elif side is not None:
-        left, top = round(box[0] - 0.01), round(box[1] - 0.01)
-        rgb = rgb.crop((left, top, left + side, top + side))
-    return Decoded(np.array(rgb, dtype=np.uint8), tuple(notes))
+        # Several large pictures at once, one a thread, would need several times the memory.
+        with _one_large if pixels > _LARGE else nullcontext():
+            image.load()
+            shrink = min(image.size) / min(width, height)
+            convert = Converter(image, label)
+            turn = _TURNS.get(_orientation(image))
+            if size is not None:
+                rgb = _resized(image, convert, _centre(image.size, side and side * shrink), size)
+                if turn is not None:
+                    rgb = rgb.transpose(turn)
+                return Decoded(np.array(rgb), (*notes, *convert.notes))
+            whole = np.empty((image.height, image.width, 3), dtype=np.uint8)
+            for left, top, right, bottom in tiles(*image.size):
+                part = convert(image.crop((left, top, right, bottom)))
+                whole[top:bottom, left:right] = np.asarray(part)
+    return Decoded(_cropped(_turned(whole, turn), side), (*notes, *convert.notes))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
     try:
-        return ImageOps.exif_transpose(image)
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged metadata is no reason to refuse sound pixels
-        return image
+        return 1
 
 
-def _formats() -> list[str]:
-    Image.init()
-    return [name for name in _FORMATS if name in Image.OPEN]
+def _turned(pixels: NDArray[np.uint8], turn: Image.Transpose | None) -> NDArray[np.uint8]:
+    """What Pillow's ``transpose`` does, as a view."""
+    if turn is None:
+        return pixels
+    turns = {
+        Image.Transpose.FLIP_LEFT_RIGHT: pixels[:, ::-1],
+        Image.Transpose.FLIP_TOP_BOTTOM: pixels[::-1],
+        Image.Transpose.ROTATE_180: pixels[::-1, ::-1],
+        Image.Transpose.TRANSPOSE: pixels.swapaxes(0, 1),
+        Image.Transpose.TRANSVERSE: pixels[::-1, ::-1].swapaxes(0, 1),
+        Image.Transpose.ROTATE_270: pixels[::-1].swapaxes(0, 1),
+        Image.Transpose.ROTATE_90: pixels[:, ::-1].swapaxes(0, 1),
+    }
+    return turns[turn]
 
 
-def _too_large(label: str, shape: str = "") -> BadInput:
+def _cropped(pixels: NDArray[np.uint8], side: int | None) -> NDArray[np.uint8]:
+    if side is not None:
+        left, top, _, _ = _centre((pixels.shape[1], pixels.shape[0]), side)
+        x, y = round(left - 0.01), round(top - 0.01)
+        pixels = pixels[y : y + side, x : x + side]
+    return np.ascontiguousarray(pixels)
+
+
+def _resized(
+    image: Image.Image, convert: Converter, box: tuple[float, float, float, float], size: int
+) -> Image.Image:
+    """The box of a picture in RGB, (size, size), antialiased.
+
+    A large one is converted and shrunk by a whole number part by part, so that no more than a part
+    is held in RGB; the last step, from at least three times the size, decides the result.
+    """
+    left, top = int(box[0]), int(box[1])
+    width, height = int(np.ceil(box[2])) - left, int(np.ceil(box[3])) - top
+    factor = max(1, int(min(box[2] - box[0], box[3] - box[1]) / size / 3.0))
+    parts = list(tiles(width, height, factor))
+    if len(parts) == 1:
+        if image.width * image.height > width * height + TILE * TILE:
+            image = image.crop((left, top, left + width, top + height))
+            box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        rgb = convert(image)
+        return rgb.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    canvas = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    for x, y, right, bottom in parts:
+        part = convert(image.crop((left + x, top + y, left + right, top + bottom)))
+        canvas.paste(part.reduce(factor) if factor > 1 else part, (x // factor, y // factor))
+    scaled = (
+        (box[0] - left) / factor,
+        (box[1] - top) / factor,
+        min((box[2] - left) / factor, canvas.width),
+        min((box[3] - top) / factor, canvas.height),
+    )
+    return canvas.resize((size, size), Image.Resampling.LANCZOS, box=scaled)
+
+
+def _too_large(label: str, shape: str = "", most: int = MAX_PIXELS) -> BadInput:
     return BadInput(
         f"{label} is too large{': ' + shape if shape else ''}",
-        f"scale it below {MAX_PIXELS // 1_000_000} million pixels first",
+        f"scale it below {most // 1_000_000} million pixels first",
     )
 
 
@@ -191,43 +294,13 @@ def _side(short: int, crop: str) -> int | None:
     return min(short, int(check_crop(crop)))
 
 
-def _centre(shape: tuple[int, int], side: float) -> tuple[float, float, float, float]:
+def _centre(shape: tuple[int, int], side: float | None) -> tuple[float, float, float, float]:
+    if side is None:
+        return (0.0, 0.0, float(shape[0]), float(shape[1]))
     # A draft decode rounds sizes up, so the scaled side may pass the edge by a fraction.
     side = min(side, *shape)
     left, top = (shape[0] - side) / 2, (shape[1] - side) / 2
     return (left, top, left + side, top + side)
-
-
-def _rgb(image: Image.Image, label: str) -> Image.Image:
-    """Any Pillow mode to RGB: wide samples scaled, transparency over white."""
-    mode = image.mode
-    if mode.startswith("I") or mode == "F":
-        return _narrow(image, label).convert("RGB")
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _narrow(image: Image.Image, label: str) -> Image.Image:
-    """Grey of 16 or 32 bits, or float, to 8 bits.
-
-    Pillow's "I" holds 16-bit PNGs and 32-bit TIFFs alike, and "F" floats of any range, so the
-    range is taken from the mode where it says it and from the largest value where it does not.
-    """
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise BadInput(f"{label} holds values that are not numbers", "replace or remove the file")
-    top = float(values.max(initial=0.0))
-    if image.mode.startswith("I;16"):
-        full = 65535.0
-    else:
-        full = next((f for f in (1.0, 255.0, 65535.0) if top <= f), top)
-        if image.mode == "I":
-            full = max(full, 65535.0)
-    scaled = np.clip(np.rint(values * (255.0 / full)), 0, 255).astype(np.uint8)
-    return Image.fromarray(scaled, mode="L") if scaled.ndim == 2 else Image.fromarray(scaled)
 
 
 def to_float(pixels: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,8 @@
-"""Photos to edit: files, folders or samples of an artifact, under one face."""
+"""Photos to edit: files, folders or samples of an artifact, all used alike."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dclip.context import Reporter, Silent
 from dclip.data.dataset import DataSet, LatentSet
-from dclip.data.folder import list_images
-from dclip.data.images import SUFFIXES, decode
-from dclip.data.source import open_file, read_file
+from dclip.data.folder import none_found
+from dclip.data.images import decode, shape_of
+from dclip.data.listing import list_pictures
+from dclip.data.paths import is_there, name_bytes, open_file, read_file, shown, user_path
 from dclip.errors import BadInput
+
+_SILENT = Silent()
 
 CELEBA_SHAPE = (178, 218)
 """Width and height of CelebA's aligned photos, which are cropped as CelebA is."""
@@ -54,7 +57,7 @@ class Photos:
         """A hash of what the photos are and are called, wherever they lie."""
         digest = hashlib.sha256()
         for row in zip(self.names, self.files, self.sha256, strict=True):
-            digest.update(("\0".join(row) + "\n").encode(errors="surrogateescape"))
+            digest.update(name_bytes("\0".join(row) + "\n"))
         return digest.hexdigest()
 
 
@@ -65,6 +68,7 @@ def photo_files(
     crop: str | None = None,
     like: str | None = None,
     workers: int = 8,
+    report: Reporter = _SILENT,
 ) -> Photos:
     """The photos in files and folders, in the order given, a folder's sorted by path.
 
@@ -74,17 +78,26 @@ def photo_files(
         crop: "center", "face" or a number of pixels; None lets :func:`fitting_crop` decide.
         like: the crop of the data that the model was trained on, where it is known.
         workers: threads to read the files with.
+        report: told what was left out of the folders, and once for each photo that was read in a
+            way that the user may not expect, e.g. with its colour profile.
 
     Raises:
         BadInput: a place that does not exist, a folder without pictures, or no places at all.
     """
-    paths, files = _find(places)
+    paths, files, notes = _find(places)
+    for note in notes:
+        report.note(note)
+    told: set[int] = set()
 
     def load(number: int) -> NDArray[np.uint8]:
         data = read_file(paths[number], files[number])
-        how = crop or fitting_crop(_shape(data), like)
-        pixels = decode(data, size=size, crop=how, name=files[number]).pixels
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        how = crop or fitting_crop(shape_of(data), like)
+        read = decode(data, size=size, crop=how, name=files[number])
+        if number not in told:
+            told.add(number)
+            for note in read.notes:
+                report.note(f"{shown(files[number])}: {note}")
+        return np.ascontiguousarray(read.pixels.transpose(2, 0, 1))
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         marks = tuple(pool.map(_content, paths))
@@ -141,22 +154,21 @@ def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str], list[str]]:
     paths: list[Path] = []
     files: list[str] = []
+    notes: list[str] = []
     seen: set[Path] = set()
     for place in places:
-        path = Path(place).expanduser()
-        if not path.exists():
-            raise BadInput(f"no such photo or folder: {place}", "check the path")
+        path = user_path(place)
+        if not is_there(path):
+            raise BadInput(f"no such photo or folder: {shown(str(place))}", "check the path")
         if path.is_dir():
-            inside = list_images(path)
-            if not inside:
-                kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
-                raise BadInput(
-                    f"no pictures in {place}", f"give a folder that holds some of: {kinds}"
-                )
-            found = [(path / file, file) for file in inside]
+            inside = list_pictures(path)
+            if not inside.files:
+                raise none_found(path, inside)
+            notes += inside.notes()
+            found = [(path / file, file) for file in inside.files]
         else:
             found = [(path, path.name)]
         for each, file in found:
@@ -166,7 +178,7 @@ def _find(places: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
                 files.append(file)
     if not paths:
         raise BadInput("there are no photos to edit", "name files or folders")
-    return paths, files
+    return paths, files, notes
 
 
 def _content(path: Path) -> str:
@@ -175,12 +187,3 @@ def _content(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def _shape(data: bytes) -> tuple[int, int]:
-    """Width and height as stored; (0, 0) for what is no picture, which decoding then tells."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except Exception:  # on damaged bytes, decoders raise nearly anything
-        return (0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from dclip.errors import BadInput
 
 ALL_STYLES = "all"
 PAIRS = "pairs"
+
+MAX_COUNT = 100_000_000
+"""Most faces of a data set: 1.2 TB of pictures of 64x64."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,12 @@ class Rendered:
                 f"unknown style {self.style!r}",
                 f"use one of: {' '.join((ALL_STYLES, PAIRS, *faces.STYLES))}",
             )
-        if self.count < 1:
-            raise BadInput(f"{self.count} faces", "use --count 1 or more")
+        if not 1 <= self.count <= MAX_COUNT:
+            raise BadInput(f"{self.count} faces", f"use --count 1 to {MAX_COUNT}")
 
-    def items(self) -> list[Item]:
-        """The faces by name; what is known of them comes from :meth:`describe`."""
-        ids = [f"face-{self.seed}-{index:06d}" for index in range(self.count)]
-        return [Item(name, f"{name}.png", "") for name in ids]
+    def items(self) -> Sequence[Item]:
+        """The faces by name, made when asked for; what is known of them :meth:`describe` says."""
+        return _Items(self.count, self.seed)
 
     def subject(self, index: int) -> str:
         """What the two drawings of one face have in common, in a set of pairs."""
@@ -120,3 +123,24 @@ class Rendered:
         }
         pair = {"pair": self.subject(index)} if self.style == PAIRS else {}
         return {"style": style, "caption": caption, **pair, **flags}
+
+
+class _Items(Sequence[Item]):
+    """The names of many faces, none of which is kept: millions are planned as quickly as ten."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._numbers = range(count)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, key: int) -> Item: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Item]: ...
+    def __getitem__(self, key: int | slice) -> Item | list[Item]:
+        if isinstance(key, slice):
+            return [self[number] for number in self._numbers[key]]
+        name = f"face-{self._seed}-{self._numbers[key]:06d}"
+        return Item(name, f"{name}.png", "")

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
 from dclip.context import Reporter
-from dclip.errors import BadInput
+from dclip.data.paths import name_bytes, open_file
 
-HEAD_BYTES = 64 * 1024
-"""How much of a file its fingerprint reads: all of a CelebA photo, the start of a large one."""
-
-_SHOW_MARKING = 5000  # files from which a cold disk takes long enough to show
+_SHOW_MARKING = 100 * 2**20  # bytes from which a cold disk takes long enough to show
+_READ = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +56,14 @@ class FileSource(Protocol):
     def notes(self) -> Sequence[str]:
         """What was found and what was not, for the user."""
 
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Pictures that are there and cannot be read here, by file, with the reason and the fix."""
+
+    @property
+    def crop(self) -> str:
+        """How its pictures are cropped unless the user says otherwise."""
+
     def read(self, item: Item) -> bytes:
         """The encoded file.
 
@@ -69,62 +72,60 @@ class FileSource(Protocol):
         """
 
 
-def fingerprint(items: Sequence[Item], columns: Mapping[str, Sequence[str]]) -> str:
-    """A hash of what the items are, wherever they lie and whenever they were written."""
+def fingerprint(
+    items: Sequence[Item],
+    columns: Mapping[str, Sequence[str]],
+    left_out: Mapping[str, str] | None = None,
+) -> str:
+    """A hash of what the items are, wherever they lie and whenever they were written.
+
+    What was left out enters too, since ``skipped.csv`` names it.
+    """
     digest = hashlib.sha256()
     for item in items:
-        digest.update(f"{item.id}\0{item.file}\0{item.mark}\n".encode(errors="surrogateescape"))
+        digest.update(name_bytes(f"{item.id}\0{item.file}\0{item.mark}\n"))
     for name in sorted(columns):
         digest.update(f"{name}\0".encode())
         digest.update("\0".join(columns[name]).encode() + b"\n")
+    for file, reason in sorted((left_out or {}).items()):
+        digest.update(name_bytes(f"left out\0{file}\0{reason}\n"))
     return digest.hexdigest()
 
 
 def file_mark(size: int, crc: int) -> str:
-    """The mark of a file: its size and the CRC-32 of its first :data:`HEAD_BYTES`."""
+    """The mark of a file: its size and the CRC-32 of its bytes, which a zip keeps as well."""
     return f"{size}:{crc:08x}"
 
 
 def mark_files(paths: Sequence[Path], report: Reporter, workers: int = 8) -> list[str]:
-    """Marks of files on disk.
+    """Marks of files on disk, of all their bytes.
 
-    A photo of up to 64 KB, as all of CelebA's are, is thus identified by its whole content; of a
-    larger one a change beyond the first 64 KB that keeps the size goes unseen.
     A file that cannot be opened is marked so, and met again as unreadable when it is decoded.
     """
 
-    def one(path: Path) -> str:
+    def one(path: Path) -> tuple[str, int]:
+        size = crc = 0
         try:
             with open_file(path) as file:
-                crc = zlib.crc32(file.read(HEAD_BYTES))
-            return file_mark(path.stat().st_size, crc)
+                while part := file.read(_READ):
+                    crc, size = zlib.crc32(part, crc), size + len(part)
         except OSError:
-            return "unreadable"
+            return "unreadable", size
+        return file_mark(size, crc), size
 
     marks: list[str] = []
+    total = 0
     with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
         task = None
-        if len(paths) > _SHOW_MARKING:
-            task = stack.enter_context(report.task("look through", len(paths), unit="file"))
-        for start in range(0, len(paths), 1024):
-            part = paths[start : start + 1024]
-            marks += pool.map(one, part, chunksize=64)
+        for start in range(0, len(paths), 256):
+            part = paths[start : start + 256]
+            read = list(pool.map(one, part, chunksize=16))
+            marks += [mark for mark, _ in read]
+            total += sum(size for _, size in read)
+            if task is None and total > _SHOW_MARKING:
+                task = stack.enter_context(
+                    report.task("look through", len(paths), unit="file", done=start)
+                )
             if task is not None:
                 task.advance(len(part))
     return marks
-
-
-def open_file(path: Path) -> BufferedReader:
-    """Open a file to read; an OSError for what is none: a named pipe would keep us for ever."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    return path.open("rb")
-
-
-def read_file(path: Path, name: str) -> bytes:
-    """A file's bytes, or a BadInput that names it."""
-    try:
-        with open_file(path) as file:
-            return file.read()
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror or error}") from None

@@ -6,15 +6,16 @@ import csv
 import difflib
 import io
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dclip.data.paths import open_file, why
 from dclip.errors import BadInput, CorruptArtifact
-from dclip.store import write_atomic
+from dclip.store import atomic
 
 TEXT_COLUMNS = ("index", "id", "split", "file", "style", "caption", "pair", "identity", "partition")
 """Columns with a meaning of their own, in the order in which they are written."""
@@ -43,12 +44,14 @@ class SampleTable:
         self._numbers: dict[str, NDArray[np.float64]] = {}
         self._attributes: dict[str, NDArray[np.int8]] = {}
         try:
-            with self.path.open(newline="", encoding="utf-8", errors=_NAMES) as file:
-                self._read(csv.reader(file))
+            with open_file(self.path) as raw:
+                self._read(csv.reader(io.TextIOWrapper(raw, "utf-8", _NAMES, newline="")))
         except FileNotFoundError:
             raise CorruptArtifact(f"{self.path} is missing", "make the artifact again") from None
-        except (ValueError, csv.Error, StopIteration) as error:
-            raise CorruptArtifact(f"{self.path} cannot be read: {error}") from None
+        except (OSError, ValueError, csv.Error, StopIteration) as error:
+            raise CorruptArtifact(
+                f"{self.path} cannot be read: {why(error)}", "make the artifact again"
+            ) from None
 
     def _read(self, rows: Any) -> None:
         header: list[str] = next(rows)
@@ -193,6 +196,13 @@ class SampleTable:
         return BadInput(f"the data has no {name!r}", f"known here: {', '.join(near)}")
 
 
+def ordered(names: Iterable[str]) -> list[str]:
+    """Columns of ``samples.csv`` in the order in which they are written."""
+    given = list(names)
+    first = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name in given]
+    return [*first, *(name for name in given if name not in first)]
+
+
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write a CSV of equally long columns that is either complete or not there.
 
@@ -202,13 +212,39 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     Raises:
         ValueError: columns of different lengths.
     """
-    first = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name in columns]
-    names = [*first, *(name for name in columns if name not in first)]
     if len({len(column) for column in columns.values()}) > 1:
         raise ValueError("columns of different lengths")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(zip(*(columns[name] for name in names), strict=True))
+    names = ordered(columns)
+    write_csv(path, names, zip(*(columns[name] for name in names), strict=True))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV that is either complete or not there, row by row.
+
+    UTF-8 with ``\\n`` at the end of lines; a file's name that is not UTF-8 keeps its bytes.
+
+    Args:
+        path: the file; missing folders are made.
+        header: the columns' names.
+        rows: of as many values each.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text.getvalue().encode(errors=_NAMES))
+    with atomic(path) as part, part.open("w", encoding="utf-8", errors=_NAMES, newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        # Python's csv before 3.13 does not quote \r, at which it ends a row when it reads.
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writerow(header)
+        for row in rows:
+            texts = [_text(value) for value in row]
+            (quoting if any("\r" in text for text in texts) else writer).writerow(texts)
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8", _NAMES)
+    except UnicodeEncodeError:  # half of a character pair, as JSON and Windows can hold
+        return text.encode("utf-8", "replace").decode()
+    return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dclip.data.dataset import DataSet
 from dclip.data.images import SUFFIXES, save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
+from dclip.data.table import write_csv
 from dclip.device import pick, resolve_precision
 from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Networks, Step
@@ -113,7 +113,12 @@ def _photos(
         check_domain(plan.info, PHOTOS, anyway=config.anyway)
         like = None if config.crop else plan.info.crop
         photos = photo_files(
-            config.photos, size=size, crop=config.crop, like=like, workers=context.workers
+            config.photos,
+            size=size,
+            crop=config.crop,
+            like=like,
+            workers=context.workers,
+            report=context.report,
         )
         if like == "face":
             context.report.note("photos are cropped closely, as the model's data was: see --crop")
@@ -189,8 +194,9 @@ class _Editing:
             journal.drop()
             reason = failures[0]["reason"]
             raise BadInput(f"none of the {total} photos can be read; the first: {reason}")
-        _write_csv(self.staging.path / "samples.csv", rows, list(rows[0]))
-        _write_csv(self.staging.path / "skipped.csv", failures, ["file", "reason"])
+        write_csv(self.staging.path / "samples.csv", list(rows[0]), (row.values() for row in rows))
+        skipped = [(row["file"], row["reason"]) for row in failures]
+        write_csv(self.staging.path / "skipped.csv", ["file", "reason"], skipped)
         last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
         decibels = [row["psnr"] for row in rows]
         return {
@@ -350,14 +356,6 @@ def _as(source: Path, target: Path) -> bytes:
     except (KeyError, OSError, ValueError) as e:
         raise BadInput(f"cannot write {suffix} pictures", "name a .png or .jpg file") from e
     return out.getvalue()
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path.write_bytes(text.getvalue().encode("utf-8", "replace"))
 
 
 def _hwc(pixels: Pixels) -> Pixels:

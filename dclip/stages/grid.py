@@ -202,7 +202,12 @@ def _photos(
         check_domain(lead.info, PHOTOS, anyway=config.anyway)
         like = None if config.crop else lead.info.crop
         photos = photo_files(
-            config.photos, size=size, crop=config.crop, like=like, workers=context.workers
+            config.photos,
+            size=size,
+            crop=config.crop,
+            like=like,
+            workers=context.workers,
+            report=context.report,
         )
         count = config.rows or min(len(photos), MOST)
         if count < len(photos):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,14 @@ from dclip.data import celeba, filters, folder
 from dclip.data.arrays import ShardReader, ShardWriter
 from dclip.data.images import Decoded, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
+from dclip.data.paths import name_bytes, shown
 from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
-from dclip.data.table import write_table
+from dclip.data.table import SPLITS, ordered, write_csv
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
-SOURCES = ("celeba", "folder", "faces")
 BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
 FACES_COUNT = 6000
 
@@ -54,7 +52,14 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         "count": len(pictures.items) if config.source == "faces" else None,
         "style": pictures.style,
     }
-    count = len(pictures.items)
+    count = len(pictures.items) + len(pictures.left_out)
+    if config.strict and pictures.left_out:
+        file, reason = next(iter(pictures.left_out.items()))
+        raise BadInput(
+            f"{len(pictures.left_out)} of {count} pictures cannot be read; "
+            f"the first: {shown(file)}: {reason}",
+            "replace or remove them, or leave --strict out",
+        )
 
     def accept(artifact: Artifact) -> None:
         if config.strict and (skipped := artifact.metrics.get("skipped", 0)):
@@ -72,7 +77,10 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         seed=config.seed,
         context=context,
         make=lambda staging: _make(staging, pictures, config, context),
-        estimate={"images": count, "bytes": count * 3 * config.side**2},
+        estimate={
+            "images": len(pictures.items),
+            "bytes": len(pictures.items) * 3 * config.side**2,
+        },
         accept=accept,
     )
     if skipped := artifact.metrics.get("skipped", 0):
@@ -95,8 +103,13 @@ class _Pictures:
     style: str | None
     # Blocks of items to blocks of pictures or of what is wrong with each.
     load: Callable[[Iterator[Sequence[int]], int], Generator[_Block, None, None]]
-    # What is known of the chosen items, by column.
-    columns: Callable[[Sequence[int], int], dict[str, list[str]]]
+    # The columns of what is known, and the rows of the chosen items, one after the other.
+    known: Sequence[str]
+    rows: Callable[[Sequence[int], int], Iterable[Mapping[str, str]]]
+    # What is the same thing twice, by item number, and may not be parted by a split.
+    subject: Callable[[int], str]
+    # Pictures that are there and cannot be read here, with the reason.
+    left_out: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class _Block:
 
     pixels: NDArray[np.uint8]
     failures: Mapping[int, str]
-    notes: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()  # what was done, and to which file
 
 
 def _photos(config: PrepareConfig, context: Context) -> _Pictures:
@@ -117,7 +130,7 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         source = folder.open_folder(config.root, config.limit, context.report)
     for note in source.notes:
         context.report.note(note)
-    crop = config.crop or ("face" if config.source == "celeba" else "center")
+    crop = config.crop or source.crop
     size = config.side
     items: Sequence[Item] = source.items
     known = source.columns
@@ -130,7 +143,7 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         ]
 
     def one_block(numbers: Sequence[int]) -> _Block:
-        pixels, failures, notes = [], {}, []
+        pixels, failures, notes = [], {}, list[tuple[str, str]]()
         decoded: tuple[str, Decoded] | None = None
         for number in numbers:
             item = items[number]
@@ -139,7 +152,7 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
                 if decoded is None or decoded[0] != item.file:
                     read = decode(source.read(item), size=size, crop=crop, name=item.file)
                     decoded = item.file, read
-                    notes += [f"{item.file}: {note}" for note in read.notes]
+                    notes += [(note, item.file) for note in read.notes]
             except BadInput as error:
                 failures[number] = error.message
                 continue
@@ -154,13 +167,16 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         name=slug(source.name if config.style is None else f"{source.name}-{config.style}"),
         place=str(source.place.resolve()),
         items=items,
-        content=fingerprint(items, known),
+        content=fingerprint(items, known, source.left_out),
         crop=crop,
         style=config.style,
         load=lambda blocks, workers: map_threads(one_block, blocks, workers),
-        columns=lambda numbers, workers: {
-            name: [column[n] for n in numbers] for name, column in known.items()
-        },
+        known=tuple(known),
+        rows=lambda numbers, workers: (
+            {name: column[number] for name, column in known.items()} for number in numbers
+        ),
+        subject=lambda number: known["pair"][number] if "pair" in known else items[number].id,
+        left_out=source.left_out,
     )
 
 
@@ -191,11 +207,12 @@ def _faces(config: PrepareConfig) -> _Pictures:
         for pixels in map_processes(source.draw, blocks, workers):
             yield _Block(pixels, {})
 
-    def columns(numbers: Sequence[int], workers: int) -> dict[str, list[str]]:
+    def rows(numbers: Sequence[int], workers: int) -> Iterator[Mapping[str, str]]:
         workers = min(workers, 1 + count // 10_000)
-        parts = [numbers[i : i + 500] for i in range(0, len(numbers), 500)]
-        rows = [row for part in map_processes(source.describe, parts, workers) for row in part]
-        return {name: [row[name] for row in rows] for name in rows[0]}
+        parts = (numbers[first : first + 500] for first in range(0, len(numbers), 500))
+        with closing(map_processes(source.describe, parts, workers)) as described:
+            for part in described:
+                yield from part
 
     return _Pictures(
         name="faces" if style == "photo" else f"faces-{slug(style)}",
@@ -205,7 +222,10 @@ def _faces(config: PrepareConfig) -> _Pictures:
         crop=None,
         style=style,
         load=load,
-        columns=columns,
+        known=tuple(source.describe([0])[0]),
+        rows=rows,
+        subject=lambda number: source.subject(number) if style == PAIRS else items[number].id,
+        left_out={},
     )
 
 
@@ -217,17 +237,24 @@ def _make(
         json.dumps({"place": pictures.place}) + "\n", encoding="utf-8"
     )
     failures = _write_pixels(staging, pictures, config, context)
-    kept = [n for n in range(len(pictures.items)) if n not in failures]
-    columns = _columns(pictures, kept, config, context)
-    write_table(staging.path / "samples.csv", columns)
-    _write_skipped(staging.path / "skipped.csv", pictures, failures)
+    # A range where nothing failed: of millions of drawn faces no list is kept.
+    kept: Sequence[int] = range(len(pictures.items))
+    if failures:
+        kept = [number for number in kept if number not in failures]
+    splits = _splits(config, pictures, kept)
+    names = ordered(["index", "id", "split", "file", *pictures.known])
+    rows = _rows(pictures, kept, splits, context)
+    write_csv(staging.path / "samples.csv", names, ([row[name] for name in names] for row in rows))
+    skipped = [(pictures.items[number].file, failures[number]) for number in sorted(failures)]
+    skipped += pictures.left_out.items()
+    write_csv(staging.path / "skipped.csv", ["file", "reason"], skipped)
     images = ShardReader(staging.path / "images.zarr")
     # Not evenly spaced: styles come in turns, and the sheet would show some of them only.
     shown = np.sort(np.random.default_rng(config.seed).permutation(len(images))[:64])
     preview = sheet(list(images[shown]), columns=8, cell=min(config.side, 128))
     save_png(staging.path / "preview.png", preview)
-    counts = {name: columns["split"].count(name) for name in ("train", "val", "test")}
-    return {"images": len(kept), "skipped": len(failures), **counts}
+    counts = {name: int((splits == number).sum()) for number, name in enumerate(SPLITS)}
+    return {"images": len(kept), "skipped": len(skipped), **counts}
 
 
 def _write_pixels(
@@ -243,6 +270,8 @@ def _write_pixels(
         )
         writer.rewind(journal.done)
         failures: dict[int, str] = dict(journal.column("failures"))
+        notes: Counter[str] = Counter()
+        first_of: dict[str, str] = {}
         done = journal.done + len(failures)
         blocks = (range(first, min(first + BLOCK, total)) for first in range(done, total, BLOCK))
         with ExitStack() as stack:
@@ -260,71 +289,68 @@ def _write_pixels(
                 advanced = len(block.pixels) + len(block.failures)
                 done += advanced
                 journal.add(images=len(block.pixels), failures=list(block.failures.items()))
-                for note in block.notes:
-                    context.report.note(note)
+                for note, file in block.notes:
+                    notes[note] += 1
+                    first_of.setdefault(note, file)
                 task.advance(advanced, skipped=len(failures))
+        for note, count in notes.items():
+            some = f" and {count - 1} more" if count > 1 else ""
+            context.report.note(f"{shown(first_of[note])}{some}: {note}")
         if not writer.done:
             journal.drop()
             reason = failures[min(failures)]
-            raise BadInput(f"none of the {total} pictures can be read; the first: {reason}")
+            raise BadInput(
+                f"none of the {total} pictures can be read; the first: {reason}",
+                "give the folder of the pictures themselves",
+            )
         writer.finish()
     return failures
 
 
-def _columns(
-    pictures: _Pictures, kept: Sequence[int], config: PrepareConfig, context: Context
-) -> dict[str, list[str]]:
-    """The columns of ``samples.csv`` for the kept items."""
-    items = [pictures.items[n] for n in kept]
-    known = pictures.columns(kept, context.workers)
-    return {
-        "index": [str(n) for n in range(len(kept))],
-        "id": [item.id for item in items],
-        "split": _split(config, items, known),
-        "file": [item.file for item in items],
-        **known,
-    }
+def _rows(
+    pictures: _Pictures, kept: Sequence[int], splits: NDArray[np.int8], context: Context
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of ``samples.csv`` for the kept items, one at a time."""
+    known = pictures.rows(kept, context.workers)
+    for place, (number, facts) in enumerate(zip(kept, known, strict=True)):
+        item = pictures.items[number]
+        own = {"index": place, "id": item.id, "split": SPLITS[splits[place]], "file": item.file}
+        yield {**facts, **own}
 
 
-def _split(
-    config: PrepareConfig, items: Sequence[Item], known: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """The split of each item, decided by the seed and the items' ids, not by their order."""
+def _splits(config: PrepareConfig, pictures: _Pictures, kept: Sequence[int]) -> NDArray[np.int8]:
+    """The split of each kept item as its place in :data:`dclip.data.table.SPLITS`.
+
+    Decided by the seed and the items' ids, not by their order.
+    """
+    splits = np.zeros(len(kept), np.int8)
     if config.split == "official":
-        splits = list(known.get("partition", [""] * len(items)))
-        without = splits.count("")
-        if without:
+        named = [row.get("partition", "") for row in pictures.rows(kept, 1)]
+        if without := named.count(""):
             raise BadInput(
-                f"{without} of {len(items)} pictures have no row in list_eval_partition",
+                f"{without} of {len(kept)} pictures have no row in list_eval_partition",
                 "put the list beside the pictures, or use --split 90/10",
             )
+        splits[:] = [SPLITS.index(name) for name in named]
         return splits
     shares = parse_split(config.split)
-    # Two drawings of one face stay together: a split that parts them tests what it trained on.
-    subjects = known.get("pair") or [item.id for item in items]
-    keys = [
-        hashlib.blake2b(f"{config.seed}:{subject}".encode(errors="surrogateescape")).digest()
-        for subject in subjects
-    ]
-    order = sorted(range(len(items)), key=keys.__getitem__)
-    splits = ["train"] * len(items)
+
+    def key(number: int) -> int:
+        # Two drawings of one face stay together: a split that parts them tests what it trained on.
+        subject = name_bytes(f"{config.seed}:{pictures.subject(number)}")
+        digest = hashlib.blake2b(subject).digest()
+        return int.from_bytes(digest[:8])
+
+    keys = np.fromiter((key(number) for number in kept), np.uint64, len(kept))
+    order = np.argsort(keys, kind="stable")
     first = 0
-    for name, share in zip(("val", "test"), shares[1:], strict=False):
+    for number, share in enumerate(shares[1:], 1):
         # At least one picture where there are enough: a val split that is empty helps nobody.
-        last = first + round(len(items) * share / 100)
-        if share and last == first and len(items) > len(shares):
+        last = first + round(len(kept) * share / 100)
+        if share and last == first and len(kept) > len(shares):
             last += 1
         while first < last < len(order) and keys[order[last]] == keys[order[last - 1]]:
             last += 1
-        for place in order[first:last]:
-            splits[place] = name
+        splits[order[first:last]] = number
         first = last
     return splits
-
-
-def _write_skipped(path: Path, pictures: _Pictures, failures: Mapping[int, str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "reason"])
-    writer.writerows([pictures.items[n].file, failures[n]] for n in sorted(failures))
-    path.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")

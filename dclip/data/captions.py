@@ -1,0 +1,245 @@
+"""Captions of a folder's pictures: a table, Hugging Face's metadata, or a text beside each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dclip.data.formats import SUFFIXES
+from dclip.data.paths import MAX_TEXT_BYTES, read_bytes, shown, why
+from dclip.errors import BadInput
+
+CAPTION_FILES = ("captions.csv", "captions.txt")
+
+_FILE_COLUMNS = ("file_name", "file", "filename", "image", "image_name", "image_id", "img", "path")
+_CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "description", "comment")
+_BESIDE_BYTES = 2**20
+_FIX = "write a header file,caption and a line for each picture"
+
+Rows = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A caption a picture, by file, and what to tell of the others."""
+
+    by_file: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def find_captions(
+    root: Path, files: Sequence[str], metadata: Sequence[str], limit: int | None = None
+) -> Captions:
+    """The captions of the pictures ``files`` below ``root``.
+
+    From ``captions.csv`` or ``captions.txt`` in ``root`` (columns by their header; Flickr8k's
+    layout, of several captions of a picture the first), else from Hugging Face's
+    ``metadata.jsonl`` or ``metadata.csv`` in any folder, else from a ``.txt`` beside each picture.
+
+    Args:
+        metadata: which of Hugging Face's files there are, relative to ``root``.
+        limit: only the first so many pictures are wanted.
+
+    Raises:
+        BadInput: a captions file that cannot be read, or that names none of the pictures.
+    """
+    notes: list[str] = []
+    tables = [name for name in CAPTION_FILES if (root / name).is_file()]
+    if tables:
+        unused = [*tables[1:], *metadata]
+        rows = _join(tables[:1], root, notes)
+        place = tables[0]
+    elif metadata:
+        unused = []
+        rows = _join(metadata, root, notes)
+        place = metadata[0]
+    else:
+        return _beside_each(root, files[:limit])
+    if unused:
+        notes.append(f"captions are taken from {place}, not from {', '.join(unused[:3])}")
+    return _matched(root / place, files, files[:limit], rows, notes)
+
+
+def _matched(
+    place: Path,
+    files: Sequence[str],
+    wanted: Sequence[str],
+    rows: list[tuple[str, str]],
+    notes: list[str],
+) -> Captions:
+    # macOS writes accents as two characters where the table may have one.
+    exact = {_plain(file): file for file in files}
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        by_name[_plain(PurePosixPath(file).name)].append(file)
+    captions: dict[str, str] = {}
+    more = nowhere = unclear = 0
+    for name, caption in rows:
+        key = _plain(name)
+        # Flickr8k keeps its pictures in Images/ and names them without it.
+        same_name = by_name.get(key, [])
+        only = same_name[0] if len(same_name) == 1 else None
+        match = exact.get(key, only)
+        if match is None:
+            nowhere, unclear = nowhere + (not same_name), unclear + bool(same_name)
+        elif match in captions:
+            more += 1
+        else:
+            captions[match] = caption
+    if not captions:
+        raise BadInput(f"{shown(str(place))} names none of the pictures beside it", _FIX)
+    without = sum(not captions.get(file) for file in wanted)
+    if without:
+        notes.append(f"{without} of {len(wanted)} pictures have no caption")
+    for count, what in (
+        (more, "further captions of the same pictures, not used"),
+        (nowhere, "captions of pictures that are not there"),
+        (unclear, "captions that fit several pictures of one name, not used"),
+    ):
+        if count:
+            notes.append(f"{what}: {count}")
+    return Captions(captions, tuple(notes))
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _beside_each(root: Path, files: Sequence[str]) -> Captions:
+    captions, unread = {}, []
+    for file in files:
+        try:
+            data = read_bytes((root / file).with_suffix(".txt"), _BESIDE_BYTES)
+            captions[file] = _line(data.decode("utf-8-sig"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):
+            unread.append(file)
+    notes = []
+    if unread:
+        notes.append(
+            "captions beside pictures that cannot be read as UTF-8 text: "
+            f"{len(unread)} ({shown(unread[0], 60)})"
+        )
+    captions = {file: text for file, text in captions.items() if text}
+    if captions and len(captions) < len(files):
+        notes.append(f"{len(files) - len(captions)} of {len(files)} pictures have no caption")
+    return Captions(captions, tuple(notes))
+
+
+def _line(text: str) -> str:
+    """A caption on one line, without what UTF-8 cannot hold (JSON can name half characters)."""
+    return " ".join(text.split()).replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _join(tables: Sequence[str], root: Path, notes: list[str]) -> list[tuple[str, str]]:
+    rows = []
+    for table in tables:
+        folder = PurePosixPath(table).parent
+        path = root / table
+        try:
+            text = read_bytes(path, MAX_TEXT_BYTES).decode("utf-8-sig")
+            read = _jsonl(path, text) if path.suffix == ".jsonl" else _csv(path, text, notes)
+            for name, caption in read:
+                rows.append((_normal(folder / name.replace("\\", "/")), _line(caption)))
+        except (OSError, ValueError, csv.Error) as error:
+            raise BadInput(
+                f"{shown(str(path))} cannot be read: {why(error)}", "save it as UTF-8 text"
+            ) from None
+    return rows
+
+
+def _normal(path: PurePosixPath) -> str:
+    """A relative path without ``.`` and ``..`` in it: ``../images/a.png`` from ``text/``."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and parts:
+            parts.pop()
+        elif part not in ("..", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _jsonl(path: Path, text: str) -> Rows:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise _bad(path, number, "is not JSON") from None
+        if not isinstance(row, dict):
+            raise _bad(path, number, "is not a JSON object")
+        name = next((row[c] for c in _FILE_COLUMNS if isinstance(row.get(c), str)), None)
+        if name is None:
+            raise _bad(path, number, "has no file_name")
+        caption = next((row[c] for c in _CAPTION_COLUMNS if isinstance(row.get(c), str)), None)
+        if caption is not None:
+            yield name, caption
+
+
+def _csv(path: Path, text: str, notes: list[str]) -> Rows:
+    lines = text.splitlines(keepends=True)
+    if not lines:
+        return
+    mark = _delimiter(lines[0])
+    reader = csv.reader(lines, delimiter=mark)
+    header: list[str] | None = None
+    at, last = 0, 1
+    for fields in reader:
+        number = reader.line_num
+        if not fields:
+            continue
+        if header is None:
+            header = [field.strip().lower() for field in fields]
+            if PurePosixPath(fields[0].strip()).suffix.lower() in SUFFIXES:
+                header = ["file", "caption"]  # there is none
+            else:
+                at, last = _columns(path, header, notes)
+                continue
+        if len(fields) < len(header):
+            raise _bad(path, number, f"has {len(fields)} columns, not {mark.join(header)}")
+        # A caption with a comma that nobody quoted, as in Flickr8k, has taken fields too many.
+        extra = len(fields) - len(header)
+        if at > last:
+            name, caption = fields[at + extra], fields[last : last + 1 + extra]
+        else:
+            name, caption = fields[at], fields[last : last + 1 + extra]
+        yield name.strip(), mark.join(caption)
+
+
+def _delimiter(header: str) -> str:
+    for mark in (",", "\t", "|", ";"):
+        fields = [field.strip().strip('"').lower() for field in header.split(mark)]
+        if len(fields) > 1 and any(field in _FILE_COLUMNS for field in fields):
+            return mark
+    return ","
+
+
+def _columns(path: Path, header: list[str], notes: list[str]) -> tuple[int, int]:
+    """Which column is the file, and which the caption."""
+    file = next((header.index(c) for c in _FILE_COLUMNS if c in header), None)
+    caption = next((header.index(c) for c in _CAPTION_COLUMNS if c in header), None)
+    if len(header) == 2:
+        if file is None:
+            file = 1 - caption if caption is not None else 0
+        caption = 1 - file
+    if file is None or caption is None or file == caption:
+        raise BadInput(
+            f"{shown(str(path))} line 1: which columns are the file and the caption? "
+            f"It has {shown(', '.join(header))}",
+            _FIX,
+        )
+    unused = [name for place, name in enumerate(header) if place not in (file, caption)]
+    if unused:
+        notes.append(f"columns of {path.name} that are not used: {shown(', '.join(unused))}")
+    return file, caption
+
+
+def _bad(path: Path, number: int, what: str) -> BadInput:
+    return BadInput(f"{shown(str(path))} line {number} {what}", _FIX)
