@@ -194,7 +194,9 @@ class _Editing:
             journal.drop()
             reason = failures[0]["reason"]
             raise BadInput(f"none of the {total} photos can be read; the first: {reason}")
-        write_csv(self.staging.path / "samples.csv", list(rows[0]), (row.values() for row in rows))
+        write_csv(
+            self.staging.path / "samples.csv", list(rows[0]), (list(row.values()) for row in rows)
+        )
         skipped = [(row["file"], row["reason"]) for row in failures]
         write_csv(self.staging.path / "skipped.csv", ["file", "reason"], skipped)
         last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
