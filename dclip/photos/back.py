@@ -44,11 +44,14 @@ class Change:
     Attributes:
         transform: from the unit square to the photo.
         before, after: (3, S, S) float32 in [-1, 1], the square as it was and as it is to be.
+        sides: None for a face, whose mask is round; else whether the left and right sides, and
+            the top and bottom ones, fade: those that lie inside the photo.
     """
 
     transform: Transform
     before: Tensor
     after: Tensor
+    sides: tuple[bool, bool] | None = None
 
 
 def cut(pixels: Array, transform: Transform, size: int, colours: Colours) -> Tensor:
@@ -117,8 +120,7 @@ def put_back(
         rows = max(1, STRIP // max(1, right - left))
         for start in range(top, bottom, rows):
             box = (slice(start, min(bottom, start + rows)), slice(left, right))
-            result[box] = _strip(pixels, result, box, change.transform, maps, others, colours,
-                                 feather)  # fmt: skip
+            result[box] = _strip(pixels, result, box, change, maps, others, colours, feather)
     return result
 
 
@@ -129,14 +131,14 @@ def mask_at(transform: Transform, x: NDArray[np.float64], y: NDArray[np.float64]
 
 
 def _strip(
-    pixels: Array, result: Array, box: tuple[slice, slice], transform: Transform, maps: Tensor,
+    pixels: Array, result: Array, box: tuple[slice, slice], change: Change, maps: Tensor,
     others: Sequence[Transform], colours: Colours, feather: float,
 ) -> Array:  # fmt: skip
     """Some rows of the photo with one face's change added to what is there already."""
     rows, columns = box
     x = np.arange(columns.start, columns.stop)[None, :] + 0.5
     y = np.arange(rows.start, rows.stop)[:, None] + 0.5
-    central = _central(transform, x, y)
+    central = _central(change.transform, x, y, change.sides)
     mask = _ramp(central / feather)
     for other in others:
         theirs = np.maximum(_central(other, x, y), 0.0) ** 4
@@ -145,20 +147,22 @@ def _strip(
             mask *= own / np.maximum(own + theirs, 1e-30)
     if not mask.any():
         return result[box]
-    u, v = _square(transform, x, y)
+    u, v = _square(change.transform, x, y)
     grid = torch.from_numpy(np.stack([2 * u - 1, 2 * v - 1], axis=-1).astype(np.float32))
     up = F.grid_sample(
         maps[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False
     )[0].numpy()
     gain, rest = np.moveaxis(up[:3], 0, -1), np.moveaxis(up[3:], 0, -1)
-    change = mask[..., None].astype(np.float32) * (gain * colours.seen(pixels[box]) + rest)
-    return colours.changed(result[box], change)
+    added = mask[..., None].astype(np.float32) * (gain * colours.seen(pixels[box]) + rest)
+    return colours.changed(result[box], added)
 
 
 def _maps(change: Change, feather: float) -> Tensor:
     """Gain and rest (6, S, S): the change is gain * photo + rest, at the square's resolution."""
     before, after = change.before.float().cpu(), change.after.float().cpu()
-    difference = _without_cast(after.clamp(-1, 1) - before, change.transform, feather)
+    difference = after.clamp(-1, 1) - before
+    if change.sides is None:
+        difference = _without_cast(difference, feather)
     x, d = before[None], difference[None]
     mean_x, mean_d = _box(x), _box(d)
     gain = (_box(x * d) - mean_x * mean_d) / (_box(x * x) - mean_x * mean_x + EPS)
@@ -174,7 +178,7 @@ def _reduced_maps(maps: Tensor, side: float) -> Tensor:
     return F.interpolate(maps, size=(size, size), mode="bilinear", antialias=True)
 
 
-def _without_cast(difference: Tensor, transform: Transform, feather: float) -> Tensor:
+def _without_cast(difference: Tensor, feather: float) -> Tensor:
     """The difference less the shift of colours that all of the soft rim shares, if it is small."""
     size = difference.shape[-1]
     points = (np.arange(size) + 0.5) / size
@@ -208,11 +212,20 @@ def _square(
 
 
 def _central(
-    transform: Transform, x: NDArray[np.float64], y: NDArray[np.float64]
+    transform: Transform,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    sides: tuple[bool, bool] | None = None,
 ) -> NDArray[np.float64]:
-    """1 in the middle of a square, 0 on its rounded outline, below 0 outside."""
+    """1 in the middle of a square, 0 on its outline, below 0 outside; see :class:`Change`."""
     u, v = _square(transform, x, y)
-    return 1 - ((2 * u - 1) ** ROUND + (2 * v - 1) ** ROUND) ** (1 / ROUND)
+    u, v = np.abs(2 * u - 1), np.abs(2 * v - 1)
+    if sides is None:
+        return 1 - (u**ROUND + v**ROUND) ** (1 / ROUND)
+    across, down = (
+        np.where(a < 1, 1 - fades * a, -1.0) for a, fades in ((u, sides[0]), (v, sides[1]))
+    )
+    return np.minimum(across, down)
 
 
 def _bounds(

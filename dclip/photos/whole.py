@@ -161,7 +161,8 @@ def edit_photo(
         for start in range(0, len(numbers), batch):
             part = numbers[start : start + batch]
             after.update(zip(part, _run(editor, [before[n] for n in part]), strict=True))
-    changes = [Change(s.transform, before[s.number], after[s.number]) for s in chosen]
+    sides = None if frame.needs_faces else _inside(chosen[0].transform, photo)
+    changes = [Change(s.transform, before[s.number], after[s.number], sides) for s in chosen]
     beside = [spot.transform for spot in spots if spot.skipped]
     pixels = put_back(photo.pixels, changes, photo.colours, beside=beside, feather=feather)
     if photo.alpha is not None:  # what is not seen stays as it is
@@ -206,6 +207,12 @@ def _unfit(face: Face, photo: Photo, tiny: float) -> str:
     eyes = points[1] - points[0]
     aside = (points[2] - (points[0] + points[1]) / 2) @ eyes / max(float(eyes @ eyes), 1e-9)
     return "in profile" if abs(aside) > PROFILE else ""
+
+
+def _inside(transform: Transform, photo: Photo) -> tuple[bool, bool]:
+    """Whether an upright square's sides, and its top and bottom, lie inside the photo."""
+    width, height = transform.corners()[2] - transform.corners()[0]
+    return bool(width < photo.size[0]), bool(height < photo.size[1])
 
 
 def _size(spot: Spot) -> float:
