@@ -21,7 +21,7 @@ from dclip.photos.back import Array, Colours
 from dclip.photos.colours import Plain, colours_of
 from dclip.photos.metadata import png_depth
 
-ORIENTATION = 0x0112  # EXIF tag
+_ORIENTATION = 0x0112  # EXIF tag
 TURNS = {
     2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),
     8: (1, False),
@@ -134,7 +134,8 @@ def _read(path: Path, data: bytes, image: Image.Image) -> Photo:
         info["tiff"] = {tag: tags[tag] for tag in _TIFF_KEPT if tag in tags}
     if kind == "WEBP":
         info["lossless"] = b"VP8L" in data[:64]
-    turn = _orientation(image)
+    image.load()
+    turn = _orientation(image)  # asked once loaded: Pillow turns TIFF by itself
     planes, grey, more = _planes(path, data, image, kind)
     notes += more
     planes = turned(planes, turn)
@@ -155,27 +156,23 @@ def _planes(
     path: Path, data: bytes, image: Image.Image, kind: str
 ) -> tuple[Array, bool, list[str]]:
     """The stored pixels (H, W, 1 to 4), whether they are grey, and notes."""
-    if kind == "PNG" and png_depth(data) in ((16, 2), (16, 4), (16, 6)):
-        import torch
-        from torchvision.io import decode_png  # Pillow reads 16-bit colour as 8
-
-        deep = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        deep16: NDArray[np.uint16] = np.ascontiguousarray(deep.permute(1, 2, 0).numpy())
-        return deep16, deep16.shape[-1] < 3, []
-    if kind == "TIFF" and _tiff_bits(image) == 16 and image.mode in ("RGB", "RGBA"):
-        wide = _tiff16(data)
-        if wide is not None:
-            return wide, False, []
-        note = "16 bits read as 8: pip install 'dclip[photos]' keeps them"
-        return np.asarray(image), False, [note]
-    mode = image.mode
+    mode, notes = image.mode, []
+    depth = png_depth(data) if kind == "PNG" else None
+    if depth in ((16, 2), (16, 4), (16, 6)) or (
+        kind == "TIFF" and _tiff_bits(image) == 16 and mode in ("RGB", "RGBA")
+    ):
+        deep = _sixteen(data, image)
+        if deep is not None:
+            grey = depth == (16, 4)
+            return (deep[..., [0, 3]] if grey else deep), grey, []
+        notes = ["16 bits read as 8: pip install 'dclip[photos]' keeps them"]
     clear = "transparency" in image.info
     if mode in ("I;16", "I;16B", "I;16L") and not clear and _tiff_bits(image) in (None, 16):
         values = np.asarray(image.convert("I;16")) if mode != "I;16" else np.asarray(image)
         return values.astype(np.uint16)[..., None], True, []
     if mode in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"):
         grey = mode in ("1", "L", "LA", "La")
-        notes = ["1 bit a pixel: written with 8"] if mode == "1" else []
+        notes += ["1 bit a pixel: written with 8"] if mode == "1" else []
         alpha = clear or mode in ("LA", "La", "PA", "RGBA", "RGBa")
         image = image.convert(("LA" if alpha else "L") if grey else ("RGBA" if alpha else "RGB"))
         planes = np.asarray(image)
@@ -195,22 +192,24 @@ def _tiff_bits(image: Image.Image) -> int | None:
     return int(bits[0] if isinstance(bits, tuple) else bits) if bits else None
 
 
-def _tiff16(data: bytes) -> Array | None:
-    """A colour TIFF of 16 bits by OpenCV; None where that is not installed or fails."""
+def _sixteen(data: bytes, image: Image.Image) -> Array | None:
+    """A colour picture of 16 bits by OpenCV, since Pillow reads 8; None where that fails."""
     if importlib.util.find_spec("cv2") is None:
         return None
     cv2: Any = importlib.import_module("cv2")
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if found is None or found.dtype != np.uint16 or found.ndim != 3 or found.shape[2] not in (3, 4):
+    if found is None or found.dtype != np.uint16 or found.ndim != 3:
         return None
-    order = [2, 1, 0, 3][: found.shape[2]]
-    return np.ascontiguousarray(found[..., order])
+    if found.shape[:2] != (image.height, image.width):  # turned otherwise than by Pillow
+        return None
+    deep: NDArray[np.uint16] = found[..., [2, 1, 0, 3][: found.shape[2]]]
+    return deep
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged metadata is no reason to refuse sound pixels
         return 1
 

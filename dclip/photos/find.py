@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dclip.errors import BadInput
+from dclip.photos.back import cut
+from dclip.photos.colours import Plain
+from dclip.photos.frames import Frame
 
 MODEL = "face_detection_yunet_2023mar.onnx"
 
@@ -24,7 +27,8 @@ MOST_PIXELS = 4_000_000  # of the largest copy that is looked at
 LEAST_SIDE = 200  # short side of the smallest copy: there a face is 10 to 200 pixels wide
 SAME = 0.35  # overlap (intersection over union) from which two detections are one face
 INSIDE = 0.8  # share of the smaller box from which it is part of the larger one's face
-TRAINED = (20.0, 300.0)  # widths of faces in pixels that YuNet knows
+LOOK, LOOK_SIDE = Frame("celeba", "center"), 288  # how a found face is looked at again
+ROUNDS = 2  # a face lying on its side is upright only after the first
 
 Pixels = NDArray[np.uint8]
 
@@ -91,8 +95,27 @@ class FaceFinder:
             if faces:
                 turned = [_turned_back(f, turn, image.width, image.height) for f in faces]
                 scale = pixels.shape[1] / image.width, pixels.shape[0] / image.height
-                return sorted((_scaled(f, *scale) for f in turned), key=_middle)
+                faces = [_scaled(f, *scale) for f in turned]
+                for _ in range(ROUNDS):
+                    faces = [self._again(f, pixels) for f in faces]
+                return sorted(faces, key=_middle)
         return []
+
+    def _again(self, face: Face, pixels: Pixels) -> Face:
+        """The face with its points as seen upright and at a good size, where they are surer."""
+        place = LOOK.place(face.points)
+        square = cut(pixels, place, LOOK_SIDE, Plain())
+        upright = ((square + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        middle = LOOK_SIDE / 2
+
+        def away(seen: Face) -> float:
+            return math.dist(_middle(seen), (middle, middle))
+
+        found = min(self._detect(upright), key=away, default=None)
+        if found is None or away(found) > LOOK_SIDE / 8 or found.score < face.score - 0.1:
+            return face
+        moved = place.to_photo(np.asarray(found.points) / LOOK_SIDE)
+        return Face(face.box, tuple((float(x), float(y)) for x, y in moved), face.score)
 
     def _upright(self, pixels: Pixels) -> list[Face]:
         image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -171,13 +194,9 @@ def _back(
 
 
 def _distinct(faces: list[Face]) -> list[Face]:
-    """One detection a face: the surest, where sizes that the network does not know count less."""
-
-    def sure(face: Face) -> float:
-        return face.score
-
+    """One detection a face: the surest."""
     kept: list[Face] = []
-    for face in sorted(faces, key=sure, reverse=True):
+    for face in sorted(faces, key=lambda face: face.score, reverse=True):
         if not any(_same(face, other) for other in kept):
             kept.append(face)
     return kept

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dclip.errors import BadInput
 from dclip.photos.back import Array
-from dclip.photos.files import ORIENTATION, TURNS, Photo, stored, turned
+from dclip.photos.files import TURNS, Photo, stored, turned
 from dclip.photos.metadata import png_bytes, with_thumbnail
 from dclip.store.files import PART, sync
 
@@ -56,6 +56,8 @@ def write_photo(
     """
     same = bool(np.array_equal(pixels, photo.pixels))
     wanted = target.expanduser() if target else beside(photo.path)
+    if wanted.is_dir():
+        raise BadInput(f"{wanted} is a folder", "name a file in it")
     kind = _kind(photo, wanted, target is not None)
     notes: list[str] = []
     if same and kind == photo.format:
@@ -66,9 +68,8 @@ def write_photo(
     _check_place(photo, wanted, overwrite)
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        _put(content, wanted, overwrite)
-    except FileExistsError:
-        raise _taken(wanted) from None
+        if not _put(content, wanted, overwrite):
+            raise _taken(wanted)
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput(f"{wanted} cannot be written: {reason}", "name another folder") from None
@@ -76,11 +77,11 @@ def write_photo(
 
 
 def _check_place(photo: Photo, target: Path, overwrite: bool) -> None:
-    if target.is_dir():
-        raise BadInput(f"{target} is a folder", "name a file in it")
+    same = target.resolve() == photo.path.resolve()
     with suppress(OSError):
-        if target.exists() and target.samefile(photo.path):
-            raise BadInput(f"{target} is the photo itself", "name another file")
+        same = same or target.samefile(photo.path)
+    if same:
+        raise BadInput(f"{target} is the photo itself", "name another file")
     if target.exists() and not overwrite:
         raise _taken(target)
 
@@ -89,23 +90,24 @@ def _taken(target: Path) -> BadInput:
     return BadInput(f"{target} is there already", "name another file")
 
 
-def _put(content: bytes, target: Path, overwrite: bool) -> None:
-    """All of the file or none; without ``overwrite`` never in place of one that came meanwhile."""
+def _put(content: bytes, target: Path, overwrite: bool) -> bool:
+    """All of the file or none; without ``overwrite`` not in place of one that came meanwhile."""
     part = target.with_name(f"{PART}{secrets.token_hex(4)}-{target.name}")
     try:
         part.write_bytes(content)
         sync(part)
         if overwrite:
             part.replace(target)
-            return
+            return True
         try:
             os.link(part, target)
         except FileExistsError:
-            raise
+            return False
         except OSError:  # a file system without links
             if target.exists():
-                raise FileExistsError(str(target)) from None
+                return False
             part.replace(target)
+        return True
     finally:
         part.unlink(missing_ok=True)
 
@@ -213,8 +215,7 @@ def _options(photo: Photo, kind: str, exif: bytes | None) -> dict[str, Any]:
     if kind == "WEBP" and info.get("lossless"):
         options["lossless"] = True
     if kind == "TIFF" and photo.format == "TIFF":
-        turned = {ORIENTATION: photo.orientation} if photo.orientation in TURNS else {}
-        options["tiffinfo"] = {**info.get("tiff", {}), **turned}
+        options["tiffinfo"] = info.get("tiff", {})
         if options.get("compression") in ("jpeg", "tiff_jpeg"):
             options["quality"] = 95
     elif kind == "TIFF" and exif:
