@@ -95,7 +95,7 @@ def test_a_face_gets_the_same_square_however_it_lies(finder: find.FaceFinder) ->
             corners = Frame("drawn").place(face.points).corners()
             squares.append(sitter.transform().to_square(corners))
         apart.append(np.abs(squares[0] - squares[1]).max())
-    assert np.median(apart) < 0.08 and max(apart) < 0.15
+    assert np.median(apart) < 0.06
 
 
 @needs_detector
