@@ -126,6 +126,14 @@ def test_a_face_across_the_photos_edge() -> None:
     assert np.array_equal(put_back(pixels, [changed(pixels, nowhere, 0.5)], PLAIN), pixels)
 
 
+def test_a_change_finer_than_a_small_face_does_not_alias() -> None:
+    pixels = np.full((60, 60, 3), 100, np.uint8)
+    place = square(30, 30, 11)
+    board = (torch.arange(S)[:, None] + torch.arange(S)[None, :]) % 2 - 0.5
+    back = put_back(pixels, [changed(pixels, place, board.expand(3, S, S))], PLAIN)
+    assert np.abs(back.astype(int) - pixels).max() <= 6
+
+
 def test_a_shift_of_all_colours_is_taken_out_and_an_edit_is_not() -> None:
     pixels = np.full((200, 200, 3), 100, np.uint8)
     place = square(100, 100, 160)

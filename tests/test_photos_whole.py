@@ -108,6 +108,16 @@ def test_no_face_says_what_to_do(photo: Photo) -> None:
     assert "--no-align" in told.value.fix
 
 
+def test_a_neighbour_who_is_not_edited_keeps_their_face(photo: Photo) -> None:
+    near = scenes.Sitter(4, (190, 150), 180)
+    found = [FOUND[0], face_at(near)]
+    alone = edit_photo(photo, found[:1], DRAWN, lambda x: -x, size=S).pixels
+    beside = edit_photo(photo, found, DRAWN, lambda x: -x, size=S, only=[1]).pixels
+    box = (slice(140, 160), slice(170, 190))
+    moved, kept = (np.abs(p[box].astype(int) - photo.pixels[box]).mean() for p in (alone, beside))
+    assert moved > 2 * kept + 5
+
+
 def test_unfit_faces_are_skipped_with_a_count(photo: Photo) -> None:
     profile = SITTERS[0].points()
     profile[2] += (60, 0)

@@ -60,7 +60,6 @@ class Profiled:
         old = _convert(self.to_srgb, _eight(pixels))
         new = _eight(_added(old, change * np.float32(127.5)))
         step = _convert(self.from_srgb, new).astype(np.float32) - _convert(self.from_srgb, old)
-        step[(new == old).all(axis=-1)] = 0
         return _added(pixels, step * np.float32(np.iinfo(pixels.dtype).max / 255))
 
 
