@@ -1,0 +1,1 @@
+"""Whole photos: find the faces, bring each into the model's frame, put the edits back."""
