@@ -31,6 +31,10 @@ from dclip.store import Store
 from dclip.training import loop
 from dclip.training.feed import feed
 
+ON_CPU = ("/torch/optim/", "/diffusion/schedule.py", "/guidance/views.py")
+"""What reads tensors that stay on the CPU: an optimizer's count of steps, the schedule's table, and
+the random numbers of the views."""
+
 
 class _Readings(TorchDispatchMode):
     """Counts what would wait for an accelerator: ``.item()``, ``float()``, ``bool()``."""
@@ -41,9 +45,8 @@ class _Readings(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
-            # An optimizer counts its steps in tensors that stay on the CPU.
             files = [frame.filename for frame in traceback.extract_stack()]
-            self.count += not any("/torch/optim/" in file for file in files)
+            self.count += not any(own in file for own in ON_CPU for file in files)
         return func(*args, **(kwargs or {}))
 
 
