@@ -200,6 +200,11 @@ class Schedule:
         return 1 - float(self.alpha_bar[t]) / float(self.alpha_bar[t - 1])
 
     @property
+    def range(self) -> tuple[float, float]:
+        """First and last beta that the schedule was made from, or has."""
+        return self.ends or _ENDS.get(self.name) or (self.beta(1), self.beta(self.T))
+
+    @property
     def terminal_snr(self) -> float:
         """Signal to noise ``alpha_bar_T / (1 - alpha_bar_T)`` of the last state: 0 is noise."""
         ab = float(self.alpha_bar[-1])
