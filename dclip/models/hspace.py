@@ -151,6 +151,14 @@ timestep at which LPIPS between x0_hat and the photo reaches .33 (dogs .3); Kwon
 section 3.3 and its appendix."""
 
 
+def is_asyrp(data: Any) -> bool:
+    """Whether a file holds what :func:`read_asyrp` reads."""
+    first = data.get("0") if isinstance(data, Mapping) else None
+    return isinstance(first, Mapping) and bool(
+        {"temb_proj.weight", "emb_layers.1.weight"} & set(first)
+    )
+
+
 def read_asyrp(data: Any, where: str, until: int | None = None) -> list[HSpaceBlock]:
     """The blocks of a file that Asyrp's training wrote.
 

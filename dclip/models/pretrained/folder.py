@@ -39,11 +39,23 @@ class Folder(Protocol):
 
 
 class LocalFolder:
-    """A folder of this machine; two levels of it are looked at."""
+    """A folder of this machine; two levels of it are looked at.
 
-    def __init__(self, root: Path, id: str | None = None, revision: str | None = None) -> None:
+    Args:
+        id: how messages call it; None takes its name.
+        revision: the hub's commit that it was fetched at.
+        only: the one file that counts, where the user named a file.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        id: str | None = None,
+        revision: str | None = None,
+        only: str | None = None,
+    ) -> None:
         self.root, self.id, self.revision = root, id or root.resolve().name, revision
-        found = [*root.glob("*"), *root.glob("*/*")]
+        found = [root / only] if only else [*root.glob("*"), *root.glob("*/*")]
         self.sizes = {
             p.relative_to(root).as_posix(): p.stat().st_size for p in sorted(found) if p.is_file()
         }

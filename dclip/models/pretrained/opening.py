@@ -64,8 +64,7 @@ def open_source(source: str, asked: Asked | None = None, revision: str | None = 
     if path.is_dir():
         return _open_folder(LocalFolder(path), asked)
     if path.exists():
-        folder = LocalFolder(path.parent, path.name)
-        return _open_file(folder, path.name, asked)
+        return _open_file(LocalFolder(path.parent, path.name, only=path.name), path.name, asked)
     parts = source.split("/")
     local = source.startswith((".", "/", "~")) or (path.suffix in disk.SUFFIXES and len(parts) < 3)
     if local or not _HUB_ID.fullmatch("/".join(parts[:2])):

@@ -1,0 +1,259 @@
+"""import: a pretrained model from elsewhere as a base, or its tuned copy as a difference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dclip.context import Context
+from dclip.diffusion.schedule import ScheduleName
+from dclip.errors import BadInput
+from dclip.models.checkpoint import GridRule, ModelInfo, load_model, read_info, save_model
+from dclip.models.hspace import HSpaceBlock, HSpaceEdit, is_asyrp, read_asyrp, save_hspace
+from dclip.models.prediction import ADAPTERS
+from dclip.models.pretrained import Asked
+from dclip.models.pretrained.differences import read_differences, save_differences
+from dclip.models.pretrained.files import read_tensors, sha256
+from dclip.models.pretrained.opening import Opened, open_source
+from dclip.store import Artifact, Draft, Store, slug
+
+HALF_MOST = torch.finfo(torch.float16).max
+PUBLISHED_R = 501
+"""DiffusionCLIP's t_0 = 500, whose timesteps count from 0, where a file's name does not say it."""
+
+PUBLISHED_STEPS = 40
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What to import, and what its files do not say.
+
+    Attributes:
+        source: a file of weights, a folder as diffusers saves it, a hub id ``OWNER/NAME``, or a
+            file on the hub, ``OWNER/NAME/FILE``.
+        name: name of the artifact; None takes the source's.
+        base: model artifact that the source was tuned from. With it the source becomes a ``tuned``
+            artifact: DiffusionCLIP's fine-tuned networks and Asyrp's edits do.
+        revision: branch, tag or commit on the hub.
+        size: side of its pictures in pixels.
+        schedule: ``"linear"``, ``"scaled-linear"``, ``"cosine"`` or ``"linear-rescaled"``.
+        T: noise steps.
+        prediction: ``"eps"``, ``"v"`` or ``"x0"``.
+        grid: ``"ours"``, ``"leading"``, ``"trailing"``, ``"linspace"`` or ``"diffusionclip"``.
+        heads, head_channels, qkv: of an ADM network's attention; see
+            :class:`dclip.models.adm.ADMConfig`.
+        class_label: the class that a class-conditional model is to draw.
+        r: of a tuned source: the label that it was tuned to invert to.
+        until: of Asyrp's edits: the label above which they act, Asyrp's t_edit.
+        storage: ``"same"`` keeps the file's precision, ``"fp16"`` halves it.
+
+    Raises:
+        BadInput: settings that are none, or do not go together.
+    """
+
+    source: str
+    name: str | None = None
+    base: str | None = None
+    revision: str | None = None
+    size: int | None = None
+    schedule: str | None = None
+    T: int | None = None
+    prediction: str | None = None
+    grid: str | None = None
+    heads: int | None = None
+    head_channels: int | None = None
+    qkv: str | None = None
+    class_label: int | None = None
+    r: int | None = None
+    until: int | None = None
+    storage: str = "same"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (
+            ("schedule", get_args(ScheduleName)),
+            ("prediction", tuple(ADAPTERS)),
+            ("grid", get_args(GridRule)),
+            ("qkv", ("legacy", "new")),
+            ("storage", ("same", "fp16")),
+        ):
+            value = getattr(self, field)
+            if value is not None and value not in allowed:
+                raise BadInput(f"{field} {value!r} is unknown", f"use one of {', '.join(allowed)}")
+        for field in ("size", "T", "heads", "head_channels", "r"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise BadInput(f"{field} must be at least 1, not {value}")
+        if self.heads is not None and self.head_channels is not None:
+            raise BadInput(
+                "an attention has heads by number or by channels", "give --heads or --head-channels"
+            )
+        said = [f for f in _OF_A_BASE if getattr(self, f) is not None]
+        if self.base is not None and said:
+            raise BadInput(
+                f"a tuned source has its base's {', '.join(said)}", "leave them out with --base"
+            )
+        if self.base is None and (self.r is not None or self.until is not None):
+            raise BadInput("only a tuned source has r or until", "give --base, or leave them out")
+
+    def asked(self) -> Asked:
+        """The settings of a base, for the importer."""
+        return Asked(**{f: getattr(self, f) for f in Asked.__dataclass_fields__})
+
+
+_OF_A_BASE = ("revision", *Asked.__dataclass_fields__)
+
+
+def run(config: ImportConfig, store: Store, context: Context = Context()) -> Artifact:
+    """Import a pretrained model as a ``model`` artifact, or its tuned copy as a ``tuned`` one.
+
+    Raises:
+        BadInput: a source that is not there or of no known family, or that says too little.
+        CorruptArtifact: files that are cut off, missing or damaged.
+        MissingArtifact: the base is not in the store.
+    """
+    if config.base is not None:
+        return _import_tuned(config, store, context)
+    opened = _open(config)
+    info = opened.info
+    assert info.source is not None
+    for note in (*opened.notes, _licence(info)):
+        context.report.note(note)
+    return store.build(
+        stage="import",
+        kind="model",
+        name=config.name or slug(Path(info.source.id).stem, "model"),
+        config={"model": info.to_dict(), "storage": config.storage},
+        inputs={},
+        seed=0,
+        context=context,
+        estimate=estimate(info, opened.size) if context.dry_run else None,
+        make=lambda draft: _make(draft, opened, config.storage, context),
+    )
+
+
+def _open(config: ImportConfig) -> Opened:
+    path = Path(config.source).expanduser()
+    if path.is_file() and path.stat().st_size < 64 << 20 and is_asyrp(read_tensors(path)):
+        raise BadInput(
+            f"{config.source} is one of Asyrp's edits, which change a base model",
+            "give the base that it was made for with --base",
+        )
+    return open_source(config.source, config.asked(), config.revision)
+
+
+def _licence(info: ModelInfo) -> str:
+    assert info.source is not None
+    if info.source.licence:
+        return f"licence, as its card states it: {info.source.licence}"
+    return "no model card states a licence: see where the file comes from"
+
+
+def estimate(info: ModelInfo, size: int) -> dict[str, Any]:
+    """What a model costs: parameters, bytes on disk and in memory, work of one network call."""
+    side = info.image_size
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = info.build()
+        raw = getattr(network, "network", network)
+        raw(torch.empty(1, 3, side, side), torch.ones(1, dtype=torch.int64))
+    parameters = sum(p.numel() for p in network.parameters())
+    return {
+        "recognised": f"{info.architecture}, {side} pixels, T = {info.schedule.T}",
+        "parameters": parameters,
+        "bytes": size,
+        "memory_of_weights": 4 * parameters,
+        "gflop_per_network_call": round(counter.get_total_flops() / 1e9, 1),
+    }
+
+
+def _make(draft: Draft, opened: Opened, storage: str, context: Context) -> dict[str, Any]:
+    with context.report.task("importing", opened.size, unit="B") as task:
+        weights = opened.weights()
+        dtype = None
+        if storage == "fp16":
+            dtype = torch.float16
+            for name, value in weights.items():
+                if value.is_floating_point() and float(value.abs().max()) > HALF_MOST:
+                    raise BadInput(
+                        f"{name} has weights beyond {HALF_MOST:.0f}, the largest number of half"
+                        " precision",
+                        "import it without --storage fp16",
+                    )
+        save_model(draft.path, opened.info, weights, dtype=dtype)
+        task.advance(opened.size)
+    return {"parameters": sum(v.numel() for v in weights.values()), "bytes": opened.size}
+
+
+# --- tuned sources
+
+
+def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artifact:
+    base = store.resolve(config.base, "model", context.report)
+    info = read_info(base.path)
+    file = Path(config.source).expanduser()
+    if not file.is_file():
+        raise BadInput(f"{config.source} is no file", "give the .pth file of the tuned network")
+    data = read_tensors(file)
+    make: Callable[[Draft], Mapping[str, Any]]
+    settings: dict[str, Any] = {
+        "source_file": file.name,
+        "sha256": sha256(file),
+        "target": slug(file.stem, "edit"),
+        "r": _r(config, file.name, info),
+        "steps_for": PUBLISHED_STEPS,
+        "steps_gen": PUBLISHED_STEPS,
+    }
+    if is_asyrp(data):
+        blocks = read_asyrp(data, str(file), config.until)
+        HSpaceEdit(load_model(base.path)[0], [(block, 1.0) for block in blocks])  # it fits
+        settings |= {"method": "asyrp", "until": blocks[0].config.until}
+        make = _keep_blocks(blocks)
+    else:
+        settings |= {"method": "weights", "until": 0}
+        make = _keep_differences(file, base, info, context)
+    return store.build(
+        stage="import",
+        kind="tuned",
+        name=config.name or slug(file.stem, "tuned"),
+        config=settings,
+        inputs={"model": base},
+        seed=0,
+        context=context,
+        estimate={"bytes": file.stat().st_size},
+        make=make,
+    )
+
+
+def _r(config: ImportConfig, name: str, info: ModelInfo) -> int:
+    """The label to invert to: DiffusionCLIP's file names end in their t_0, as in ``..._t401``."""
+    said = re.search(r"_t(\d{2,4})(?=[_.])", name)
+    r = config.r or (int(said.group(1)) + 1 if said else PUBLISHED_R)
+    if r > info.schedule.T:
+        raise BadInput(f"r={r} is outside 1..{info.schedule.T}", "say another --r")
+    return r
+
+
+def _keep_blocks(blocks: list[HSpaceBlock]) -> Callable[[Draft], Mapping[str, Any]]:
+    def make(draft: Draft) -> Mapping[str, Any]:
+        save_hspace(blocks, draft.path)
+        return {"parameters": sum(p.numel() for b in blocks for p in b.parameters())}
+
+    return make
+
+
+def _keep_differences(
+    file: Path, base: Artifact, info: ModelInfo, context: Context
+) -> Callable[[Draft], Mapping[str, Any]]:
+    def make(draft: Draft) -> Mapping[str, Any]:
+        with context.report.task("comparing with the base", None, unit="B"):
+            deltas = read_differences(file, load_model(base.path)[0], info)
+            save_differences(deltas, draft.path)
+        norm = sum(float(d.square().sum()) for d in deltas.values()) ** 0.5
+        return {"changed": len(deltas), "norm": norm}
+
+    return make
