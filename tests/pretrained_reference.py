@@ -150,7 +150,7 @@ def ddpm_file(
 def adm(
     w: Weights, x: Tensor, k: Tensor, heads: int, *, legacy: bool = True, label: int | None = None
 ) -> Tensor:
-    """All that the network puts out; ``heads`` at the narrowest attention, equally wide all over."""
+    """All that the network puts out; ``heads`` at the narrowest attention, all of one width."""
     w = {name: value.to(x.dtype) for name, value in w.items()}
     dim = w["time_embed.0.weight"].shape[1]
     frequencies = [math.exp(-math.log(10000) * i / (dim // 2)) for i in range(dim // 2)]

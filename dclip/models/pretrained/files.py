@@ -71,6 +71,11 @@ def read_tensors(file: Path) -> Any:
         )
     if file.suffix == ".safetensors":
         return read_safetensors(file)
+    if not head.startswith((b"PK", b"\x80")):
+        raise BadInput(
+            f"{file} is no checkpoint that torch can open",
+            f"give a file of weights: {', '.join(SUFFIXES)}",
+        )
     return _read_pickle(file, zipped=head[:2] == b"PK")
 
 
