@@ -224,6 +224,7 @@ def test_the_published_grid_is_kept(
     assert kept == [grid, offset, end, clip, variance]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_class_name_s_defaults_are_the_library_s() -> None:
     """A config that leaves settings out means what the class of its name has."""
     import diffusers

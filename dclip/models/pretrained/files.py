@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_pickle(file: Path, *, zipped: bool) -> Any:
     try:
         # Mapped, a checkpoint with an optimizer in it costs no more memory than its network.
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as e:
         text = str(e)
         if wanted := re.search(r"GLOBAL:? (\S+)", text):

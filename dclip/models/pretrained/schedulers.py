@@ -25,12 +25,14 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
         f"{name}Scheduler": {"timestep_spacing": "linspace"}
         for name in (
             "DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "UniPCMultistep",
-            "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "KDPM2Discrete",
-            "KDPM2AncestralDiscrete",
+            "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete",
         )
     },
-    "HeunDiscreteScheduler": {
-        "timestep_spacing": "linspace", "beta_start": 0.00085, "beta_end": 0.012
+    **{
+        f"{name}Scheduler": {
+            "timestep_spacing": "linspace", "beta_start": 0.00085, "beta_end": 0.012
+        }
+        for name in ("HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete")
     },
 }  # fmt: skip
 """The schedulers over the noise schedules of this package, and where a config that leaves a
