@@ -178,7 +178,7 @@ def test_a_tuned_copy_is_a_difference_to_its_base(layout: str, tmp_path: Path) -
     [
         (lambda: ddpm_file(seed=1), "own norm away"),
         (lambda: ddpm_file(), "base itself"),
-        (lambda: ddpm_file((32, 64, 64, 64)), "not tuned from this base: .* unknown weights"),
+        (lambda: ddpm_file((32, 64, 64, 64)), "not tuned from this base: it lacks weights"),
         (lambda: ddpm_file((32, 32, 32)), "not tuned from this base"),
         (lambda: adm_file(), "ADM .* was not tuned from this base"),
     ],
@@ -295,10 +295,8 @@ def _by_hand(model: nn.Module, t: Tensor, added: Callable[[Tensor, Tensor], Tens
 def test_edits_add_up_in_h_and_act_above_their_label(tmp_path: Path) -> None:
     model, _ = load_model(imported(tmp_path, ddpm_file()).path)
     files = [asyrp_file("ddpm", seed=seed) for seed in (1, 2)]
-    (one,), (two,) = (
-        read_asyrp({"0": file}, "x.pth", until)
-        for file, until in zip(files, (500, 800), strict=True)
-    )
+    (one,) = read_asyrp({"0": files[0]}, "x.pth", 500)
+    (two,) = read_asyrp({"0": files[1]}, "x.pth", 800)
     edit = HSpaceEdit(model, [(one, 0.7), (two, -1.5)])
     for t, strengths in ((1000, (0.7, -1.5)), (501, (0.7, 0)), (500, (0, 0))):
         labels = torch.tensor([t, t])
@@ -320,27 +318,26 @@ def test_the_edit_acts_in_the_predicted_picture_alone(tmp_path: Path) -> None:
     """x_s = sqrt(ab_s) (x - sqrt(1 - ab_t) eps') / sqrt(ab_t) + sqrt(1 - ab_s) eps, by hand."""
     base = imported(tmp_path, adm_file(), ADM)
     model, info = load_model(base.path)
-    (block,) = read_asyrp(written("adm"), "dog_happy_LC_dog_t999.pth", until=300)
+    (block,) = read_asyrp(written("adm"), "dog_happy_LC_dog_t999.pth", until=150)
     edit = HSpaceEdit(model, [(block, 1.0)])
-    grid = (0, 200, 400, 1000)
-    got = asymmetric.decode(model, edit, info.schedule, pictures(), grid, until=300)
+    grid = (0, 100, 200, 400)
+    got = asymmetric.decode(model, edit, info.schedule, pictures(), grid, until=150)
     x, ab = pictures(), info.schedule.alpha_bar.float()
     with torch.no_grad():
-        for t, s in ((1000, 400), (400, 200), (200, 0)):
+        for t, s in ((400, 200), (200, 100), (100, 0)):
             labels = torch.tensor([t, t])
             eps = model(x, labels)
-            edited = edit(x, labels) if t > 300 else eps
+            edited = edit(x, labels) if t > 150 else eps
             x = (
                 ab[s].sqrt() * (x - (1 - ab[t]).sqrt() * edited) / ab[t].sqrt()
                 + (1 - ab[s]).sqrt() * eps
             )
-        scale = float(x.abs().max())
-        assert float((got - x).abs().max()) < 1e-4 * scale
+        assert float((got - x).abs().max()) < 1e-4
         both = ddim.decode(edit, info.schedule, pictures(), grid)
         plain = ddim.decode(model, info.schedule, pictures(), grid)
         same = asymmetric.decode(model, model, info.schedule, pictures(), grid)
-    assert float((got - both).abs().max()) > 1e-2 * scale
-    assert float((same - plain).abs().max()) < 1e-4 * float(plain.abs().max())
+    assert float((got - both).abs().max()) > 1e-2
+    assert float((same - plain).abs().max()) < 1e-4
 
 
 def test_an_edit_acts_on_a_tuned_network_beside_ours(tmp_path: Path) -> None:
@@ -350,9 +347,8 @@ def test_an_edit_acts_on_a_tuned_network_beside_ours(tmp_path: Path) -> None:
     both = merged(model, [(deltas, 1.0)])
     expected = _by_hand(both, T, lambda h, e: reference_block(written("ddpm")["0"], "ddpm", h, e))
     with torch.no_grad():
-        assert (
-            float((HSpaceEdit(both, [(block, 1.0)])(pictures(), T) - expected).abs().max()) < 1e-5
-        )
+        got = HSpaceEdit(both, [(block, 1.0)])(pictures(), T)
+    assert float((got - expected).abs().max()) < 1e-5
 
 
 def test_an_asyrp_file_becomes_a_tuned_artifact(tmp_path: Path) -> None:
@@ -366,11 +362,7 @@ def test_an_asyrp_file_becomes_a_tuned_artifact(tmp_path: Path) -> None:
         ImportConfig(str(tmp_path / name), name="smiling", base=base.ref), store, CPU
     )
     assert tuned.ref == "tuned/smiling/v1"
-    assert (tuned.config["method"], tuned.config["until"], tuned.config["r"]) == (
-        "asyrp",
-        516,
-        1000,
-    )
+    assert [tuned.config[k] for k in ("method", "until", "r")] == ["asyrp", 516, 1000]
     (block,) = read_hspace(tuned.path)
     assert isinstance(block, HSpaceBlock)
 
@@ -476,7 +468,7 @@ def test_an_export_comes_back_as_it_was(
     again.load_state_dict(back.weights())
     t = torch.tensor([1, schedule.T])
     with torch.no_grad():
-        assert float((again(pictures(), t) - model(pictures(), t)).abs().max()) < 1e-5
+        assert torch.allclose(again(pictures(), t), model(pictures(), t), atol=1e-5, rtol=1e-5)
 
 
 def open_and_describe() -> ModelInfo:

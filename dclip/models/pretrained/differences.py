@@ -40,7 +40,7 @@ def read_differences(file: Path, base: nn.Module, info: ModelInfo) -> Deltas:
     own = base.state_dict()
     try:
         check_weights(
-            {k: v.shape for k, v in own.items()}, {k: v.shape for k, v in named.items()}, str(file)
+            {k: v.shape for k, v in own.items()}, {k: v.shape for k, v in named.items()}, "it"
         )
     except BadInput as e:
         raise BadInput(
