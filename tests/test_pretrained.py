@@ -274,6 +274,19 @@ def test_a_pickle_of_either_age_is_read(old: bool, file: str, tmp_path: Path) ->
     assert sum(v.numel() for v in read.values()) == sum(v.numel() for v in weights.values())
 
 
+def test_a_file_is_known_by_its_content_not_its_suffix(tmp_path: Path) -> None:
+    save_file(ddpm_file(), tmp_path / "f.ckpt")
+    torch.save(ddpm_file(), tmp_path / "f.safetensors")
+    for name in ("f.ckpt", "f.safetensors"):
+        assert len(open_source(str(tmp_path / name)).weights()) == len(ddpm_file())
+
+
+def test_a_setting_that_a_family_does_not_have_is_not_passed_over(tmp_path: Path) -> None:
+    torch.save(ddpm_file(), tmp_path / "f.ckpt")
+    with pytest.raises(BadInput, match="head_channels, qkv: the first DDPM layout"):
+        open_source(str(tmp_path / "f.ckpt"), Asked(head_channels=64, qkv="new"))
+
+
 @pytest.mark.parametrize(
     ("settings", "published", "size", "schedule"),
     [

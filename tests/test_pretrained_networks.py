@@ -69,7 +69,9 @@ def test_a_ddpm_file_of_two_blocks_and_four_levels_is_too() -> None:
     expected = ddpm(file, pictures(dtype=torch.float64), T - 1, levels=4, blocks=2).float()
     model, info = built(file, Asked(size=64))
     assert off(model, expected, pictures()) < TOLERANCE
-    assert info.image_size == 64
+    assert (info.image_size, info.variance) == (64, "small")
+    small = FAMILIES["ddpm"].describe({k: v.shape for k, v in DDPM.items()}, {}, Asked()).info
+    assert (small.image_size, small.variance) == (32, "large")  # as for CIFAR-10
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from dclip.models.hspace import HSpaceBlock, HSpaceEdit, is_asyrp, read_asyrp, s
 from dclip.models.prediction import ADAPTERS
 from dclip.models.pretrained import Asked
 from dclip.models.pretrained.differences import read_differences, save_differences
-from dclip.models.pretrained.files import read_tensors, sha256
+from dclip.models.pretrained.files import SUFFIXES, read_tensors, sha256
 from dclip.models.pretrained.opening import Opened, open_source
 from dclip.store import Artifact, Draft, Store, slug
 
@@ -127,7 +127,7 @@ def run(config: ImportConfig, store: Store, context: Context = Context()) -> Art
     return store.build(
         stage="import",
         kind="model",
-        name=config.name or slug(Path(info.source.id).stem, "model"),
+        name=config.name or slug(_stem(info.source.id), "model"),
         config={"model": info.to_dict(), "storage": config.storage},
         inputs={},
         seed=0,
@@ -135,6 +135,12 @@ def run(config: ImportConfig, store: Store, context: Context = Context()) -> Art
         estimate=estimate(info, opened.size) if context.dry_run else None,
         make=lambda draft: _make(draft, opened, config.storage, context),
     )
+
+
+def _stem(id: str) -> str:
+    """The last part of a path or hub id, without the suffix of a weight file."""
+    path = Path(id)
+    return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def _open(config: ImportConfig) -> Opened:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -74,10 +74,11 @@ class Family:
         describe: shapes, JSON configs by role (``unet``, ``scheduler``) and what the user says,
             to what the model is.
         convert: weights under the file's names to those of the bare network.
+        asks: the settings of :class:`Asked` that only some families have.
     """
 
     title: str
     recognise: Callable[[Collection[str]], bool]
     describe: Callable[[Shapes, Mapping[str, Mapping[str, Any]], Asked], Described]
     convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    marks: tuple[str, ...] = field(default=())
+    asks: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from dclip.diffusion.schedule import Schedule
+from dclip.diffusion.variance import VarianceRule
 from dclip.errors import BadInput
 from dclip.models.checkpoint import ModelInfo
 from dclip.models.pretrained.contract import Asked, Described, Family, Shapes
@@ -21,6 +22,8 @@ from dclip.models.unet2d import UNet2DConfig
 
 ATTENTION_SIDE = 16
 """Pixels at the one level with attention of every published network."""
+
+CIFAR_SIDE = 32
 
 _WHOLE = {
     "temb.dense.0": "time_embedding.linear_1",
@@ -99,11 +102,18 @@ def describe(shapes: Shapes, configs: Mapping[str, Mapping[str, Any]], asked: As
         image_size=size,
         prediction=asked.prediction or "eps",
         grid=asked.grid or "diffusionclip",
-        variance="small" if out == colours else "learned-range",
+        variance=_variance(out != colours, size),
         class_label=asked.class_label,
     )
     taken = "" if asked.size else f"; {size} pixels, since its attention is at {ATTENTION_SIDE}"
     return Described(info, (f"schedule and grid as published with this layout{taken}",))
+
+
+def _variance(learned: bool, size: int) -> VarianceRule:
+    """The larger bound on CIFAR-10, the smaller one elsewhere (Ho et al. 2020, section 3.2)."""
+    if learned:
+        return "learned-range"
+    return "large" if size == CIFAR_SIDE else "small"
 
 
 def convert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ def to_diffusers(path: Path, out: Path, parts: Parts = ()) -> None:
     """Write the model of an artifact's folder as diffusers saves a pipeline.
 
     The pipeline is a ``DDIMPipeline``; of a network that learned its variance, which only that
-    one's sampler can split off, a ``DDPMPipeline``. A class is folded into the weights.
+    one's sampler can split off, a ``DDPMPipeline``. A class is folded into the weights. DDIM's
+    scheduler has no place for the variance of an ancestral step, so that is not in the folder.
 
     Args:
         path: the model artifact's folder.

@@ -70,9 +70,11 @@ def read_tensors(file: Path) -> Any:
             f"{file} is a web page, not the weights",
             "the download asked for a login or a confirmation: get the file in a browser",
         )
-    if file.suffix == ".safetensors":
+    # By content: people rename files, and a wrong suffix is no reason to refuse one.
+    pickled = head.startswith((b"PK", b"\x80"))
+    if head[8:9] == b"{" or (file.suffix == ".safetensors" and not pickled):
         return read_safetensors(file)
-    if not head.startswith((b"PK", b"\x80")):
+    if not pickled:
         raise BadInput(
             f"{file} is no checkpoint that torch can open",
             f"give a file of weights: {', '.join(SUFFIXES)}",
@@ -97,6 +99,9 @@ def _read_pickle(file: Path, *, zipped: bool) -> Any:
         # Mapped, a checkpoint with an optimizer in it costs no more memory than its network.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if file.suffix == ".safetensors":  # torch goes by the name of what it opens itself
+                with file.open("rb") as f:
+                    return torch.load(f, map_location="cpu", weights_only=True)
             return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as e:
         text = str(e)

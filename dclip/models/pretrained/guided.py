@@ -44,6 +44,9 @@ PUBLISHED: dict[tuple[int, int, tuple[float, ...], tuple[int, ...]], Published] 
 }
 
 
+_ATTENTION = ("heads", "head_channels", "qkv")
+
+
 def recognise(keys: Collection[str]) -> bool:
     """Whether names of weights are of this layout."""
     return "time_embed.0.weight" in keys and "output_blocks.0.0.in_layers.0.weight" in keys
@@ -188,4 +191,4 @@ def convert(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(weights)
 
 
-FAMILY = Family("ADM (guided-diffusion)", recognise, describe, convert)
+FAMILY = Family("ADM (guided-diffusion)", recognise, describe, convert, _ATTENTION)

@@ -15,7 +15,7 @@ from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import ModelInfo, Source, check_weights
 from dclip.models.pretrained import FAMILIES, recognise
 from dclip.models.pretrained import files as disk
-from dclip.models.pretrained.contract import Asked, Described
+from dclip.models.pretrained.contract import Asked, Described, Shapes
 from dclip.models.pretrained.folder import Folder, LocalFolder, open_hub, weight_files
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -86,7 +86,7 @@ def _open_file(folder: Folder, name: str, asked: Asked) -> Opened:
         )
     path = folder.path(name)
     family, tensors, notes = pick(disk.read_tensors(path), str(path))
-    described = FAMILIES[family].describe({k: v.shape for k, v in tensors.items()}, {}, asked)
+    described = _describe(family, {k: v.shape for k, v in tensors.items()}, {}, asked)
     return _opened(
         folder, family, described, {name: folder.sizes[name]}, lambda: tensors, notes, str(path)
     )
@@ -138,7 +138,7 @@ def _open_folder(folder: Folder, asked: Asked) -> Opened:
     beside = [f"{place}scheduler_config.json" for place in ("scheduler/", "unet/", "")]
     if scheduler := next((n for n in beside if n in folder.sizes), None):
         configs["scheduler"] = disk.read_json(folder.path(scheduler))
-    described = FAMILIES["diffusers"].describe({}, configs, asked)
+    described = _describe("diffusers", {}, configs, asked)
     names = _weight_names(folder, config.removesuffix("config.json"))
     shards = {name: folder.sizes[name] for name in names}
 
@@ -224,6 +224,21 @@ def _shards(folder: Folder, index: str, place: str) -> list[str]:
 
 
 # --- both
+
+
+def _describe(
+    name: str, shapes: Shapes, configs: Mapping[str, Mapping[str, Any]], asked: Asked
+) -> Described:
+    """What the family says; a setting that it does not have is refused, not passed over."""
+    family = FAMILIES[name]
+    some = {field for each in FAMILIES.values() for field in each.asks}
+    odd = [f for f in sorted(some) if f not in family.asks and getattr(asked, f) is not None]
+    if odd:
+        raise BadInput(
+            f"{', '.join(odd)}: {family.title} has no such setting to be said",
+            "leave it out: it is read from the files",
+        )
+    return family.describe(shapes, configs, asked)
 
 
 def _opened(
