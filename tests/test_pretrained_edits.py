@@ -365,6 +365,8 @@ def test_an_asyrp_file_becomes_a_tuned_artifact(tmp_path: Path) -> None:
     assert [tuned.config[k] for k in ("method", "until", "r")] == ["asyrp", 516, 1000]
     (block,) = read_hspace(tuned.path)
     assert isinstance(block, HSpaceBlock)
+    with pytest.raises(BadInput, match="h-space"):
+        read_deltas(tuned.path, load_model(base.path)[0])
 
 
 @pytest.mark.parametrize(
