@@ -445,6 +445,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], type[DclipError], str]] = {
         _config(block_out_channels=[8192, 8192, 8192]), _BAD, "unknown weights"
     ),
     "a width beyond all": (_config(block_out_channels=[10**9, 32, 64]), _BAD, "widths"),
+    "groups that do not divide": (_config(norm_num_groups=7), _BAD, "builds no UNet2DModel"),
     "one channel": (_config(in_channels=1, out_channels=1), _BAD, "1 channel"),
     "four channels": (_config(in_channels=4, out_channels=4), _BAD, "4 channels"),
     "oblong": (_config(sample_size=[16, 32]), _BAD, "square"),

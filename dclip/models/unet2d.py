@@ -57,7 +57,7 @@ class UNet2DConfig:
     dropout: float = 0.0
     act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
     attention_head_dim: int | None = 8
-    norm_num_groups: int = 32
+    norm_num_groups: int | None = 32
     attn_norm_num_groups: int | None = None
     norm_eps: float = 1e-5
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
@@ -113,6 +113,13 @@ class UNet2DConfig:
         return self.num_class_embeds
 
 
+_UNBUILDABLE = (
+    ValueError, TypeError, ZeroDivisionError, NotImplementedError, AssertionError, RuntimeError,
+    AttributeError,
+)  # fmt: skip
+"""What the library raises for settings that do not go together."""
+
+
 def unet2d_class() -> Any:
     """diffusers' ``UNet2DModel``.
 
@@ -141,9 +148,10 @@ class UNet2D(nn.Module):
         self.class_label: int | None = None
         try:
             self.unet = unet2d_class()(**asdict(config))
-        except (ValueError, TypeError, ZeroDivisionError, NotImplementedError) as e:
+        except _UNBUILDABLE as e:
+            said = str(e).partition("\n")[0]
             raise BadInput(
-                f"diffusers builds no UNet2DModel of these settings ({str(e).splitlines()[0]})",
+                f"diffusers builds no UNet2DModel of these settings ({said})",
                 "check the config.json",
             ) from e
 
