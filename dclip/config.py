@@ -345,6 +345,7 @@ _WORDS = {
     "greater_than_equal": "it must be {ge} or more",
     "less_than": "it must be below {lt}",
     "less_than_equal": "it must be at most {le}",
+    "multiple_of": "it must be a multiple of {multiple_of}",
     "literal_error": "use one of {expected}",
 }
 

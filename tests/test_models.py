@@ -132,7 +132,7 @@ def test_the_time_changes_every_sample_by_its_own_label(architecture: str) -> No
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"channels": 20}, "multiple of 16"),
+        ({"channels": 20}, "channels is 20"),
         ({"attention": (5,)}, "within 0..2"),
         ({"heads": 3}, "heads"),
         ({"mults": ()}, "mults"),
@@ -257,7 +257,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], type[DclipError], str]] = {
     "a setting that is no number": (
         _info(lambda i: i["config"].update(channels="many")), BadInput, "channels"
     ),
-    "an unknown prediction": (_info(lambda i: i.update(prediction="x0")), BadInput, "'x0'"),
+    "an unknown prediction": (_info(lambda i: i.update(prediction="x1")), BadInput, "'x1'"),
     "no schedule": (_info(lambda i: i.pop("schedule")), CorruptArtifact, "model description"),
     "no object": (lambda p: (p / "model.json").write_text("[]"), CorruptArtifact, "description"),
     "no JSON": (lambda p: (p / "model.json").write_text("{"), CorruptArtifact, "description"),

@@ -47,6 +47,10 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
 """Several texts; one stands for a list of one."""
 
 
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""Takes a list for a tuple, as JSON has it."""
+
+
 def _read_numbers(value: Any, info: Any) -> Any:
     from dclip.editing.spec import numbers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -12,15 +12,29 @@ from torch import Tensor
 
 from dclip.errors import BadInput
 
-ScheduleName = Literal["linear", "linear-rescaled", "cosine"]
+ScheduleName = Literal["linear", "linear-rescaled", "cosine", "scaled-linear"]
+
+_ENDS = {"linear": (1e-4, 0.02), "scaled-linear": (0.00085, 0.012)}
+"""First and last beta as published, of the schedules that take others."""
+
+TRAINED = "trained"
+"""The name of a schedule that is given as its betas."""
+
+MOST_STEPS = 100_000
+"""No published chain comes near it; a description that asks for more is broken."""
 
 # A step that removes everything (beta = 1) has no inverse; Nichol & Dhariwal clip here too.
 _BETA_MAX = 0.999
 
 
-def _linear_beta(T: int, scale: float) -> Tensor:
+def _linear_beta(T: int, start: float, end: float) -> Tensor:
     """Ho et al. 2020 (2006.11239), section 4: 1e-4 .. 0.02, made for T = 1000."""
-    return torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64).clamp(max=_BETA_MAX)
+    return torch.linspace(start, end, T, dtype=torch.float64).clamp(max=_BETA_MAX)
+
+
+def _scaled_linear_beta(T: int, start: float, end: float) -> Tensor:
+    """Rombach et al. 2022 (2112.10752): the square roots are linear, not the betas."""
+    return torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64) ** 2
 
 
 def _cosine_beta(T: int) -> Tensor:
@@ -31,17 +45,34 @@ def _cosine_beta(T: int) -> Tensor:
     return (1 - f[1:] / f[:-1]).clamp(max=_BETA_MAX)
 
 
+def _alpha_bar(beta: Tensor) -> Tensor:
+    """alpha_bar of t = 0..T from the T betas."""
+    return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)])
+
+
+def _numbers(value: Any, what: str) -> tuple[float, ...]:
+    """A list of numbers out of a description, strictly."""
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in value
+    ):
+        raise BadInput(f"schedule with {what} {value!r}", fix="give a list of numbers")
+    return tuple(float(v) for v in value)
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """An immutable noise schedule, equal to another of the same ``name`` and ``T``.
+    """An immutable noise schedule, equal to another that :meth:`to_dict` describes alike.
 
     ``t`` counts applied noise steps: ``alpha_bar[0] == 1`` is the photo itself, and a paper's or
     diffusers' zero-based step ``k`` is our ``t = k + 1``.
 
     Attributes:
-        name: ``"linear"``, ``"linear-rescaled"`` or ``"cosine"``.
+        name: ``"linear"``, ``"linear-rescaled"``, ``"cosine"``, ``"scaled-linear"``,
+            or ``"trained"`` for one that is given as its betas.
         T: number of noise steps.
         alpha_bar: float64 (T+1,), strictly decreasing from 1, above 0.
+        ends: first and last beta, where they are not the name's own.
+        betas: all of them, of a ``"trained"`` schedule.
 
     Raises:
         BadInput: an ``alpha_bar`` that is not such a table.
@@ -50,6 +81,8 @@ class Schedule:
     name: str
     T: int
     alpha_bar: Tensor = field(repr=False)
+    ends: tuple[float, float] | None = None
+    betas: tuple[float, ...] | None = field(default=None, repr=False)
     _kept: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -69,7 +102,11 @@ class Schedule:
             )
 
     @staticmethod
-    def make(name: ScheduleName = "linear-rescaled", T: int = 200) -> Schedule:
+    def make(
+        name: ScheduleName = "linear-rescaled",
+        T: int = 200,
+        ends: tuple[float, float] | None = None,
+    ) -> Schedule:
         """Build a schedule by name.
 
         ``"linear"`` is 1e-4 .. 0.02 whatever T is. That range was made for T = 1000: at T = 200 it
@@ -77,24 +114,53 @@ class Schedule:
         pure noise starts at a state that training never saw. ``"linear-rescaled"`` multiplies the
         range by 1000/T and so ends in noise at any T; at T = 1000 the two are the same.
 
+        Args:
+            ends: first and last beta of ``"linear"`` or ``"scaled-linear"``, where they are
+                not the published ones.
+
         Raises:
-            BadInput: an unknown name, T below 1, or so large a T that alpha_bar vanishes.
+            BadInput: an unknown name, T below 1, so large a T that alpha_bar vanishes, or ends
+                that are no betas.
         """
-        if T < 1:
-            raise BadInput(f"T={T} noise steps", fix="give T of 1 or more, e.g. 200")
+        if not 1 <= T <= MOST_STEPS:
+            raise BadInput(f"T={T} noise steps", fix=f"give T in 1..{MOST_STEPS}, e.g. 200")
+        if ends is not None and (name not in _ENDS or not all(0 < beta < 1 for beta in ends)):
+            raise BadInput(
+                f"betas from {ends[0]} to {ends[1]} for the schedule '{name}'",
+                fix=f"give two between 0 and 1, with one of {', '.join(_ENDS)}",
+            )
+        start, end = ends or _ENDS.get(name, (0.0, 0.0))
         if name == "linear":
-            beta = _linear_beta(T, 1.0)
+            beta = _linear_beta(T, start, end)
         elif name == "linear-rescaled":
-            beta = _linear_beta(T, 1000 / T)
+            beta = _linear_beta(T, 1e-4 * 1000 / T, 0.02 * 1000 / T)
         elif name == "cosine":
             beta = _cosine_beta(T)
+        elif name == "scaled-linear":
+            beta = _scaled_linear_beta(T, start, end)
         else:
             raise BadInput(
                 f"unknown schedule '{name}'",
                 fix=f"choose one of {', '.join(get_args(ScheduleName))}",
             )
-        one = torch.ones(1, dtype=torch.float64)
-        return Schedule(name, T, torch.cat([one, torch.cumprod(1 - beta, dim=0)]))
+        other = ends if ends != _ENDS.get(name) else None
+        return Schedule(name, T, _alpha_bar(beta), ends=other)
+
+    @staticmethod
+    def trained(betas: Sequence[float]) -> Schedule:
+        """The schedule of given betas, one a noise step, as a checkpoint may bring them.
+
+        Raises:
+            BadInput: none, too many, or a beta that is not between 0 and 1.
+        """
+        values = tuple(float(beta) for beta in betas)
+        if not 1 <= len(values) <= MOST_STEPS or not all(0 < beta < 1 for beta in values):
+            raise BadInput(
+                f"{len(values)} betas that are not all between 0 and 1",
+                fix=f"give 1 to {MOST_STEPS} of them, each above 0 and below 1",
+            )
+        beta = torch.tensor(values, dtype=torch.float64)
+        return Schedule(TRAINED, len(values), _alpha_bar(beta), betas=values)
 
     def coefficients(self, t: int) -> tuple[float, float]:
         """``(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t))`` as Python floats, for t in 0..T.
@@ -134,36 +200,63 @@ class Schedule:
         return 1 - float(self.alpha_bar[t]) / float(self.alpha_bar[t - 1])
 
     @property
+    def range(self) -> tuple[float, float]:
+        """First and last beta that the schedule was made from, or has."""
+        return self.ends or _ENDS.get(self.name) or (self.beta(1), self.beta(self.T))
+
+    @property
     def terminal_snr(self) -> float:
         """Signal to noise ``alpha_bar_T / (1 - alpha_bar_T)`` of the last state: 0 is noise."""
         ab = float(self.alpha_bar[-1])
         return ab / (1 - ab)
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"name": ..., "T": ...}``, all that :meth:`from_dict` needs."""
-        return {"name": self.name, "T": self.T}
+        """``{"name": ..., "T": ...}``, and ``ends`` or ``betas`` where the name does not say."""
+        plain: dict[str, Any] = {"name": self.name, "T": self.T}
+        if self.ends is not None:
+            plain["ends"] = list(self.ends)
+        if self.betas is not None:
+            plain["betas"] = list(self.betas)
+        return plain
 
     @staticmethod
     def from_dict(mapping: Mapping[str, Any]) -> Schedule:
         """The schedule that :meth:`to_dict` described.
 
         Raises:
-            BadInput: missing or unknown keys, a T that is not an integer, or as :meth:`make`.
+            BadInput: missing or unknown keys, a T that is not an integer, betas that are no
+                numbers, or as :meth:`make` and :meth:`trained`.
         """
-        if set(mapping) != {"name", "T"}:
-            raise BadInput(f"schedule with keys {sorted(mapping)}", fix="give exactly name and T")
+        own = {"betas"} if mapping.get("name") == TRAINED else {"ends"} & set(mapping)
+        if set(mapping) != {"name", "T"} | own:
+            raise BadInput(
+                f"schedule with keys {sorted(mapping)}",
+                fix=f"give name and T, ends where they are others, betas to the name '{TRAINED}'",
+            )
         T = mapping["T"]
         if not isinstance(T, int) or isinstance(T, bool):
             raise BadInput(f"schedule with T={T!r}", fix="give T as an integer, e.g. 200")
-        return Schedule.make(mapping["name"], T)
+        if own == {"betas"}:
+            betas = _numbers(mapping["betas"], "betas")
+            if len(betas) != T:
+                raise BadInput(f"{len(betas)} betas for T={T}", fix="give one a noise step")
+            return Schedule.trained(betas)
+        ends = _numbers(mapping["ends"], "ends") if own else None
+        if ends is not None and len(ends) != 2:
+            raise BadInput(f"schedule with ends {ends}", fix="give two, the first and last beta")
+        return Schedule.make(mapping["name"], T, (ends[0], ends[1]) if ends else None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Schedule):
             return NotImplemented
-        return (self.name, self.T) == (other.name, other.T)
+        return self._description == other._description
 
     def __hash__(self) -> int:
-        return hash((self.name, self.T))
+        return hash(self._description)
+
+    @property
+    def _description(self) -> tuple[Any, ...]:
+        return (self.name, self.T, self.ends, self.betas)
 
     def _check(self, t: int, low: int) -> None:
         if not low <= t <= self.T:

@@ -4,65 +4,137 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, InstanceOf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dclip.config import from_dict, nearest
+from dclip.config import OneOf, from_dict, settings
 from dclip.diffusion.schedule import Schedule
-from dclip.domains import DOMAINS, PHOTOS
+from dclip.diffusion.variance import VarianceRule
+from dclip.domains import PHOTOS
 from dclip.errors import BadInput, CorruptArtifact
-from dclip.models.prediction import FromVelocity
+from dclip.models.adm import ADM, ADMConfig
+from dclip.models.prediction import ADAPTERS
 from dclip.models.tiny import TinyConfig, TinyUNet
 from dclip.models.unet import UNet, UNetConfig
+from dclip.models.unet2d import UNet2D, UNet2DConfig
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
     "tiny": (TinyConfig, TinyUNet),
     "unet": (UNetConfig, UNet),
+    "unet2d": (UNet2DConfig, UNet2D),
+    "adm": (ADMConfig, ADM),
 }
 
+GridRule = Literal["ours", "leading", "trailing", "linspace", "diffusionclip"]
+"""Which labels a walk of S steps visits: ours, one of diffusers' three, or DiffusionCLIP's."""
 
-@dataclass(frozen=True)
+
+@settings
+class Source:
+    """Where imported weights came from.
+
+    Attributes:
+        id: a hub id, or the name of the file or folder.
+        revision: the hub's commit.
+        files: SHA-256 in hex of each file that was read, by name.
+        licence: as a model card states it; None where none does.
+        family: a name in :data:`dclip.models.pretrained.FAMILIES`.
+    """
+
+    id: str
+    revision: str | None
+    files: dict[str, str]
+    licence: str | None
+    family: str
+
+
+@settings
 class ModelInfo:
-    """What a network is and was trained for.
+    """What a network is and was trained for. What has a default is of imported ones.
 
     Attributes:
         architecture: a name in :data:`ARCHITECTURES`.
         config: the architecture's own settings.
         schedule: the noise schedule that the network knows.
         image_size: side in pixels of the images that it was trained on.
-        prediction: what the bare network puts out, ``"eps"`` or ``"v"``; :meth:`build` adapts it.
+        prediction: what the bare network puts out, ``"eps"``, ``"v"`` or ``"x0"``;
+            :meth:`build` adapts it.
+        grid: the rule by which published figures of this model chose their labels.
+        steps_offset: what that rule adds to every label but 0 (diffusers' ``steps_offset``).
+        grid_end: the label that a walk ends at: 0, the picture, or 1 where diffusers'
+            ``set_alpha_to_one`` is off.
+        clip_sample: whether published samplers clamp x0_hat to [-1, 1]; for sampling alone, never
+            in an inversion or its decode.
+        variance: of an ancestral step; see :data:`dclip.diffusion.variance.VarianceRule`.
+        class_label: the class that a class-conditional network is asked for.
+        source: where the weights came from.
         domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
         crop: how its pictures were cropped, see :func:`dclip.data.images.decode`.
     """
 
     architecture: str
     config: Any
-    schedule: Schedule
-    image_size: int
-    prediction: str = "eps"
-    domain: str = PHOTOS
+    schedule: InstanceOf[Schedule]
+    image_size: Annotated[int, Ge(1), Le(16384)]
+    prediction: Annotated[str, AfterValidator(OneOf("dclip.models.prediction:ADAPTERS"))] = "eps"
+    domain: Annotated[str, AfterValidator(OneOf("dclip.domains:DOMAINS"))] = PHOTOS
     crop: str = "center"
+    grid: GridRule = "ours"
+    steps_offset: Annotated[int, Ge(0)] = 0
+    grid_end: Literal[0, 1] = 0
+    clip_sample: bool = True
+    variance: VarianceRule = "small"
+    class_label: int | None = None
+    source: Source | None = None
 
     def __post_init__(self) -> None:
-        if self.prediction not in ("eps", "v"):
-            raise BadInput(f"unknown prediction {self.prediction!r}", "it is eps or v")
-        if self.domain not in DOMAINS:
-            raise BadInput(f"unknown domain {self.domain!r}", nearest(self.domain, DOMAINS))
+        if self.steps_offset > self.schedule.T:
+            raise BadInput(f"steps_offset {self.steps_offset} is outside 0..{self.schedule.T}")
+        classes = self.classes
+        if classes is not None and self.class_label is None:
+            raise BadInput(
+                f"this network is class-conditional ({classes} classes)",
+                f"say which with --class 0..{classes - 1}",
+            )
+        if self.class_label is not None and not 0 <= self.class_label < (classes or 0):
+            known = f"it knows 0..{classes - 1}" if classes else "this network knows no classes"
+            raise BadInput(f"class {self.class_label}: {known}", "give another --class, or none")
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes a class-conditional network knows; None of another."""
+        classes: int | None = getattr(self.config, "classes", None)
+        return classes
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the bare network's names in those of :meth:`build`'s."""
+        return "" if ADAPTERS[self.prediction] is None else "network."
 
     def build(self) -> nn.Module:
         """A network with fresh weights; ``eps = model(x, t)`` whatever it predicts inside."""
         model: nn.Module = ARCHITECTURES[self.architecture][1](self.config)
-        return FromVelocity(model, self.schedule) if self.prediction == "v" else model
+        if self.class_label is not None:
+            model.class_label = self.class_label  # type: ignore[assignment]
+        adapter = ADAPTERS[self.prediction]
+        return model if adapter is None else adapter(model, self.schedule)
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """The shape of every weight of :meth:`build`'s network, with none of it in memory."""
+        with torch.device("meta"):
+            return {k: v.shape for k, v in self.build().state_dict().items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, as in ``model.json``."""
-        return {
+        """JSON-able form, as in ``model.json``; what has its default is left out."""
+        plain = {
             "architecture": self.architecture,
             "config": json.loads(json.dumps(asdict(self.config))),
             "schedule": self.schedule.to_dict(),
@@ -71,6 +143,11 @@ class ModelInfo:
             "domain": self.domain,
             "crop": self.crop,
         }
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name not in plain and value != f.default:
+                plain[f.name] = asdict(value) if isinstance(value, Source) else value
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -85,15 +162,17 @@ class ModelInfo:
                 f"unknown architecture {name!r} in model.json",
                 f"this dclip knows {', '.join(ARCHITECTURES)}; a newer dclip may know more",
             )
-        return cls(
-            architecture=name,
-            config=from_dict(ARCHITECTURES[name][0], data["config"]),
-            schedule=Schedule.from_dict(data["schedule"]),
-            image_size=int(data["image_size"]),
-            prediction=data["prediction"],
-            domain=data["domain"],
-            crop=data["crop"],
-        )
+        if unknown := sorted(set(data) - {f.name for f in fields(cls)}):
+            raise BadInput(
+                f"unknown settings {', '.join(unknown)} in model.json",
+                "a newer dclip may know them",
+            )
+        given = dict(data)
+        given["config"] = from_dict(ARCHITECTURES[name][0], data["config"])
+        given["schedule"] = Schedule.from_dict(data["schedule"])
+        if given.get("source") is not None:
+            given["source"] = from_dict(Source, data["source"])
+        return cls(**given)
 
 
 def save_model(
@@ -164,19 +243,30 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Load strictly: a missing, unknown or wrongly shaped tensor is a BadInput that names it."""
-    own = model.state_dict()
-    missing = [k for k in own if k not in weights]
-    unknown = [k for k in weights if k not in own]
-    wrong = [k for k in own if k in weights and own[k].shape != weights[k].shape]
+def check_weights(
+    own: Mapping[str, torch.Size], given: Mapping[str, torch.Size], where: str
+) -> None:
+    """Refuse weights that are not a network's own, by name and shape.
+
+    Raises:
+        BadInput: a missing, unknown or wrongly shaped tensor; it is named.
+    """
+    missing = [k for k in own if k not in given]
+    unknown = [k for k in given if k not in own]
+    wrong = [k for k in own if k in given and own[k] != given[k]]
     for problem, names in (("lacks", missing), ("has unknown", unknown), ("has misshapen", wrong)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise BadInput(
                 f"{where} {problem} weights {', '.join(names[:3])}{more}",
-                "it was saved from another architecture: check model.json beside it",
+                "it was saved from another architecture: check what describes it",
             )
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Load strictly: a missing, unknown or wrongly shaped tensor is a BadInput that names it."""
+    own = {k: v.shape for k, v in model.state_dict().items()}
+    check_weights(own, {k: v.shape for k, v in weights.items()}, where)
     model.load_state_dict(dict(weights))
 
 

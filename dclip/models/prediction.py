@@ -24,3 +24,46 @@ class FromVelocity(nn.Module):
         a, b = self.schedule.gather(t, x)
         eps: Tensor = b * x + a * self.network(x, t)
         return eps
+
+    def with_variance(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """As :func:`dclip.diffusion.variance.LearnsVariance.with_variance`."""
+        a, b = self.schedule.gather(t, x)
+        out, v = _with_variance(self.network, x, t)
+        return b * x + a * out, v
+
+
+class FromClean(nn.Module):
+    """``eps = model(x, t)`` from a network that predicts the clean picture x0.
+
+    With ``x_t = a x0 + b eps``: ``eps = (x_t - a x0) / b`` (Ho et al. 2020, 2006.11239, eq. 4).
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        a, b = self.schedule.gather(t, x)
+        eps: Tensor = (x - a * self.network(x, t)) / b
+        return eps
+
+    def with_variance(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """As :func:`dclip.diffusion.variance.LearnsVariance.with_variance`."""
+        a, b = self.schedule.gather(t, x)
+        out, v = _with_variance(self.network, x, t)
+        return (x - a * out) / b, v
+
+
+ADAPTERS: dict[str, type[nn.Module] | None] = {"eps": None, "v": FromVelocity, "x0": FromClean}
+"""What a bare network may put out, and what makes eps of it."""
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The network itself, out of what turned its prediction into eps."""
+    return model.network if isinstance(model, FromVelocity | FromClean) else model
+
+
+def _with_variance(network: nn.Module, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    out, v = network.with_variance(x, t)  # type: ignore[operator]
+    return out, v

@@ -136,6 +136,11 @@ def read_deltas(path: Path, base: nn.Module) -> Deltas:
         # The strict load of the checkpoint names what does not fit.
         zero = {k: torch.zeros_like(v) for k, v in base.state_dict().items() if k not in parameters}
         load_weights(copy.deepcopy(base), {**zero, **deltas}, str(path / "delta.safetensors"))
+    elif (path / "hspace.safetensors").is_file():
+        raise BadInput(
+            f"{path} edits the network's h-space (Asyrp), and is no difference of weights",
+            "read it with dclip.models.hspace.read_hspace",
+        )
     else:
         raise CorruptArtifact(f"{path} holds no tuned weights", "run `dclip verify --full`")
     device = next(base.parameters()).device

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from dclip.data.images import MAX_PIXELS, decode
-from dclip.data.source import read_file
+from dclip.data.paths import read_file
 from dclip.errors import BadInput
 from dclip.photos.back import Array, Colours
 from dclip.photos.colours import Plain, colours_of
