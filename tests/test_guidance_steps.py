@@ -76,7 +76,7 @@ def test_a_guided_sampler_reaches_the_analytic_posterior(name, through):
 @pytest.mark.parametrize("through", ["network", "x0"])
 @pytest.mark.parametrize("t", [1, 7, 300, 1000])
 def test_guided_eps_is_that_of_the_posterior(through, t):
-    """The exact eps of N(mean, std^2) after the observation, from the two formulas of a Gaussian."""
+    """The exact eps of the posterior, which is a Gaussian too."""
     x, at = normal(2, 5), torch.full((2,), t)
     mean, std = posterior()
     want = Gaussian(LINEAR, mean, std)(x, at)
