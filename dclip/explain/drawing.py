@@ -18,6 +18,7 @@ from dclip.explain.spiral import ARMS
 COLOURS = {"red": "#d1495b", "green": "#3f9e5a", "blue": "#3a6ea5", "grey": "#8a8a8a"}
 EDGE = 1.25  # the panels show -EDGE to EDGE, and noise further out is cut off
 WIDE = 2.6  # the same where noise is shown
+FILM = 2.0  # the same in the animation
 PALETTE = 128
 FRAME = 240
 
@@ -27,7 +28,7 @@ def sheet(columns: int, rows: int = 1, *, edge: float = EDGE) -> tuple[Any, list
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.3 * columns, 2.45 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.3 * columns, 2.55 * rows), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
@@ -109,8 +110,8 @@ def _frame(titles: Sequence[str], clouds: Sequence[Tensor], colours: list[str]) 
     draw = ImageDraw.Draw(image)
     for k, (title, points) in enumerate(zip(titles, clouds, strict=True)):
         draw.text((k * FRAME + 6, 3), title, fill="black")
-        at: NDArray[Any] = (points.numpy() * [1, -1] / WIDE + 1) / 2 * FRAME + [k * FRAME, 16]
-        inside = np.abs(points.numpy()).max(1) < WIDE
+        at: NDArray[Any] = (points.numpy() * [1, -1] / FILM + 1) / 2 * FRAME + [k * FRAME, 16]
+        inside = np.abs(points.numpy()).max(1) < FILM
         for (x, y), colour, seen in zip(at, colours, inside, strict=True):
             if seen:
                 draw.rectangle((x, y, x + 1.5, y + 1.5), fill=COLOURS[colour])
