@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -123,6 +124,7 @@ def learn(seed: int, report: Reporter, size: Size = Size()) -> Lesson:
                 data, schedule, size.denoiser_steps, generator, lambda: task.advance(1)
             )
 
+    @cache  # every sampler asks for the same
     def noise(t: int) -> Tensor:
         return normal([key(seed, "explain", i, t) for i in range(size.shown)], (2,))
 
