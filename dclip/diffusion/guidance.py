@@ -51,8 +51,8 @@ class Guided:
         model, schedule: what is steered.
         loss: see :data:`Loss`. It is asked at estimates that may lie beyond [-1, 1]; one that looks
             at clamped pixels has no gradient there (:func:`dclip.recipes.loops.in_range` has).
-        scale: log probability lost by a picture's value, by the loss; or a function of t. 0 is the
-            model itself. Of Gaussian data and a quadratic loss of curvature c it draws from the
+        scale: what the loss counts in log probability, for each value of a picture; or a function
+            of t. 0 is the model itself. Of Gaussian data and a quadratic loss of curvature c it draws from the
             exact posterior at ``scale / (1 + scale * c * posterior_variance(schedule, t, s))``
             (as Song et al. 2023, "Pseudoinverse-Guided Diffusion Models for Inverse Problems").
         window: (lowest, highest) timestep at which it steers, both included; None is all.

@@ -28,7 +28,7 @@ from dclip.random import key
 from dclip.recipes.loops import in_range
 
 LARGEST = 1000.0
-"""A scale beyond this is a slip of the keyboard: a picture is nothing but the guide's at 30."""
+"""The largest scale that is taken. Those that work lie between 0.01 and 10 (docs/guidance.md)."""
 
 ARROW = "->"
 
