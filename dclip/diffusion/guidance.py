@@ -52,8 +52,8 @@ class Guided:
         loss: see :data:`Loss`. It is asked at estimates that may lie beyond [-1, 1]; one that looks
             at clamped pixels has no gradient there (:func:`dclip.recipes.loops.in_range` has).
         scale: what the loss counts in log probability, for each value of a picture; or a function
-            of t. 0 is the model itself. Of Gaussian data and a quadratic loss of curvature c it draws from the
-            exact posterior at ``scale / (1 + scale * c * posterior_variance(schedule, t, s))``
+            of t. 0 is the model itself. For Gaussian data and a quadratic loss of curvature c the
+            exact posterior takes ``scale / (1 + scale * c * posterior_variance(schedule, t, s))``
             (as Song et al. 2023, "Pseudoinverse-Guided Diffusion Models for Inverse Problems").
         window: (lowest, highest) timestep at which it steers, both included; None is all.
         inner_steps: parts in which the shift is made; the loss is asked anew after each, so that
