@@ -195,7 +195,7 @@ KINDS: dict[str, Kind] = {
         _direction,
         f"a prompt, {ARROW}, a prompt",
         ("guides", "photos"),
-        0.1,
+        0.05,
         "change from one text to another, in the eyes of CLIP",
     ),
     "image": Kind(
