@@ -28,6 +28,7 @@ from dclip.data.images import to_float
 from dclip.diffusion import ddim
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
+from dclip.guidance.clamp import in_range, one_step, per_step, stepwise, unrolled
 from dclip.guidance.clip import Move, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.objective import Objective, Weights, recoloured
@@ -36,7 +37,6 @@ from dclip.guiding import find_clip
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.recipes import BY_KIND, RECIPES, Batch, Problem, recipe
-from dclip.recipes.loops import in_range, one_step, per_step, stepwise, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import FinetuneConfig, run
 from dclip.store import Artifact, Planned, Staging, Store

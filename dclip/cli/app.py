@@ -18,8 +18,10 @@ from dclip.cli import (
     doctor,
     edit,
     evaluate,
+    explaining,
     finetune,
     grid,
+    importing,
     invert,
     judge,
     prepare,
@@ -46,6 +48,7 @@ for function in (train.train, sample.sample, invert.invert, finetune.finetune):
     add(app, function, PIPELINE)
 for function in (edit.edit, grid.grid, evaluate.eval_, demo.demo):
     add(app, function, PIPELINE)
+add(app, importing.import_, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)
 add(app, finetune.presets, PIPELINE)
@@ -53,6 +56,7 @@ for function in (storage.ls, storage.show, storage.lineage, storage.verify, stor
     add(app, function, STORE)
 for function in (storage.export, storage.rm, storage.gc):
     add(app, function, STORE)
+add(app, explaining.explain, "Help")
 add(app, doctor.doctor, "Help")
 
 

@@ -47,7 +47,7 @@ class ImportConfig:
     ) = None
     """What its network predicts: eps, v or x0."""
     grid: Annotated[
-        Literal["ours", "leading", "trailing", "linspace", "diffusionclip"] | None, _BASE
+        Literal["even", "leading", "trailing", "linspace", "diffusionclip"] | None, _BASE
     ] = None
     """How its published figures chose timesteps."""
     heads: Annotated[Count | None, _BASE, Excludes("head_channels")] = None

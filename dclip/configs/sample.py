@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Count, Name, Precision, Seed, ref
+from dclip.configs.common import Count, Name, Precision, Seed, Texts, ref
+
+
+def _check_guides(value: tuple[str, ...]) -> tuple[str, ...]:
+    from dclip.guidance.steering import parse  # torch
+
+    for text in value:
+        parse(text)
+    return value
 
 
 @settings
@@ -25,11 +34,26 @@ class SampleConfig:
     count: Count = 16
     """How many pictures. The first ones of a larger count are the same."""
     sampler: Annotated[
-        str, AfterValidator(OneOf("dclip.stages.sample:SAMPLERS")), Option(metavar="NAME")
+        str, AfterValidator(OneOf("dclip.diffusion.samplers:SAMPLERS")), Option(metavar="NAME")
     ] = "ddim"
-    """ddim (deterministic), or ddpm (ancestral)."""
+    """ddim, ddpm, euler, euler-ancestral, heun, dpmpp-2m, lms, plms or pndm."""
     steps: Count = 50
-    """Network calls a picture, in 1..T."""
+    """Steps from noise to picture, in 1..T."""
+    eta: Annotated[float, Ge(0), Le(1), Option(metavar="X"), Needs("sampler", ("ddim",))] = 0.0
+    """Noise of ddim's steps: 0 is deterministic, 1 that of ddpm."""
+    grid: (
+        Annotated[str, AfterValidator(OneOf("dclip.diffusion.grids:RULES")), Option(metavar="RULE")]
+        | None
+    ) = None
+    """How the steps are spread: even, leading, trailing, linspace or diffusionclip. Else the
+    model's own rule."""
+    guide: Annotated[Texts, AfterValidator(_check_guides), Option(metavar="KIND:WHAT[:X]")] = ()
+    """Steer towards a text, picture or colour: 'clip:a smiling person', image:FILE,
+    colour:#20c040, each with a strength after a colon. Again for several together."""
+    clip: Annotated[Texts, ref("clip"), Needs("guide")] = ()
+    """CLIP that steers: else the newest, else that of the model's domain."""
+    through: Annotated[Literal["x0", "network"], Needs("guide")] = "x0"
+    """What the steering gradient passes: the clean estimate alone, or the network too (slower)."""
     batch: Count = 16
     """Pictures a network call. Part of the result: rounding differs with it."""
     precision: Precision = "fp32"

@@ -42,13 +42,13 @@ def leading(
     n = steps + skip_first
     _check(T, steps, n)
     stride = T // n
-    labels = [i * stride + offset + 1 for i in range(skip_first, n)]
-    if offset < 0 or labels[-1] > T:
+    timesteps = [i * stride + offset + 1 for i in range(skip_first, n)]
+    if offset < 0 or timesteps[-1] > T:
         raise BadInput(
-            f"offset {offset} leads from 1..{T} to timestep {labels[-1]}",
+            f"offset {offset} leads from 1..{T} to timestep {timesteps[-1]}",
             fix="choose offset 0 or 1, or fewer steps",
         )
-    return _ended(labels, end)
+    return _ended(timesteps, end)
 
 
 def trailing(T: int, steps: int, *, end: Literal[0, 1] = 0) -> tuple[int, ...]:
@@ -81,8 +81,8 @@ def linspace(
     if n < 2:
         raise BadInput("linspace from 1 to T needs two steps or more", fix="take 2 steps or more")
     _check(T, steps, n)
-    labels = [1 + round(Fraction((T - 1) * i, n - 1)) for i in range(skip_first, n)]
-    return _ended(labels, end)
+    timesteps = [1 + round(Fraction((T - 1) * i, n - 1)) for i in range(skip_first, n)]
+    return _ended(timesteps, end)
 
 
 def diffusionclip(t_0: int, steps: int, T: int | None = None) -> tuple[int, ...]:
@@ -107,12 +107,12 @@ def diffusionclip(t_0: int, steps: int, T: int | None = None) -> tuple[int, ...]
             fix=f"choose 2..{t_0 + 1} steps",
         )
     # Floors of floats, as theirs: exact fractions would differ where steps divide t_0.
-    labels = [int(k) + 1 for k in np.linspace(0, 1, steps) * t_0]
-    if len(set(labels)) < steps:
+    timesteps = [int(k) + 1 for k in np.linspace(0, 1, steps) * t_0]
+    if len(set(timesteps)) < steps:
         raise BadInput(
             f"{steps} steps to t_0={t_0} fall together after rounding", fix="choose fewer steps"
         )
-    return (0, *labels)
+    return (0, *timesteps)
 
 
 RULES: dict[str, Callable[..., tuple[int, ...]]] = {
@@ -148,8 +148,8 @@ def _check(T: int, steps: int, n: int) -> None:
         raise BadInput(f"{steps} steps do not fit into 1..{T}", fix=f"choose 1..{T} steps")
 
 
-def _ended(labels: list[int], end: int) -> tuple[int, ...]:
+def _ended(timesteps: list[int], end: int) -> tuple[int, ...]:
     if end not in (0, 1):
         raise BadInput(f"a walk that ends at t={end}", fix="choose end 0 or 1")
     # From t = 1 to t = 1 is no step.
-    return (end, *(t for t in labels if t > end))
+    return (end, *(t for t in timesteps if t > end))

@@ -50,7 +50,7 @@ class Guided:
     Attributes:
         model, schedule: what is steered.
         loss: see :data:`Loss`. It is asked at estimates that may lie beyond [-1, 1]; one that looks
-            at clamped pixels has no gradient there (:func:`dclip.recipes.loops.in_range` has).
+            at clamped pixels has no gradient there (:func:`dclip.guidance.clamp.in_range` has).
         scale: what the loss counts in log probability, for each value of a picture; or a function
             of t. 0 is the model itself. For Gaussian data and a quadratic loss of curvature c the
             exact posterior takes ``scale / (1 + scale * c * posterior_variance(schedule, t, s))``
@@ -125,18 +125,18 @@ class Guided:
     def _scales(self, t: Tensor) -> list[float]:
         low, high = self.window or (1, self.schedule.T)
 
-        def at(label: int) -> float:
-            if not low <= label <= high:
+        def at(timestep: int) -> float:
+            if not low <= timestep <= high:
                 return 0.0
-            return self.scale(label) if callable(self.scale) else self.scale
+            return self.scale(timestep) if callable(self.scale) else self.scale
 
-        return [at(label) for label in t.tolist()]
+        return [at(timestep) for timestep in t.tolist()]
 
     def _gradient(self, x0: Tensor, t: Tensor) -> Tensor:
         """The loss's gradient by its pictures, each by its own."""
         if not bool(torch.isfinite(x0).all()):
             raise BadInput(
-                f"the guided picture is not finite at t={_labels(t, x0)}",
+                f"the guided picture is not finite at t={_timestep(t, x0)}",
                 "lower the guidance scale, take more inner steps, or compute in float32",
             )
         losses = self.loss(x0, t)
@@ -147,7 +147,7 @@ class Guided:
             )
         if not bool(torch.isfinite(losses).all()):
             raise BadInput(
-                f"the guidance loss is {_first_bad(losses)} at t={_labels(t, losses)}",
+                f"the guidance loss is {_first_bad(losses)} at t={_timestep(t, losses)}",
                 "lower the guidance scale, or compute in float32",
             )
         if not losses.requires_grad:
@@ -158,7 +158,7 @@ class Guided:
         (gradient,) = torch.autograd.grad(losses.sum(), x0)
         if not bool(torch.isfinite(gradient).all()):
             raise BadInput(
-                f"the guidance loss's gradient is not finite at t={_labels(t, gradient)}",
+                f"the guidance loss's gradient is not finite at t={_timestep(t, gradient)}",
                 "smooth the loss where it has a kink or a pole, or compute in float32",
             )
         return gradient
@@ -211,7 +211,7 @@ def x0_shift(schedule: Schedule, gradient: Tensor, t: int) -> Tensor:
     return -(b**2) / a * gradient
 
 
-def _labels(t: Tensor, values: Tensor) -> int:
+def _timestep(t: Tensor, values: Tensor) -> int:
     """The timestep of the first picture whose values are not finite."""
     bad = ~torch.isfinite(values.flatten(1) if values.dim() > 1 else values[:, None]).all(1)
     return int(t[bad][0])

@@ -14,8 +14,8 @@ from dclip.diffusion import ddpm
 from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
 from dclip.explain.spiral import ARMS, PLACES, Spiral
-from dclip.guidance.clip_training import contrastive
 from dclip.models.ema import EMA
+from dclip.training.clip import contrastive
 
 SMEAR = 0.4
 NO_CLASS = len(ARMS)

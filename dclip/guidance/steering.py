@@ -21,11 +21,11 @@ from torch import Tensor
 from dclip.data.images import decode, to_float
 from dclip.diffusion.guidance import Loss
 from dclip.errors import BadInput
+from dclip.guidance.clamp import in_range
 from dclip.guidance.clip import Guide
-from dclip.guidance.clip_training import augment
 from dclip.guidance.losses import directional, face_identity, identity_l1
+from dclip.guidance.views import augment
 from dclip.random import key
-from dclip.recipes.loops import in_range
 
 LARGEST = 1000.0
 """The largest scale that is taken. Those that work lie between 0.01 and 10 (docs/guidance.md)."""
@@ -322,8 +322,8 @@ def _views(x: Tensor, t: Tensor, given: Given) -> Tensor:
     def draw(n: int) -> Tensor:
         # As augment lays them out: one row of numbers for each view of each picture.
         rows = []
-        for number, label in zip(given.keys, t.tolist(), strict=True):
-            generator = torch.Generator().manual_seed(key(number, "views", label))
+        for number, timestep in zip(given.keys, t.tolist(), strict=True):
+            generator = torch.Generator().manual_seed(key(number, "views", timestep))
             rows.append(torch.rand(given.views, n // (given.views * len(x)), generator=generator))
         return torch.stack(rows, dim=1).flatten()
 

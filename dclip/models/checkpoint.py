@@ -33,7 +33,7 @@ ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
     "adm": (ADMConfig, ADM),
 }
 
-GridRule = Literal["ours", "leading", "trailing", "linspace", "diffusionclip"]
+GridRule = Literal["even", "leading", "trailing", "linspace", "diffusionclip"]
 """Which labels a walk of S steps visits: ours, one of diffusers' three, or DiffusionCLIP's."""
 
 
@@ -87,7 +87,7 @@ class ModelInfo:
     prediction: Annotated[str, AfterValidator(OneOf("dclip.models.prediction:ADAPTERS"))] = "eps"
     domain: Annotated[str, AfterValidator(OneOf("dclip.domains:DOMAINS"))] = PHOTOS
     crop: str = "center"
-    grid: GridRule = "ours"
+    grid: GridRule = "even"
     steps_offset: Annotated[int, Ge(0)] = 0
     grid_end: Literal[0, 1] = 0
     clip_sample: bool = True

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from dclip.configs.explain import ExplainConfig
 from dclip.context import Context
-from dclip.errors import BadInput
 from dclip.explain.run import Size
 from dclip.explain.run import run as draw_all
-from dclip.store import Artifact, Draft, Store
-
-
-@dataclass(frozen=True)
-class ExplainConfig:
-    """What to explain with.
-
-    Attributes:
-        name: name of the figure.
-        points: of the data.
-        clip_steps, denoiser_steps: of training the two networks.
-        seed: decides the data, the networks and the noise.
-
-    Raises:
-        BadInput: numbers below what can be drawn.
-    """
-
-    name: str = "explain"
-    points: int = Size.points
-    clip_steps: int = Size.clip_steps
-    denoiser_steps: int = Size.denoiser_steps
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field, least in (("points", 30), ("clip_steps", 1), ("denoiser_steps", 1)):
-            if getattr(self, field) < least:
-                raise BadInput(
-                    f"{field} is {getattr(self, field)}", f"take {least} or more, or leave it out"
-                )
+from dclip.store import Artifact, Staging, Store
 
 
 def run(config: ExplainConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -60,12 +31,12 @@ def run(config: ExplainConfig, store: Store, context: Context = Context()) -> Ar
         seed=config.seed,
         context=context,
         estimate={"training_steps": config.clip_steps + config.denoiser_steps},
-        make=lambda draft: _make(draft, config, context),
+        make=lambda staging: _make(staging, config, context),
     )
 
 
-def _make(draft: Draft, config: ExplainConfig, context: Context) -> dict[str, Any]:
+def _make(staging: Staging, config: ExplainConfig, context: Context) -> dict[str, Any]:
     size = Size(config.points, config.clip_steps, config.denoiser_steps)
-    *_, numbers = draw_all(draft.path, config.seed, context.report, size)
+    *_, numbers = draw_all(staging.path, config.seed, context.report, size)
     metrics: dict[str, Any] = json.loads(numbers.read_text())
     return metrics

@@ -161,6 +161,6 @@ def scheduler_settings(info: ModelInfo) -> dict[str, Any]:
 
 def _spacing(rule: GridRule) -> Spacing:
     """diffusers' name of a rule, or of the nearest: it has neither ours nor DiffusionCLIP's."""
-    if rule == "ours":
+    if rule == "even":
         return "trailing"
     return "linspace" if rule == "diffusionclip" else rule
