@@ -43,10 +43,13 @@ class _Readings(TorchDispatchMode):
         super().__init__()
         self.count = 0
 
+    def add(self) -> None:
+        files = [frame.filename for frame in traceback.extract_stack()]
+        self.count += not any(own in file for own in ON_CPU for file in files)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
-            files = [frame.filename for frame in traceback.extract_stack()]
-            self.count += not any(own in file for own in ON_CPU for file in files)
+            self.add()
         return func(*args, **(kwargs or {}))
 
 
@@ -58,7 +61,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Readings]:
             own = getattr(Tensor, name)
 
             def read(self: Tensor, *args: Any, own: Any = own, **more: Any) -> Any:
-                counted.count += 1
+                counted.add()
                 return own(self, *args, **more)
 
             patch.setattr(Tensor, name, read)
