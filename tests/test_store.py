@@ -45,7 +45,8 @@ from dclip.store import (
     slug,
 )
 from dclip.store import refs as store_refs
-from dclip.store.manifest import canonical, recomputed_id
+from dclip.store.ids import canonical
+from dclip.store.manifest import recomputed_id
 
 # A shared machine may take any time for an example; 50 find what 100 do.
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -136,7 +137,7 @@ def test_build_writes_a_browsable_artifact(store: Store) -> None:
     assert (made.ref, made.fresh, made.version) == ("data/faces/v1", True, 1)
     assert made.path == store.root / "data" / "faces" / "v1"
     said = json.loads((made.path / "manifest.json").read_text())
-    assert said["format"] == 1
+    assert said["format"] == 2
     assert said["id"] == made.id
     assert said["stage"] == "prepare"
     assert said["config"] == {"size": 64}
