@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_kit import Heard, edit_manifest, folder_in_memory, never, put, tree, write_two
 
 from dclip.config import from_dict, to_dict
-from dclip.context import Context, Silent
+from dclip.context import Context
 from dclip.errors import (
     BadInput,
     CorruptArtifact,
@@ -52,61 +52,10 @@ from dclip.store.manifest import recomputed_id
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-class Heard(Silent):
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-def write_two(staging: Staging) -> Mapping[str, Any]:
-    (staging.path / "images").mkdir(exist_ok=True)
-    (staging.path / "images" / "0.png").write_bytes(b"not really a picture")
-    (staging.path / "table.csv").write_text("a,b\n1,2\n")
-    return {"loss": 0.5}
-
-
-def never(staging: Staging) -> Mapping[str, Any]:
-    raise AssertionError("the work was done again")
-
-
-def put(
-    store: Store,
-    name: str = "faces",
-    *,
-    kind: str = "data",
-    config: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Artifact] | None = None,
-    context: Context | None = None,
-    make: Callable[[Staging], Mapping[str, Any]] = write_two,
-    seed: int = 0,
-) -> Artifact:
-    return store.build(
-        stage="prepare",
-        kind=kind,
-        name=name,
-        config=config or {"size": 64},
-        inputs=inputs or {},
-        seed=seed,
-        context=context or Context(),
-        make=make,
-    )
-
-
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests write thousands of small files."""
-    memory = Path("/dev/shm")
-    where = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        yield Path(folder).resolve()
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -118,15 +67,6 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "artifacts")
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every visible file of a store and its bytes."""
-    return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and not p.relative_to(root).parts[0].startswith(".")
-    }
 
 
 # --- making --------------------------------------------------------------------------------------
@@ -624,29 +564,28 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
         put(Store(tmp_path / "file" / "below"))
 
 
-def edit_manifest(artifact: Artifact, **changes: Any) -> None:
-    path = artifact.path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def test_a_newer_format_asks_for_an_upgrade_and_blocks_nothing_else(store: Store) -> None:
     old, new = put(store, "old", config={"size": 1}), put(store, "new")
-    edit_manifest(new, format=2, surprise=True)
-    for ref in ("new", None):
-        with pytest.raises(StoreError, match="data/new/v1 was written by a newer dclip") as caught:
-            store.resolve(ref, "data")
-        assert "upgrade dclip" in caught.value.fix
+    edit_manifest(new, format=3, surprise=True)
+    with pytest.raises(StoreError, match="data/new/v1 was written by a newer dclip") as caught:
+        store.resolve("new", "data")
+    assert "upgrade dclip" in caught.value.fix
     assert store.resolve("old", "data") == old
-    heard = Heard()
-    assert list(store.list(report=heard)) == [old]
-    assert "newer dclip" in heard.warnings[0]
-    assert [p.what for p in store.verify().problems] == ["newer"]
+    for look in (store.list, lambda report: [store.resolve(None, "data", report)]):
+        heard = Heard()
+        assert list(look(report=heard)) == [old]
+        assert "newer dclip" in heard.warnings[0]
+    assert [p.what for p in store.verify().problems] == ["format"]
     assert put(store, "new").ref == "data/new/v2"  # the newer version is left alone
+    edit_manifest(new, format=1)
+    with pytest.raises(StoreError, match="data/new/v1 was written by an older dclip") as caught:
+        store.resolve("new/v1", "data")
+    assert "make it again" in caught.value.fix
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"null", b'{"format": "1"}', b'{"format": 1}', b"\xff\xfe\x00"],
+    [b"", b"{", b"[]", b"null", b'{"format": "2"}', b'{"format": 2}', b"\xff\xfe\x00"],
 )
 def test_a_broken_manifest_is_told_as_such(store: Store, text: bytes) -> None:
     made = put(store)
@@ -1139,7 +1078,7 @@ def test_gc_frees_dead_drafts_and_nothing_else(store: Store) -> None:
     put(store, "busy", config={"size": 8}, make=make)
     assert store.gc().items == ()
     store.remove("busy")
-    (store.root / "data" / "busy" / "tags.json").unlink()
+    (store.root / "data" / "busy" / ".last-v1").unlink()
     assert tree(store.root) == before
     assert [p.name for p in store.staging.iterdir()] == ["store.lock"]
 

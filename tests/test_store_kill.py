@@ -7,12 +7,12 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store_kit import folder_in_memory
 
 from dclip.store import Store
 
@@ -21,11 +21,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests write thousands of small files."""
-    memory = Path("/dev/shm")
-    where = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        yield Path(folder).resolve()
+    with folder_in_memory() as folder:
+        yield folder
 
 
 # The work: a few files, a checkpoint after each, sleeping between the two halves of each file.

@@ -264,7 +264,7 @@ def writing(root: Path, what: str = "the store") -> Iterator[None]:
     option = " with --store DIR or DCLIP_STORE" if what == "the store" else ""
     try:
         yield
-    except (ValueError, shutil.Error) as error:  # NUL, surrogates; what copytree gathered
+    except UnicodeError as error:  # half a surrogate pair in a name
         raise StoreError(f"{what} {root} cannot be written: {error}") from error
     except OSError as error:
         if disk_full(error, root):

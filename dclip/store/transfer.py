@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,7 @@ def export(artifact: Artifact, directory: Path | str, *, lean: bool = False) -> 
     """
     with _new_folder(directory, artifact) as part:
         _copy(artifact, part, lean=lean)
-    return Path(directory)
+    return Path(directory).expanduser()
 
 
 def needed(store: Store, artifact: Artifact) -> list[Artifact]:
@@ -98,7 +99,9 @@ def export_with_base(store: Store, artifact: Artifact, directory: Path | str) ->
 def _new_folder(directory: Path | str, artifact: Artifact) -> Iterator[Path]:
     """A hidden folder that takes the place of ``directory`` when the block ends well."""
     try:
-        directory = Path(directory)
+        directory = Path(directory).expanduser()
+        if b"\0" in os.fsencode(directory):
+            raise ValueError("a NUL in it")
         if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
             raise BadInput(f"{directory} exists and is not a folder", "name a new folder")
         if directory.exists() and any(directory.iterdir()):
@@ -111,9 +114,11 @@ def _new_folder(directory: Path | str, artifact: Artifact) -> Iterator[Path]:
                 f"{directory} is inside the store {inside}, where only finished work belongs",
                 "name a folder elsewhere; `dclip tag` gives a version another name",
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else None
-        raise BadInput(f"{directory} cannot be a folder: {why or error}", "name another") from None
+        raise BadInput(
+            f"{str(directory)!a} cannot be a folder: {why or error}", "name another"
+        ) from None
     with disk.writing(directory, "the folder"):
         try:
             part.mkdir()
