@@ -160,25 +160,34 @@ def age(artifact: Artifact) -> tuple[str, int, str]:
 
 
 def check_inside(root: Path, folder: Path) -> None:
-    """Refuse to write where a link below the store leads out of it.
+    """Refuse a folder that cannot be written, or where a link below the store leads out of it.
 
     Args:
         root: the store; itself it may be a link.
         folder: a kind's or name's folder in it, which need not exist.
 
     Raises:
-        StoreError: one of its parts is a link that leaves the store.
+        StoreError: one of its parts is a link that leaves the store, is no folder, or is read-only.
     """
+    try:
+        _check_inside(root, folder)
+    except (OSError, RuntimeError) as error:  # links in a circle
+        why = error.strerror if isinstance(error, OSError) else None
+        raise StoreError(f"{folder} cannot be reached: {why or error}") from None
+
+
+def _check_inside(root: Path, folder: Path) -> None:
     real = root.resolve()
-    if folder.resolve().is_relative_to(real):
-        return
     at = root
-    for part in folder.relative_to(root).parts:
+    for part in ("", *folder.relative_to(root).parts):
         at = at / part
-        if not at.resolve().is_relative_to(real):
+        there = at.exists()
+        if at != root and not at.resolve().is_relative_to(real):
             raise StoreError(
                 f"{at} is a link that leads out of the store, to {at.resolve()}; dclip writes and "
                 "removes nothing there",
                 "put the whole store on that disk with --store DIR, or mount the disk at that "
                 "folder instead of the link",
             )
+        if there and not at.is_dir():
+            raise StoreError(f"{at} is not a folder, which the store needs", "move that file away")

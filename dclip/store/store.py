@@ -378,9 +378,9 @@ class Store:
                 )
             return self._commit(request, workspace, {}, of=artifact.manifest)
 
-    def import_artifact(self, folder: Path | str) -> Artifact:
+    def import_artifact(self, folder: Path | str, report: refs.Notes | None = None) -> Artifact:
         """Copy what an export wrote in: :func:`dclip.store.transfer.import_artifact`."""
-        return transfer.import_artifact(self, folder)
+        return transfer.import_artifact(self, folder, report)
 
     # --- locks
 

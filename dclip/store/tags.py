@@ -33,8 +33,10 @@ def load_tags(root: Path, kind: str, name: str) -> dict[str, int]:
         number, tags = data.get("format"), data.get("tags")
         if not isinstance(number, int) or isinstance(number, bool) or not number > 0:
             raise ValueError("it has no format")
-        if number != FORMAT:
+        if number > FORMAT:
             raise other_format(str(path), number)
+        if number < FORMAT:
+            raise ValueError(f"it is of format {number}")
         if data.keys() != {"format", "tags"} or not isinstance(tags, dict):
             raise ValueError("its keys are not format and tags")
         for tag, version in tags.items():

@@ -19,6 +19,7 @@ from dclip.store.artifact import Artifact, check_files
 from dclip.store.ids import LOGS
 from dclip.store.manifest import MANIFEST, Manifest, describe, dump, recomputed_id
 from dclip.store.paths import check_inside, open_version, readable, version_paths
+from dclip.store.refs import Notes
 from dclip.store.staging import Request, copy_files, copy_plain
 
 if TYPE_CHECKING:
@@ -162,16 +163,17 @@ def _copy(artifact: Artifact, target: Path, *, lean: bool = False) -> None:
 # --- import --------------------------------------------------------------------------------------
 
 
-def import_artifact(store: Store, folder: Path | str) -> Artifact:
+def import_artifact(store: Store, folder: Path | str, report: Notes | None = None) -> Artifact:
     """Copy what :func:`export` or :func:`export_with_base` wrote into a store.
 
-    Every byte is compared with the manifest. An artifact that the store has already, by its id, is
-    not copied again. Kind, name, config, metrics and the time of making stay; the version is the
-    next one of the name.
+    Every byte is compared with the manifest; what no manifest names stays behind. An artifact that
+    the store has already, by its id, is not copied again. Kind, name, config, metrics and the time
+    of making stay; the version is the next one of the name.
 
     Args:
         store: where to.
         folder: an artifact's folder, or one of several artifacts laid out as a store.
+        report: warned of a base or CLIP that the artifact needs and the store does not hold.
 
     Returns:
         the artifact; of several, the one that none of the others was made from. ``fresh`` if it
@@ -180,10 +182,10 @@ def import_artifact(store: Store, folder: Path | str) -> Artifact:
     Raises:
         MissingArtifact: there is no artifact in ``folder``.
         BadInput: ``folder`` cannot be read, or holds several artifacts that do not belong together.
-        CorruptArtifact: a file is not what its manifest says, or something else is in the folder.
+        CorruptArtifact: a file is not what its manifest says, or is a link.
         StoreBusy, StoreError: the store cannot be written.
     """
-    found = _artifacts_in(folder)
+    found = list({artifact.id: artifact for artifact in _artifacts_in(folder)}.values())
     used = {i["id"] for artifact in found for i in artifact.manifest.inputs.values()}
     tops = [artifact for artifact in found if artifact.id not in used]
     if len(tops) != 1:
@@ -194,8 +196,16 @@ def import_artifact(store: Store, folder: Path | str) -> Artifact:
         )
     for artifact in found:  # all of them before the first is copied
         check_files(artifact, HashCache())
-    made = {artifact.id: _take(store, artifact) for artifact in found if artifact != tops[0]}
-    return made.get(tops[0].id) or _take(store, tops[0])
+    for artifact in found:
+        if artifact is not tops[0]:
+            _take(store, artifact)
+    made = _take(store, tops[0])
+    if report is not None:
+        try:
+            needed(store, made)
+        except MissingArtifact as error:
+            report.warn(f"{error.message}; export it with --with-base to bring that too")
+    return made
 
 
 def _artifacts_in(folder: Path | str) -> list[Artifact]:
