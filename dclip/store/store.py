@@ -442,9 +442,10 @@ class Store:
                 f"use for example 't{tag}'",
             )
         with self._changing(ref) as at:
+            artifact = open_version(at)
             new = tags.load_tags(self.root, at.kind, at.name) | {tag: at.version}
             tags.save_tags(self.root, at.kind, at.name, new)
-        return open_version(at)
+        return artifact
 
     def untag(self, ref: str, tag: str) -> None:
         """Take ``tag`` off the name that ``ref`` leads to.

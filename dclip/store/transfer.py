@@ -144,7 +144,7 @@ def _store_around(directory: Path, artifact: Artifact) -> Path | None:
 
 def _copy(artifact: Artifact, target: Path, *, lean: bool = False) -> None:
     """Copy an artifact's files and manifest into a new folder, and see that they are right."""
-    check_files(artifact)  # and that there is no link among them
+    Artifact.open(artifact.path, ref=artifact.ref)  # also refuses links
     manifest = slim(artifact.manifest) if lean else artifact.manifest
     target.mkdir(parents=True, exist_ok=True)
     copy_files(artifact.path, manifest, target)
