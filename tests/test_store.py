@@ -237,6 +237,16 @@ def test_a_damaged_artifact_is_made_again(store: Store) -> None:
     assert "images/0.png is missing" in heard.warnings[0]
 
 
+def test_an_empty_folder_is_left_out(store: Store) -> None:
+    def make(staging: Staging) -> Mapping[str, Any]:
+        (staging.path / "samples" / "of").mkdir(parents=True)
+        return write_two(staging)
+
+    made = put(store, make=make)
+    assert sorted(p.name for p in made.path.iterdir()) == ["images", "manifest.json", "table.csv"]
+    assert store.verify().problems == ()
+
+
 @pytest.mark.parametrize("kind", ["link", "manifest"])
 def test_a_payload_of_other_than_plain_files_is_refused(store: Store, kind: str) -> None:
     def make(staging: Staging) -> Mapping[str, Any]:

@@ -64,6 +64,14 @@ def drop_parts(folder: Path) -> None:
         folders[:] = [name for name in folders if not name.startswith(PART)]
 
 
+def drop_empty_folders(folder: Path) -> None:
+    """Remove the folders below ``folder`` that hold no file."""
+    for top, _, _ in os.walk(folder, topdown=False):
+        if Path(top) != folder:
+            with suppress(OSError):  # it holds something
+                Path(top).rmdir()
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder; absent is fine."""
     if path.is_dir() and not path.is_symlink():

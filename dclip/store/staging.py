@@ -255,6 +255,7 @@ class Workspace:
 
     def _seal(self, sealed: Sealed) -> None:
         """Put the payload on the disk for good, then note that it is complete."""
+        disk.drop_empty_folders(self.payload)  # no manifest could tell of them
         disk.sync_tree(self.payload)
         files = [[f.path, f.size, f.sha256] for f in sealed.files]
         data = checked({"metrics": sealed.metrics, "files": files})
