@@ -23,7 +23,7 @@ from store_kit import folder_in_memory, put
 
 from dclip.context import Context
 from dclip.errors import MissingArtifact
-from dclip.store import Staging, Store, export, import_artifact, write_atomic
+from dclip.store import Journal, Staging, Store, export, import_artifact
 
 pytestmark = pytest.mark.skipif(
     not Path("/dev/shm").is_dir(), reason="needs a file system that does not use inodes again"
@@ -97,7 +97,7 @@ class Disk:
     def _write(self, inode: int, target: Path, live: dict[int, Path]) -> None:
         path = live.get(inode)
         if path is not None and path.is_symlink():
-            self.real["symlink"](os.readlink(path), target)
+            self.real["symlink"](path.readlink(), target)
         elif inode in self.folders or (path is not None and path.is_dir()):
             self.real["mkdir"](target)
             synced = self.folders.get(inode, {})
@@ -125,12 +125,12 @@ def tmp_path() -> Iterator[Path]:
 
 
 def steps(staging: Staging) -> dict[str, Any]:
-    """Three files; what is done is kept in scratch."""
-    at = staging.scratch / "step"
-    for step in range(int(at.read_text() or 0) if at.exists() else 0, 3):
-        write_atomic(staging.path / f"{step}.bin", bytes([step + 1]) * 300)
-        write_atomic(at, str(step + 1).encode())
-    return {"steps": 3}
+    """Three files, none of them synced, and a journal of them."""
+    journal = Journal(staging.scratch / "steps.jsonl", lambda entry: 1)
+    for step in range(journal.done, 3):
+        (staging.path / f"{step}.bin").write_bytes(bytes([step + 1]) * 300)
+        journal.add(step=step)
+    return {"steps": journal.done}
 
 
 def prepared(root: Path) -> None:
