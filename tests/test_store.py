@@ -108,7 +108,7 @@ def test_unchanged_work_is_up_to_date(store: Store) -> None:
     assert tree(store.root) == before
 
 
-@pytest.mark.parametrize("change", ["config", "seed", "input", "role", "kind"])
+@pytest.mark.parametrize("change", ["config", "seed", "input", "role", "kind", "revision"])
 def test_changed_work_is_a_new_version(store: Store, change: str) -> None:
     a = put(store, "one", config={"size": 1})
     b = put(store, "two", config={"size": 2})
@@ -120,11 +120,25 @@ def test_changed_work_is_a_new_version(store: Store, change: str) -> None:
         "input": {"inputs": {"data": b}},
         "role": {"inputs": {"photos": a}},
         "kind": {"kind": "edits"},
+        "revision": {"revision": 2},
     }
     second = put(store, "x", **{**base, **changed[change]})
     assert second.fresh
     assert second.id != first.id
     assert second.ref == ("edits/x/v1" if change == "kind" else "latents/x/v2")
+
+
+def test_the_manifest_says_what_computed_and_the_id_does_not(store: Store, tmp_path: Path) -> None:
+    here = put(store, revision=3, device="cuda: NVIDIA H100")
+    there = put(Store(tmp_path / "there"), revision=3, device="cpu (2 threads)")
+    assert here.manifest.made_on["device"] == "cuda: NVIDIA H100"
+    assert "device" not in put(store, config={"size": 1}).manifest.made_on
+    assert here.manifest.made_on["system"]
+    assert (here.id, here.manifest.key) == (there.id, there.manifest.key)
+    assert Artifact.open(here.path).manifest == here.manifest
+    assert here.manifest.revision == 3
+    copied = put(store, "copy", revision=3, device="mps", make=never)
+    assert copied.manifest.made_on == here.manifest.made_on  # where its bytes were computed
 
 
 def test_going_back_to_an_older_config_finds_its_version_and_says_so(store: Store) -> None:

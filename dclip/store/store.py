@@ -75,6 +75,15 @@ class Planned(Exception):
 
 
 @dataclass(frozen=True)
+class _Origin:
+    """With what, on what and when an artifact's bytes were computed, as its manifest says."""
+
+    versions: Mapping[str, str]
+    made_on: Mapping[str, str]
+    created: str
+
+
+@dataclass(frozen=True)
 class Broken:
     """A version in the store whose manifest cannot be used.
 
@@ -258,10 +267,13 @@ class Store:
                 if found is not None and found.name == name:
                     return self._up_to_date(found, context)
             workspace = Workspace(self.root, request.key)
-            if found is None or not workspace.copy(found, request):
+            if found is not None and workspace.copy(found, request):
+                origin = _Origin(found.manifest.versions, found.manifest.made_on, now())
+            else:
                 workspace.work(request, context, make)
                 self._check_still(inputs, workspace)
-            return self._commit(request, workspace, surroundings(device))
+                origin = _Origin(software(), surroundings(device), now())
+            return self._commit(request, workspace, origin)
 
     def _check_still(self, inputs: Mapping[str, Artifact], workspace: Workspace) -> None:
         """Refuse a result whose inputs changed while it was made; its manifest would be wrong."""
@@ -315,14 +327,8 @@ class Store:
             "estimate": None if estimate is None else jsonable(estimate, nonfinite=True),
         }
 
-    def _commit(
-        self,
-        request: Request,
-        workspace: Workspace,
-        made_on: Mapping[str, str],
-        of: Manifest | None = None,
-    ) -> Artifact:
-        """Make the sealed payload visible as the next version; ``of`` is what it is a copy of."""
+    def _commit(self, request: Request, workspace: Workspace, origin: _Origin) -> Artifact:
+        """Make the sealed payload visible as the next version."""
         sealed = workspace.sealed()
         if sealed is None:
             raise StoreError(
@@ -345,9 +351,9 @@ class Store:
                 config=request.config,
                 inputs=request.inputs,
                 seed=request.seed,
-                versions=software() if of is None else of.versions,
-                made_on=made_on if of is None else of.made_on,
-                created=now() if of is None else of.created,
+                versions=origin.versions,
+                made_on=origin.made_on,
+                created=origin.created,
                 metrics=sealed.metrics,
                 files=sealed.files,
             )
@@ -376,7 +382,9 @@ class Store:
                 raise CorruptArtifact(
                     f"{artifact.ref} changed while it was copied", "run the same command again"
                 )
-            return self._commit(request, workspace, {}, of=artifact.manifest)
+            was = artifact.manifest
+            origin = _Origin(was.versions, was.made_on, was.created)
+            return self._commit(request, workspace, origin)
 
     def import_artifact(self, folder: Path | str, report: refs.Notes | None = None) -> Artifact:
         """Copy what an export wrote in: :func:`dclip.store.transfer.import_artifact`."""
