@@ -334,7 +334,7 @@ def test_interrupted_work_goes_on_where_it_stopped(store: Store, stop: BaseExcep
     assert made.id == whole.id
 
 
-def test_work_that_is_refused_with_nothing_kept_leaves_no_draft(store: Store) -> None:
+def test_work_that_is_refused_with_nothing_kept_leaves_nothing(store: Store) -> None:
     def make(staging: Staging) -> Mapping[str, Any]:
         (staging.path / "half.txt").write_text("half")
         raise BadInput("no")
@@ -364,7 +364,7 @@ def test_half_written_files_are_gone_when_work_resumes(store: Store) -> None:
     assert [f.path for f in put(store, make=make).manifest.files] == ["a.png"]
 
 
-def test_a_finished_draft_is_committed_without_the_work(
+def test_finished_work_is_committed_without_the_work(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
@@ -377,7 +377,7 @@ def test_a_finished_draft_is_committed_without_the_work(
     assert put(store, make=never).ref == "data/faces/v1"
 
 
-def test_a_finished_draft_that_was_tampered_with_is_worked_on(
+def test_finished_work_that_was_tampered_with_is_made_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
@@ -464,7 +464,7 @@ class Rusty(Exception):
     ],
     ids=["errno", "quota", "text"],
 )
-def test_a_disk_that_fills_during_the_work_is_one_line_and_keeps_the_draft(
+def test_a_disk_that_fills_during_the_work_is_one_line_and_keeps_what_was_done(
     store: Store, error: Exception
 ) -> None:
     with pytest.raises(StoreError, match="no space left") as caught:
@@ -1080,7 +1080,7 @@ def test_a_removed_version_number_never_comes_back(store: Store) -> None:
     assert put(store).ref == "data/faces/v4"
 
 
-def test_gc_frees_dead_drafts_and_nothing_else(store: Store) -> None:
+def test_gc_frees_unfinished_work_and_nothing_else(store: Store) -> None:
     put(store)
     before = tree(store.root)
     with pytest.raises(KeyboardInterrupt):
