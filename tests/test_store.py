@@ -371,7 +371,7 @@ def test_finished_work_is_committed_without_the_work(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dclip.store.store.Store._commit", stopped)
+        patch.setattr("dclip.store.build._commit", stopped)
         with pytest.raises(KeyboardInterrupt):
             put(store)
     assert put(store, make=never).ref == "data/faces/v1"
@@ -384,7 +384,7 @@ def test_finished_work_that_was_tampered_with_is_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dclip.store.store.Store._commit", stopped)
+        patch.setattr("dclip.store.build._commit", stopped)
         with pytest.raises(KeyboardInterrupt):
             put(store)
     (table,) = store.staging.glob("*/payload/table.csv")

@@ -649,7 +649,7 @@ def test_any_change_of_a_file_of_the_store_is_met_with_one_line(
             def stopped(*_: Any) -> None:
                 raise KeyboardInterrupt
 
-            patch.setattr("dclip.store.store.Store._commit", stopped)
+            patch.setattr("dclip.store.build._commit", stopped)
             put(origin, "slow", make=two_steps, config={"steps": 3})
     paths = {
         "manifest": "data/faces/v1/manifest.json",

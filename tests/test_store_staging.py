@@ -198,7 +198,7 @@ def test_finished_work_that_was_changed_is_made_again(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("dclip.store.store.Store._commit", stopped)
+        patch.setattr("dclip.store.build._commit", stopped)
         folder = interrupt(store, Pieces())
     harm(folder / which, random.Random(5))
     did, notes = resume(store, whole)

@@ -4,6 +4,7 @@ See ``docs/store.md`` for the layout and the promises.
 """
 
 from dclip.store.artifact import Artifact
+from dclip.store.build import Planned
 from dclip.store.files import atomic, write_atomic
 from dclip.store.ids import FORMAT
 from dclip.store.journal import Journal
@@ -13,7 +14,7 @@ from dclip.store.names import check_name, slug
 from dclip.store.paths import VersionPath
 from dclip.store.refs import MAKERS
 from dclip.store.staging import Staging
-from dclip.store.store import Broken, Planned, Store
+from dclip.store.store import Broken, Store
 from dclip.store.transfer import export, export_with_base, import_artifact, slim
 from dclip.store.upkeep import Collected, Garbage, Removed
 from dclip.store.verify import Problem, Verification

@@ -1,27 +1,14 @@
-"""The store: find artifacts, and make them once, completely, in a way that survives any kill.
-
-A piece of work is done in a staging folder, ``<root>/.staging/<key>/``, under a lock that dies with
-its process. It becomes visible by one rename of the payload folder in it, after every byte is on
-the disk. The steps, and what a kill between them leaves:
-
-1. ``make`` fills ``payload/`` and ``scratch/``: resumed by the next run.
-2. the payload is hashed and synced, then ``finished.json`` is written: the next run goes on at 3.
-3. under the store's lock a version number is chosen, ``manifest.json`` written, and the payload
-   renamed to ``<kind>/<name>/vN``: the artifact is there, whole. A staging folder without a payload
-   is rubbish, and the next run clears it away.
-4. links for browsing, and the staging folder's removal.
-"""
+"""The store: a folder of artifacts, to find them, make them, name them and keep them in order."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dclip.config import jsonable, to_dict
 from dclip.context import Context, Reporter
 from dclip.errors import (
     BadInput,
@@ -32,55 +19,21 @@ from dclip.errors import (
     StoreError,
 )
 from dclip.hashing import HashCache
+from dclip.store import build, lineage, refs, tags, transfer, upkeep, verify
 from dclip.store import files as disk
-from dclip.store import lineage, refs, tags, transfer, upkeep, verify
-from dclip.store.artifact import Artifact, check_files, damage
-from dclip.store.ids import FORMAT, artifact_id, cache_key
-from dclip.store.manifest import MANIFEST, Manifest, dump, now, software, surroundings
+from dclip.store.artifact import Artifact, check_files
 from dclip.store.names import LATEST, check_name, valid_tag
 from dclip.store.paths import (
     VersionPath,
-    age,
     check_inside,
-    highest,
-    keep_highest,
     open_version,
-    readable,
     version_paths,
     versions,
 )
-from dclip.store.reading import storable
-from dclip.store.staging import Request, Staging, Workspace
+from dclip.store.staging import Staging, Workspace
 
-_SHOW_READING = (
-    512 << 20
-)  # bytes from which reading an input to verify it takes long enough to show
+_SHOW_READING = 512 << 20  # bytes from which the reading of an input is shown
 _STORE_LOCK_WAIT = 60.0  # seconds; the lock is held for renames and small writes only
-
-
-class Planned(Exception):
-    """What a dry run comes to instead of an artifact.
-
-    Attributes:
-        plan: ``stage``, ``kind``, ``name``, ``config``, ``inputs``, ``seed``, ``revision``,
-            ``key``, ``cached`` (whether the work is done already), ``ref`` (where, or None),
-            ``resumes`` (whether an interrupted run would go on), ``estimate``.
-        before: the plans of what would be made first, for a stage that runs others. Where those
-            are not made yet, the ids of ``inputs`` and the ``key`` cannot be known and are None.
-    """
-
-    def __init__(self, plan: dict[str, Any], before: Sequence[dict[str, Any]] = ()) -> None:
-        super().__init__(f"{plan['stage']} -> {plan['kind']}/{plan['name']}")
-        self.plan, self.before = plan, list(before)
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """With what, on what and when an artifact's bytes were computed, as its manifest says."""
-
-    versions: Mapping[str, str]
-    made_on: Mapping[str, str]
-    created: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +74,7 @@ class Store:
         self.trash = self.root / ".trash"
         self.store_lock = self.staging / "store.lock"
         self.hashes = HashCache(self.root / ".cache" / "hashes")
-        self._verify = verify
+        self.verifies = verify
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -151,7 +104,7 @@ class Store:
             BadInput: ``ref`` is ambiguous or of another kind.
             CorruptArtifact, StoreError: it is there but cannot be used.
         """
-        return refs.resolve(self.root, ref, kind, report, default, self._check)
+        return refs.resolve(self.root, ref, kind, report, default, self.check)
 
     def find(self, ref: str, *, check: bool = True) -> Artifact:
         """The artifact of any kind that ``ref`` names; errors as :meth:`resolve`.
@@ -160,7 +113,7 @@ class Store:
             ref: as for :meth:`resolve`; a name that several kinds have needs its kind before it.
             check: refuse an artifact whose files are not what its manifest says.
         """
-        return refs.find(self.root, ref, check=self._check if check else None)
+        return refs.find(self.root, ref, check=self.check if check else None)
 
     def locate(self, ref: str) -> VersionPath | Artifact:
         """Where ``ref`` leads: a version of this store, which may be damaged, or an artifact
@@ -169,7 +122,7 @@ class Store:
 
     def input(self, artifact: Artifact, role: str) -> Artifact:
         """What ``artifact`` was made from: :func:`dclip.store.lineage.input_of`."""
-        return lineage.input_of(self.root, artifact, role, self._check)
+        return lineage.input_of(self.root, artifact, role, self.check)
 
     def list(self, kind: str | None = None, report: refs.Notes | None = None) -> Sequence[Artifact]:
         """Every artifact, by kind, name and version; ``report`` is warned of unreadable ones."""
@@ -191,9 +144,17 @@ class Store:
                 found.append(Broken(at, error))
         return found
 
-    def _check(self, artifact: Artifact, report: Reporter | None = None) -> None:
-        """Refuse an artifact whose files are not what its manifest says."""
-        if not self._verify:
+    def check(self, artifact: Artifact, report: Reporter | None = None) -> None:
+        """Refuse an artifact whose files are not what its manifest says.
+
+        Args:
+            artifact: of this store or from elsewhere.
+            report: shown the progress where a large one is read.
+
+        Raises:
+            CorruptArtifact: they are not.
+        """
+        if not self.verifies:
             check_files(artifact)
             return
         with ExitStack() as stack:
@@ -248,143 +209,8 @@ class Store:
             CorruptArtifact: an input is not what it should be, or changed during the work.
             BadInput: a bad name, or a config with NaN.
         """
-        request = _request(stage, kind, name, config, inputs, seed, revision)
-        found = None if context.force else self._done(request, context)
-        if found is not None and accept is not None:
-            accept(found)
-        if context.dry_run:
-            raise Planned(self._plan(request, found, estimate))
-        if found is not None and found.name == name:
-            return self._up_to_date(found, context)
-        check_inside(self.root, self.root / kind / name)  # said now, not after the work
-        for used in inputs.values():
-            self._check(used, context.report)
-        with self._sole_writer(kind, request.key):
-            if not context.force:  # another process may have finished it since
-                found = self._done(request, context)
-                if found is not None and accept is not None:
-                    accept(found)
-                if found is not None and found.name == name:
-                    return self._up_to_date(found, context)
-            workspace = Workspace(self.root, request.key)
-            if found is not None and workspace.copy(found, request):
-                origin = _Origin(found.manifest.versions, found.manifest.made_on, now())
-            else:
-                workspace.work(request, context, make)
-                self._check_still(inputs, workspace)
-                origin = _Origin(software(), surroundings(device), now())
-            return self._commit(request, workspace, origin)
-
-    def _check_still(self, inputs: Mapping[str, Artifact], workspace: Workspace) -> None:
-        """Refuse a result whose inputs changed while it was made; its manifest would be wrong."""
-        for role, used in inputs.items():
-            try:
-                self._check(used)
-            except CorruptArtifact as error:
-                with disk.writing(self.root):
-                    workspace.discard()
-                raise CorruptArtifact(
-                    f"the input {role} changed during the work, whose result is dropped: "
-                    f"{error.message}",
-                    error.fix,
-                ) from error
-
-    def _done(self, request: Request, context: Context) -> Artifact | None:
-        """The newest sound artifact of this work, one of the right name before others."""
-        same = [a for a in readable(self.root, request.kind) if a.manifest.key == request.key]
-        same.sort(key=lambda a: (a.name == request.name, age(a)), reverse=True)
-        for artifact in same:
-            wrong = damage(artifact, self.hashes if self._verify else None)
-            if not wrong:
-                return artifact
-            context.report.warn(f"{artifact.ref} is damaged ({wrong[0]}); not using it")
-        return None
-
-    def _up_to_date(self, found: Artifact, context: Context) -> Artifact:
-        newest = versions(self.root, found.kind, found.name)[-1]
-        if newest.version > found.version:
-            context.report.note(
-                f"{found.ref} holds this work already; {newest.ref} is newer, so name "
-                f"{found.ref} to use it"
-            )
-        return found
-
-    def _plan(
-        self, request: Request, found: Artifact | None, estimate: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        return {
-            "stage": request.stage,
-            "kind": request.kind,
-            "name": request.name,
-            "config": request.config,
-            "inputs": request.inputs,
-            "seed": request.seed,
-            "revision": request.revision,
-            "key": request.key,
-            "cached": found is not None,
-            "ref": None if found is None else found.ref,
-            "resumes": found is None and Workspace(self.root, request.key).payload.exists(),
-            "estimate": None if estimate is None else jsonable(estimate, nonfinite=True),
-        }
-
-    def _commit(self, request: Request, workspace: Workspace, origin: _Origin) -> Artifact:
-        """Make the sealed payload visible as the next version."""
-        sealed = workspace.sealed()
-        if sealed is None:
-            raise StoreError(
-                f"the files of {request.kind}/{request.name} changed while they were committed",
-                "see that nothing else writes there, then run the same command again",
-            )
-        with self.exclusive(), disk.writing(self.root):
-            check_inside(self.root, self.root / request.kind / request.name)
-            folder = self.root / request.kind / request.name
-            disk.make_folder(folder)
-            manifest = Manifest(
-                format=FORMAT,
-                id=artifact_id(request.key, sealed.files),
-                key=request.key,
-                stage=request.stage,
-                revision=request.revision,
-                kind=request.kind,
-                name=request.name,
-                version=1 + highest(self.root, request.kind, request.name),
-                config=request.config,
-                inputs=request.inputs,
-                seed=request.seed,
-                versions=origin.versions,
-                made_on=origin.made_on,
-                created=origin.created,
-                metrics=sealed.metrics,
-                files=sealed.files,
-            )
-            disk.write_atomic(workspace.payload / MANIFEST, dump(manifest))
-            version = f"v{manifest.version}"
-            at = VersionPath(request.kind, request.name, manifest.version, folder / version)
-            disk.move_folder(workspace.payload, at.path)
-            disk.sync(folder)
-            disk.sync(workspace.folder)
-            keep_highest(self.root, request.kind, request.name)
-            tags.refresh_links(self.root, request.kind, request.name)
-        with suppress(OSError, DclipError):  # the artifact is there; what stays is gc's
-            workspace.discard()
-            with self.exclusive():
-                self.lock_path(workspace.folder.name).unlink(missing_ok=True)
-        return replace(open_version(at), fresh=True)
-
-    def adopt(self, artifact: Artifact, request: Request) -> Artifact:
-        """Copy an artifact from elsewhere in as the next version of its name."""
-        check_inside(self.root, self.root / request.kind / request.name)
-        # Not the work's own staging folder, in which an unfinished run of it may wait.
-        key = f"import-{artifact.id}"
-        with self._sole_writer(request.kind, key):
-            workspace = Workspace(self.root, key)
-            if not workspace.copy(artifact, request):
-                raise CorruptArtifact(
-                    f"{artifact.ref} changed while it was copied", "run the same command again"
-                )
-            was = artifact.manifest
-            origin = _Origin(was.versions, was.made_on, was.created)
-            return self._commit(request, workspace, origin)
+        request = build.ask(stage, kind, name, config, inputs, seed, revision)
+        return build.run(self, request, inputs, context, make, estimate, accept, device)
 
     def import_artifact(self, folder: Path | str, report: refs.Notes | None = None) -> Artifact:
         """Copy what an export wrote in: :func:`dclip.store.transfer.import_artifact`."""
@@ -419,7 +245,14 @@ class Store:
             yield
 
     @contextmanager
-    def _sole_writer(self, kind: str, key: str) -> Iterator[None]:
+    def sole_writer(self, kind: str, key: str) -> Iterator[None]:
+        """Hold the lock of the work ``key``, which makes an artifact of ``kind``.
+
+        Raises:
+            StoreBusy: another process does this very work.
+            StoreError: the store cannot be written.
+        """
+
         def busy() -> StoreBusy:
             owner = Workspace(self.root, key).owner()
             return StoreBusy(
@@ -544,29 +377,3 @@ def _root(root: Path | str) -> Path:
     if not found.is_dir():
         raise StoreError(f"the store {found} is not a folder", fix)
     return found
-
-
-def _request(
-    stage: str,
-    kind: str,
-    name: str,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, Artifact],
-    seed: int,
-    revision: int,
-) -> Request:
-    check_name(stage, "stage")
-    check_name(kind, "kind")
-    check_name(name)
-    used = {
-        role: {"id": artifact.id, "kind": artifact.kind, "ref": storable(artifact.ref)}
-        for role, artifact in sorted(inputs.items())
-    }
-    ids = {role: ref["id"] for role, ref in used.items()}
-    try:
-        plain = storable(to_dict(config))
-        seed = int(storable(int(seed)))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"the settings of {stage} cannot be kept: {error}", "give others") from None
-    key = cache_key(stage, revision, kind, plain, ids, seed)
-    return Request(stage, kind, name, plain, used, seed, revision, key)

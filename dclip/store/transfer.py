@@ -16,6 +16,7 @@ from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
 from dclip.hashing import HashCache
 from dclip.store import files as disk
 from dclip.store.artifact import Artifact, check_files
+from dclip.store.build import adopt
 from dclip.store.ids import LOGS
 from dclip.store.manifest import MANIFEST, Manifest, describe, dump, recomputed_id
 from dclip.store.paths import check_inside, open_version, readable, version_paths
@@ -241,4 +242,4 @@ def _take(store: Store, artifact: Artifact) -> Artifact:
     m = artifact.manifest
     inputs = {role: dict(used) for role, used in m.inputs.items()}
     request = Request(m.stage, m.kind, m.name, dict(m.config), inputs, m.seed, m.revision, m.key)
-    return store.adopt(artifact, request)
+    return adopt(store, artifact, request)
