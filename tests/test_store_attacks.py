@@ -76,11 +76,13 @@ def interrupted(store: Store, name: str = "half") -> None:
 @links
 @pytest.mark.attack("a folder of the store is a link to somebody's folder")
 @pytest.mark.parametrize("which", [".trash", ".staging", ".cache", "data", "data/faces"])
+@pytest.mark.parametrize("unfinished", [False, True], ids=["finished", "unfinished"])
 def test_nothing_behind_a_link_that_leaves_is_touched(
-    store: Store, secret: Path, which: str
+    store: Store, secret: Path, which: str, unfinished: bool
 ) -> None:
     put(store)
-    interrupted(store)
+    if unfinished:
+        interrupted(store)
     at = store.root / which
     kept = store.root / "kept"
     at.rename(kept) if at.exists() else None
