@@ -564,7 +564,7 @@ def test_a_full_verify_checks_references_and_empty_folders(store: Store) -> None
 # --- every file of the store, changed at random --------------------------------------------------
 
 quick = settings(
-    max_examples=20 * EFFORT,
+    max_examples=12 * EFFORT,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
