@@ -96,6 +96,7 @@ def test_show_tells_the_manifest(cli: Cli, store: Store) -> None:
     out = cli("show", "small")[1]
     for said in ("model/small/v1", "make-model", "data/faces/v2", "config.text", "net", "length"):
         assert said in out
+    assert "revision 1" in out and "made on system" in out
     assert cli("show", "small", "-q")[1] == store.find("small").id + "\n"
 
 

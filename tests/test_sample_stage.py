@@ -228,7 +228,7 @@ def test_a_kill_within_a_picture_leaves_nothing_of_it(
     forced = replace(CPU, force=True)
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", killed)
-        patch.setattr("dclip.store.files._remove", lambda path: None)
+        patch.setattr("dclip.store.files.remove", lambda path: None)
         with pytest.raises(KeyboardInterrupt):
             run(SMALL, store, forced)
     assert saved[-1].exists()

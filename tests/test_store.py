@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_kit import Heard, edit_manifest, folder_in_memory, never, put, tree, write_two
 
 from dclip.config import from_dict, to_dict
-from dclip.context import Context, Silent
+from dclip.context import Context
 from dclip.errors import (
     BadInput,
     CorruptArtifact,
@@ -45,67 +45,17 @@ from dclip.store import (
     slug,
 )
 from dclip.store import refs as store_refs
-from dclip.store.manifest import canonical, recomputed_id
+from dclip.store.ids import canonical
+from dclip.store.manifest import recomputed_id
 
 # A shared machine may take any time for an example; 50 find what 100 do.
 quick = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-class Heard(Silent):
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-def write_two(staging: Staging) -> Mapping[str, Any]:
-    (staging.path / "images").mkdir(exist_ok=True)
-    (staging.path / "images" / "0.png").write_bytes(b"not really a picture")
-    (staging.path / "table.csv").write_text("a,b\n1,2\n")
-    return {"loss": 0.5}
-
-
-def never(staging: Staging) -> Mapping[str, Any]:
-    raise AssertionError("the work was done again")
-
-
-def put(
-    store: Store,
-    name: str = "faces",
-    *,
-    kind: str = "data",
-    config: Mapping[str, Any] | None = None,
-    inputs: Mapping[str, Artifact] | None = None,
-    context: Context | None = None,
-    make: Callable[[Staging], Mapping[str, Any]] = write_two,
-    seed: int = 0,
-) -> Artifact:
-    return store.build(
-        stage="prepare",
-        kind=kind,
-        name=name,
-        config=config or {"size": 64},
-        inputs=inputs or {},
-        seed=seed,
-        context=context or Context(),
-        make=make,
-    )
-
-
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests write thousands of small files."""
-    memory = Path("/dev/shm")
-    where = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        yield Path(folder).resolve()
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -119,15 +69,6 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "artifacts")
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    """Every visible file of a store and its bytes."""
-    return {
-        str(p.relative_to(root)): p.read_bytes()
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and not p.relative_to(root).parts[0].startswith(".")
-    }
-
-
 # --- making --------------------------------------------------------------------------------------
 
 
@@ -136,7 +77,7 @@ def test_build_writes_a_browsable_artifact(store: Store) -> None:
     assert (made.ref, made.fresh, made.version) == ("data/faces/v1", True, 1)
     assert made.path == store.root / "data" / "faces" / "v1"
     said = json.loads((made.path / "manifest.json").read_text())
-    assert said["format"] == 1
+    assert said["format"] == 2
     assert said["id"] == made.id
     assert said["stage"] == "prepare"
     assert said["config"] == {"size": 64}
@@ -167,7 +108,7 @@ def test_unchanged_work_is_up_to_date(store: Store) -> None:
     assert tree(store.root) == before
 
 
-@pytest.mark.parametrize("change", ["config", "seed", "input", "role", "kind"])
+@pytest.mark.parametrize("change", ["config", "seed", "input", "role", "kind", "revision"])
 def test_changed_work_is_a_new_version(store: Store, change: str) -> None:
     a = put(store, "one", config={"size": 1})
     b = put(store, "two", config={"size": 2})
@@ -179,11 +120,25 @@ def test_changed_work_is_a_new_version(store: Store, change: str) -> None:
         "input": {"inputs": {"data": b}},
         "role": {"inputs": {"photos": a}},
         "kind": {"kind": "edits"},
+        "revision": {"revision": 2},
     }
     second = put(store, "x", **{**base, **changed[change]})
     assert second.fresh
     assert second.id != first.id
     assert second.ref == ("edits/x/v1" if change == "kind" else "latents/x/v2")
+
+
+def test_the_manifest_says_what_computed_and_the_id_does_not(store: Store, tmp_path: Path) -> None:
+    here = put(store, revision=3, device="cuda: NVIDIA H100")
+    there = put(Store(tmp_path / "there"), revision=3, device="cpu (2 threads)")
+    assert here.manifest.made_on["device"] == "cuda: NVIDIA H100"
+    assert "device" not in put(store, config={"size": 1}).manifest.made_on
+    assert here.manifest.made_on["system"]
+    assert (here.id, here.manifest.key) == (there.id, there.manifest.key)
+    assert Artifact.open(here.path).manifest == here.manifest
+    assert here.manifest.revision == 3
+    copied = put(store, "copy", revision=3, device="mps", make=never)
+    assert copied.manifest.made_on == here.manifest.made_on  # where its bytes were computed
 
 
 def test_going_back_to_an_older_config_finds_its_version_and_says_so(store: Store) -> None:
@@ -296,6 +251,16 @@ def test_a_damaged_artifact_is_made_again(store: Store) -> None:
     assert "images/0.png is missing" in heard.warnings[0]
 
 
+def test_an_empty_folder_is_left_out(store: Store) -> None:
+    def make(staging: Staging) -> Mapping[str, Any]:
+        (staging.path / "samples" / "of").mkdir(parents=True)
+        return write_two(staging)
+
+    made = put(store, make=make)
+    assert sorted(p.name for p in made.path.iterdir()) == ["images", "manifest.json", "table.csv"]
+    assert store.verify().problems == ()
+
+
 @pytest.mark.parametrize("kind", ["link", "manifest"])
 def test_a_payload_of_other_than_plain_files_is_refused(store: Store, kind: str) -> None:
     def make(staging: Staging) -> Mapping[str, Any]:
@@ -369,7 +334,7 @@ def test_interrupted_work_goes_on_where_it_stopped(store: Store, stop: BaseExcep
     assert made.id == whole.id
 
 
-def test_work_that_is_refused_with_nothing_kept_leaves_no_draft(store: Store) -> None:
+def test_work_that_is_refused_with_nothing_kept_leaves_nothing(store: Store) -> None:
     def make(staging: Staging) -> Mapping[str, Any]:
         (staging.path / "half.txt").write_text("half")
         raise BadInput("no")
@@ -399,27 +364,27 @@ def test_half_written_files_are_gone_when_work_resumes(store: Store) -> None:
     assert [f.path for f in put(store, make=make).manifest.files] == ["a.png"]
 
 
-def test_a_finished_draft_is_committed_without_the_work(
+def test_finished_work_is_committed_without_the_work(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dclip.store.store.Store._commit", stopped)
+        patch.setattr("dclip.store.build._commit", stopped)
         with pytest.raises(KeyboardInterrupt):
             put(store)
     assert put(store, make=never).ref == "data/faces/v1"
 
 
-def test_a_finished_draft_that_was_tampered_with_is_worked_on(
+def test_finished_work_that_was_tampered_with_is_made_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dclip.store.store.Store._commit", stopped)
+        patch.setattr("dclip.store.build._commit", stopped)
         with pytest.raises(KeyboardInterrupt):
             put(store)
     (table,) = store.staging.glob("*/payload/table.csv")
@@ -499,7 +464,7 @@ class Rusty(Exception):
     ],
     ids=["errno", "quota", "text"],
 )
-def test_a_disk_that_fills_during_the_work_is_one_line_and_keeps_the_draft(
+def test_a_disk_that_fills_during_the_work_is_one_line_and_keeps_what_was_done(
     store: Store, error: Exception
 ) -> None:
     with pytest.raises(StoreError, match="no space left") as caught:
@@ -623,29 +588,28 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
         put(Store(tmp_path / "file" / "below"))
 
 
-def edit_manifest(artifact: Artifact, **changes: Any) -> None:
-    path = artifact.path / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 def test_a_newer_format_asks_for_an_upgrade_and_blocks_nothing_else(store: Store) -> None:
     old, new = put(store, "old", config={"size": 1}), put(store, "new")
-    edit_manifest(new, format=2, surprise=True)
-    for ref in ("new", None):
-        with pytest.raises(StoreError, match="data/new/v1 was written by a newer dclip") as caught:
-            store.resolve(ref, "data")
-        assert "upgrade dclip" in caught.value.fix
+    edit_manifest(new, format=3, surprise=True)
+    with pytest.raises(StoreError, match="data/new/v1 was written by a newer dclip") as caught:
+        store.resolve("new", "data")
+    assert "upgrade dclip" in caught.value.fix
     assert store.resolve("old", "data") == old
-    heard = Heard()
-    assert list(store.list(report=heard)) == [old]
-    assert "newer dclip" in heard.warnings[0]
-    assert [p.what for p in store.verify().problems] == ["newer"]
+    for look in (store.list, lambda report: [store.resolve(None, "data", report)]):
+        heard = Heard()
+        assert list(look(report=heard)) == [old]
+        assert "newer dclip" in heard.warnings[0]
+    assert [p.what for p in store.verify().problems] == ["format"]
     assert put(store, "new").ref == "data/new/v2"  # the newer version is left alone
+    edit_manifest(new, format=1)
+    with pytest.raises(StoreError, match="data/new/v1 was written by an older dclip") as caught:
+        store.resolve("new/v1", "data")
+    assert "make it again" in caught.value.fix
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"null", b'{"format": "1"}', b'{"format": 1}', b"\xff\xfe\x00"],
+    [b"", b"{", b"[]", b"null", b'{"format": "2"}', b'{"format": 2}', b"\xff\xfe\x00"],
 )
 def test_a_broken_manifest_is_told_as_such(store: Store, text: bytes) -> None:
     made = put(store)
@@ -1107,6 +1071,7 @@ def test_a_removed_version_number_never_comes_back(store: Store) -> None:
         put(store, config={"size": size})
     store.tag("faces/v2", "best")
     store.remove("faces/v2")
+    assert store.verify().problems == ()  # nor is a tag left on it
     assert store.resolve("faces", "data").version == 1
     with pytest.raises(MissingArtifact):
         store.resolve("faces@best", "data")
@@ -1116,7 +1081,7 @@ def test_a_removed_version_number_never_comes_back(store: Store) -> None:
     assert put(store).ref == "data/faces/v4"
 
 
-def test_gc_frees_dead_drafts_and_nothing_else(store: Store) -> None:
+def test_gc_frees_unfinished_work_and_nothing_else(store: Store) -> None:
     put(store)
     before = tree(store.root)
     with pytest.raises(KeyboardInterrupt):
@@ -1138,7 +1103,7 @@ def test_gc_frees_dead_drafts_and_nothing_else(store: Store) -> None:
     put(store, "busy", config={"size": 8}, make=make)
     assert store.gc().items == ()
     store.remove("busy")
-    (store.root / "data" / "busy" / "tags.json").unlink()
+    (store.root / "data" / "busy" / ".last-v1").unlink()
     assert tree(store.root) == before
     assert [p.name for p in store.staging.iterdir()] == ["store.lock"]
 

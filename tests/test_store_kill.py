@@ -7,12 +7,12 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store_kit import folder_in_memory
 
 from dclip.store import Store
 
@@ -21,11 +21,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and 
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder in memory where the system has one: these tests write thousands of small files."""
-    memory = Path("/dev/shm")
-    where = memory if os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        yield Path(folder).resolve()
+    with folder_in_memory() as folder:
+        yield folder
 
 
 # The work: a few files, a checkpoint after each, sleeping between the two halves of each file.
@@ -35,10 +32,10 @@ from dclip.context import Context
 from dclip.store import Store, atomic, write_atomic
 
 def make(pause, steps):
-    def run(draft):
-        at = draft.scratch / "step"
+    def run(staging):
+        at = staging.scratch / "step"
         for step in range(int(at.read_text()) if at.exists() else 0, steps):
-            with atomic(draft.path / f"{step}.bin") as part:
+            with atomic(staging.path / f"{step}.bin") as part:
                 part.write_bytes(bytes([step]) * 5000)
                 time.sleep(pause)
                 with part.open("ab") as stream:
@@ -236,7 +233,7 @@ def test_a_worker_that_outlives_the_killed_process_does_not_keep_the_lock(tmp_pa
     code = (
         WORK
         + """
-def orphan(draft):
+def orphan(staging):
     if os.fork() == 0:  # as a pool's worker does, it waits for work that never comes
         os.close(1)
         time.sleep(60)

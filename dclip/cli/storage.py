@@ -15,10 +15,11 @@ from dclip.cli.common import Run, command, switch
 from dclip.cli.options import ref_argument
 from dclip.cli.output import here, size
 from dclip.cli.settings import check_names
-from dclip.errors import CorruptArtifact, DclipError
+from dclip.errors import BadInput, CorruptArtifact, DclipError
+from dclip.text import printable
 
 if TYPE_CHECKING:
-    from dclip.store import Artifact, Lineage
+    from dclip.store import Artifact, Broken, Lineage
 
 Ref = Annotated[str, ref_argument("name, name/v2, name@tag, kind/name/v2, an id, or a folder.")]
 
@@ -31,12 +32,56 @@ def _row(run: Run, artifact: Artifact) -> dict[str, Any]:
         "kind": artifact.kind,
         "name": artifact.name,
         "version": artifact.version,
-        "tags": list(run.store.tags(artifact)),
+        "tags": _tags(run, artifact),
         "stage": manifest.stage,
         "created": manifest.created,
         "bytes": manifest.size,
         "path": str(artifact.path),
+        "state": "sound",
     }
+
+
+def _tags(run: Run, artifact: Artifact) -> list[str]:
+    """An artifact's tags; where they cannot be read, that is told and nothing else stops."""
+    try:
+        return list(run.store.tags(artifact))
+    except DclipError as error:
+        run.report.warn(printable(f"{error.message}; {error.fix}"))
+        return []
+
+
+def _broken_row(broken: Broken) -> dict[str, Any]:
+    from dclip.store.files import size_of
+
+    at = broken.at
+    return {
+        "id": "",
+        "ref": at.ref,
+        "kind": at.kind,
+        "name": at.name,
+        "version": at.version,
+        "tags": [],
+        "stage": "",
+        "created": "",
+        "bytes": 0 if at.path.is_symlink() else size_of(at.path),
+        "path": str(at.path),
+        "state": broken.state,
+    }
+
+
+def _seen(value: Any) -> Any:
+    """A value from a manifest as it may be shown: no control character reaches the terminal."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(key)): _seen(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_seen(item) for item in value]
+    return value
+
+
+def _record(run: Run, document: dict[str, Any], identity: str) -> None:
+    run.out.record(document if run.out.mode == "json" else _seen(document), identity=identity)
 
 
 @command("dclip ls", "dclip ls tuned", "dclip ls latents -q    # ids alone", "dclip ls --json")
@@ -51,17 +96,25 @@ def ls(
         ),
     ] = None,
 ) -> None:
-    """List the artifacts of the store."""
-    from dclip.store import MAKERS
+    """List the artifacts of the store; those that are corrupt are marked so."""
+    from dclip.store import MAKERS, Broken
 
     if kind is not None:
         check_names([kind], MAKERS, "", "kind of artifact")
-    rows = [_row(run, artifact) for artifact in run.store.list(kind, run.report)]
+    rows = []
+    for entry in run.store.entries(kind):
+        if isinstance(entry, Broken):
+            run.report.warn(printable(f"{entry.error.message}; {entry.error.fix}"))
+            rows.append(_broken_row(entry))
+        else:
+            rows.append(_row(run, entry))
     order = list(MAKERS)  # the pipeline's order
     rows.sort(key=lambda row: order.index(row["kind"]) if row["kind"] in order else len(order))
+    if run.out.mode == "quiet":
+        rows = [row for row in rows if row["id"]]
     if run.out.mode == "human":
         for row in rows:
-            row |= {"id": row["id"][:12], "bytes": size(row["bytes"])}
+            row |= {"id": row["id"][:12] or f"({row['state']})", "bytes": size(row["bytes"])}
             row["created"] = row["created"][:16].replace("T", " ")
     columns = {"ref": "artifact", "id": "id", "tags": "tags", "bytes": "size", "created": "made"}
     made_by = MAKERS.get(kind or "data", "")
@@ -75,24 +128,27 @@ def show(run: Run, ref: Ref) -> None:
     manifest = artifact.manifest
     if run.out.mode != "human":
         more = {"ref": artifact.ref, "path": str(artifact.path)}
-        document = manifest.to_json() | more | {"tags": list(run.store.tags(artifact))}
+        document = manifest.to_json() | more | {"tags": _tags(run, artifact)}
         run.out.record(document, identity=artifact.id)
         return
-    run.out.record(
+    _record(
+        run,
         {
             "artifact": artifact.ref,
             "id": artifact.id,
             "path": here(artifact.path),
-            "tags": list(run.store.tags(artifact)),
-            "made by": manifest.stage,
-            "made on": manifest.created[:19].replace("T", " ") + " UTC",
+            "tags": _tags(run, artifact),
+            "made by": f"{manifest.stage} (revision {manifest.revision})",
+            "made at": manifest.created[:19].replace("T", " ") + " UTC",
+            **{f"made on {name}": value for name, value in manifest.made_on.items()},
             "size": f"{size(manifest.size)} in {len(manifest.files)} files",
             **{f"input {role}": used["ref"] for role, used in manifest.inputs.items()},
             "seed": manifest.seed,
             **{f"config.{name}": value for name, value in manifest.config.items()},
             **{f"metric {name}": value for name, value in manifest.metrics.items()},
             **{f"version of {name}": value for name, value in manifest.versions.items()},
-        }
+        },
+        artifact.id,
     )
 
 
@@ -111,9 +167,9 @@ def _walk(node: Lineage) -> Iterator[Lineage]:
 
 
 def _tree(node: Lineage, tree: Tree | None = None) -> Tree:
-    role = f"[dim]{escape(node.role)}:[/dim] " if node.role else ""
+    role = f"[dim]{escape(printable(node.role))}:[/dim] " if node.role else ""
     state = "" if node.state == "present" else f" [yellow]({escape(node.state)})[/yellow]"
-    label = f"{role}{escape(node.ref)}  [dim]{node.id[:12]}[/dim]{state}"
+    label = f"{role}{escape(printable(node.ref))}  [dim]{node.id[:12]}[/dim]{state}"
     branch = Tree(label) if tree is None else tree.add(label)
     for below in node.inputs:
         _tree(below, branch)
@@ -141,15 +197,15 @@ def verify(
             f"{found.artifacts} artifacts, {found.files} files, {size(found.bytes)}: {how}"
         )
         for problem in found.problems:
-            run.out.line(str(problem))
+            run.out.line(printable(str(problem)))
     if found.problems:
         broken_refs = list(dict.fromkeys(problem.ref for problem in found.problems))
         noun = "problem" if len(found.problems) == 1 else "problems"
         raise CorruptArtifact(
             f"{len(found.problems)} {noun} in {', '.join(broken_refs[:3])}"
             + (" and others" if len(broken_refs) > 3 else ""),
-            fix="the command that made it makes a sound version again;"
-            f" `dclip show {broken_refs[0]}` has its config",
+            fix=f"the command that made it makes a sound version again; `dclip rm {broken_refs[0]}`"
+            " removes this one",
         )
 
 
@@ -168,11 +224,12 @@ def tag(
         artifact = run.store.tag(ref, tag)
     row = _row(run, artifact)
     shown = row if run.out.mode == "json" else {"artifact": artifact.ref, "tags": row["tags"]}
-    run.out.record(shown, identity=artifact.id)
+    _record(run, shown, artifact.id)
 
 
 @command(
     "dclip export tuned/sketch/v2 sketch-model",
+    "dclip export tuned/sketch sketch --with-base    # to use it on another machine",
     "dclip export edits/photos results",
     "dclip export base dclip/assets/base --lean",
 )
@@ -184,15 +241,31 @@ def export(
         bool,
         typer.Option("--lean", help="Without logs and pictures; that is an artifact of its own."),
     ] = False,
+    with_base: Annotated[
+        bool,
+        switch("--with-base", help="And the base and CLIPs that it needs; DIR is then a store."),
+    ] = False,
 ) -> None:
     """Copy an artifact out of the store, manifest and all; the copy can be used like it."""
     from dclip.store import export as copy
-    from dclip.store import slim
+    from dclip.store import export_with_base, slim
 
+    if lean and with_base:
+        raise BadInput("--lean and --with-base exclude each other", "choose one of them")
     artifact = run.store.find(ref)
+    if with_base:
+        copied = export_with_base(run.store, artifact, directory)
+        document = {
+            "artifact": artifact.ref,
+            "with": [each.ref for each in copied[1:]],
+            "path": str(directory),
+            "id": artifact.id,
+        }
+        _record(run, document, artifact.id)
+        return
     path = copy(artifact, directory, lean=lean)
     identity = slim(artifact.manifest).id if lean else artifact.id
-    run.out.record({"artifact": artifact.ref, "path": str(path), "id": identity}, identity=identity)
+    _record(run, {"artifact": artifact.ref, "path": str(path), "id": identity}, identity)
 
 
 @command(
@@ -207,17 +280,20 @@ def rm(
         bool | None, switch("--force", help="Remove it although others were made from it.")
     ] = None,
 ) -> None:
-    """Remove versions; refused while other artifacts were made from them."""
-    # All of them are looked up before any goes.
-    found = {artifact.ref: artifact for artifact in (run.store.find(r, check=False) for r in refs)}
+    """Remove versions, corrupt ones too; refused while other artifacts were made from them."""
+    # All of them are looked up before any goes; their manifests need not be readable.
+    found = dict.fromkeys(run.store.locate(ref).ref for ref in refs)
     removed = []
     try:
         for ref in found:
             removed.append(run.store.remove(ref, force=bool(force)))
     except DclipError:
         for one in removed:
-            run.out.note(f"removed {one.ref}")
+            run.out.note(printable(f"removed {one.ref}"))
         raise
+    for one in removed:
+        if one.stays:
+            run.out.note(printable(f"{one.ref} was a link; its files stay in {one.stays}"))
     _list_freed(run, [{"ref": one.ref, "bytes": one.bytes} for one in removed], "ref", "removed")
 
 
@@ -234,7 +310,7 @@ def gc(
     """
     found = run.store.gc(dry_run=bool(dry_run))
     for busy in found.busy:
-        run.out.note(f"left alone, in work now: {busy}")
+        run.out.note(printable(f"left alone, in work now: {busy}"))
     rows = [
         {"path": str(item.path), "what": item.what, "bytes": item.bytes} for item in found.items
     ]
@@ -245,7 +321,7 @@ def _list_freed(run: Run, rows: list[dict[str, Any]], identity: str, verb: str) 
     total = size(sum(row["bytes"] for row in rows))
     if run.out.mode == "human":
         for row in rows:
-            row["bytes"] = size(row["bytes"])
+            row |= _seen(row) | {"bytes": size(row["bytes"])}
     columns = {"ref": "artifact", "what": "what", "path": "path", "bytes": "size"}
     shown = {key: heading for key, heading in columns.items() if rows and key in rows[0]}
     run.out.table(rows, shown, identity=identity, empty="nothing to free")

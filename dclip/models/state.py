@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from dclip.store.files import atomic, write_atomic
+from dclip.store.ledger import payload_of, record
+from dclip.store.signed import BLANK, sign, signed_metadata
 
 
 def save_state(
@@ -22,7 +25,9 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Write everything that a loop needs to go on, atomically.
+    """Write everything that a loop needs to go on, atomically and with a checksum.
+
+    Below a store's scratch folder it also records what the payload held, which the loop counts on.
 
     Args:
         counters: JSON-able numbers, e.g. the step.
@@ -37,26 +42,36 @@ def save_state(
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in values.items()}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    beside = path.with_suffix(".tmp")
-    save_file(tensors, beside, metadata={"counters": json.dumps(dict(counters))})
-    with beside.open("rb") as f:
-        os.fsync(f.fileno())
-    beside.replace(path)
+    payload = payload_of(path)
+    metadata = {
+        "counters": json.dumps(dict(counters)),
+        "payload": json.dumps({} if payload is None else record(payload)),
+        "check": BLANK,
+    }
+    with atomic(path) as part:
+        save_file(tensors, part, metadata=metadata)
+        sign(part)
 
 
 def load_state(
     path: Path, *, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
-    """Restore what :func:`save_state` wrote; None where there is nothing to resume.
+    """Restore what :func:`save_state` wrote; None where there is nothing sound to resume.
+
+    A file that is cut or changed is removed. (The store does so before work resumes, and says it.)
 
     Returns:
         the counters and the extra tensor dictionaries.
     """
     if not path.is_file():
         return None
+    try:
+        counters = json.loads(signed_metadata(path)["counters"])
+    except (ValueError, KeyError):
+        path.unlink()
+        return None
     groups: dict[str, dict[str, dict[str, Tensor]]] = {"module": {}, "extra": {}, "optimizer": {}}
     with safe_open(path, framework="pt") as f:
-        counters = json.loads(f.metadata()["counters"])
         for name in f.keys():  # noqa: SIM118 (safe_open is no mapping)
             group, role, key = name.split("/", 2)
             groups[group].setdefault(role, {})[key] = f.get_tensor(name)
@@ -76,17 +91,16 @@ class StatsLog:
         self.rows: list[dict[str, Any]] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
-            for line in path.read_text().splitlines():
+            for line in path.read_bytes().splitlines():
                 try:
                     row = json.loads(line)
-                except ValueError:  # the line that a kill cut short
-                    break
-                if row["step"] <= keep_steps:
+                    keep = row["step"] <= keep_steps
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    break  # the line that a kill cut short; whole ones are checked by the store
+                if keep:
                     self.rows.append(row)
-        # Written beside: a kill in between must not lose rows that the checkpoint counts on.
-        beside = path.with_suffix(".tmp")
-        beside.write_text("".join(json.dumps(r) + "\n" for r in self.rows))
-        beside.replace(path)
+        # Atomically: a kill in between must not lose rows that the checkpoint counts on.
+        write_atomic(path, "".join(json.dumps(r) + "\n" for r in self.rows).encode())
         self._file = path.open("a", buffering=1)
 
     def add(self, **row: Any) -> None:

@@ -21,7 +21,7 @@ from dclip.configs.clip_train import ClipTrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import autocast, pick, resolve_precision
+from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.guidance import views
@@ -35,6 +35,7 @@ from dclip.guidance.clip import (
 )
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 from dclip.training import clip as ct
 from dclip.training import contrasts as contrast_tables
@@ -85,6 +86,8 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
     settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
     return store.build(
         stage="clip-train",
+        revision=REVISIONS["clip-train"],
+        device=describe(device),
         kind="clip",
         name=config.name or source.name,
         config={

@@ -34,6 +34,7 @@ from dclip.guiding import preset_r
 from dclip.metrics import psnr
 from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Planned, Staging, Store, slug
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -102,6 +103,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
         judge = find_judge(None, True, store, context.report)
         return store.build(
             stage="demo",
+            revision=REVISIONS["demo"],
             kind="figure",
             name=name,
             config={"target": config.target, "strengths": list(STRENGTHS), **plan.settings()},

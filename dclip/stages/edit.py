@@ -21,7 +21,7 @@ from dclip.data.images import SUFFIXES, save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
-from dclip.device import pick, resolve_precision
+from dclip.device import describe, pick, resolve_precision
 from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Networks, Step
 from dclip.editing.plan import Plan, check_domain, find_plan
@@ -29,6 +29,7 @@ from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.metrics import psnr
 from dclip.random import permutation
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 from dclip.store.files import write_atomic
 
@@ -72,6 +73,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
 
     artifact = store.build(
         stage="edit",
+        revision=REVISIONS["edit"],
+        device=describe(device),
         kind="edits",
         name=config.name or slug("-".join(names)),
         config={

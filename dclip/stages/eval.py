@@ -17,7 +17,7 @@ from dclip.configs.eval import EvalConfig
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_pixels
-from dclip.device import pick, resolve_precision
+from dclip.device import describe, pick, resolve_precision
 from dclip.domains import DOMAINS
 from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Plan, find_plan
@@ -33,6 +33,7 @@ from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
 from dclip.guidance.clip import fingerprint
 from dclip.models.face import load_face_network
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
 
 BATCH = 16
@@ -101,6 +102,8 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
 
     return store.build(
         stage="eval",
+        revision=REVISIONS["eval"],
+        device=describe(device),
         kind="eval",
         name=config.name or slug("-".join(each.name for each in tuned) or "edits"),
         config={

@@ -9,6 +9,7 @@ from dclip.configs.explain import ExplainConfig
 from dclip.context import Context
 from dclip.explain.run import Size
 from dclip.explain.run import run as draw_all
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 
 
@@ -20,6 +21,7 @@ def run(config: ExplainConfig, store: Store, context: Context = Context()) -> Ar
     """
     return store.build(
         stage="explain",
+        revision=REVISIONS["explain"],
         kind="figure",
         name=config.name,
         config={

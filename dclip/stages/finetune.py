@@ -22,7 +22,7 @@ from dclip.configs.guidance import known
 from dclip.context import Context
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
-from dclip.device import autocast, pick, resolve_precision
+from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.diffusion import ddim
 from dclip.domains import DOMAINS, Domain
 from dclip.editing.mask import localised
@@ -40,6 +40,7 @@ from dclip.models.tuned import Above, Adapter, Full, merged
 from dclip.random import key, permutation
 from dclip.recipes import recipe
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
 from dclip.training.loop import Loop
 
@@ -120,6 +121,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     inputs |= {guiding.clip_role(n): clip for n, (_, clip) in enumerate(found, 1) if clip}
     return store.build(
         stage="finetune",
+        revision=REVISIONS["finetune"],
+        device=describe(device),
         kind="tuned",
         name=config.name or slug(config.preset or config.target or "edit"),
         config=settings,

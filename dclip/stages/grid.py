@@ -18,7 +18,7 @@ from dclip.context import Context, Reporter
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_uint8
 from dclip.data.photos import Photos, photo_files, photo_samples
-from dclip.device import pick, resolve_precision
+from dclip.device import describe, pick, resolve_precision
 from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Inverted, Networks, Step, as_picture
 from dclip.editing.plan import Part, Plan, check_domain, find_base, find_parts, make_plan
@@ -27,6 +27,7 @@ from dclip.errors import DclipError
 from dclip.figures.panel import layout
 from dclip.figures.pdf import save_pdf
 from dclip.random import permutation
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 
 DPI = 300
@@ -79,6 +80,8 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
     first = inputs.get("tuned") or latents or lead.base
     return store.build(
         stage="grid",
+        revision=REVISIONS["grid"],
+        device=describe(device),
         kind="figure",
         name=config.name or first.name,
         config={

@@ -19,6 +19,7 @@ from dclip.models.pretrained import Asked
 from dclip.models.pretrained.differences import read_differences, save_differences
 from dclip.models.pretrained.files import SUFFIXES, read_tensors, sha256
 from dclip.models.pretrained.opening import Opened, open_source
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
 
 HALF_MOST = torch.finfo(torch.float16).max
@@ -45,6 +46,7 @@ def run(config: ImportConfig, store: Store, context: Context = Context()) -> Art
         context.report.note(note)
     return store.build(
         stage="import",
+        revision=REVISIONS["import"],
         kind="model",
         name=config.name or slug(_stem(info.source.id), "model"),
         config={"model": info.to_dict(), "storage": config.storage},
@@ -143,6 +145,7 @@ def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artif
         make = _keep_differences(file, base, info, context)
     return store.build(
         stage="import",
+        revision=REVISIONS["import"],
         kind="tuned",
         name=config.name or slug(file.stem, "tuned"),
         config=settings,

@@ -18,7 +18,7 @@ from dclip.data.arrays import ShardWriter
 from dclip.data.dataset import DataSet, LatentSet
 from dclip.data.images import save_png, to_float, to_uint8
 from dclip.data.table import write_table
-from dclip.device import pick, placed, resolve_precision
+from dclip.device import describe, pick, placed, resolve_precision
 from dclip.diffusion import ddim
 from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, invert
 from dclip.diffusion.network import EpsModel, InPrecision
@@ -29,6 +29,7 @@ from dclip.guiding import preset_r
 from dclip.metrics import mae, psnr
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store
 
 EDIT_STEPS, EDIT_REFINEMENTS = 10, 1
@@ -119,6 +120,8 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
     assert resolved.steps is not None
     return store.build(
         stage="invert",
+        revision=REVISIONS["invert"],
+        device=describe(device),
         kind="latents",
         name=config.name or source.name,
         config={k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS},

@@ -17,11 +17,12 @@ from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float
-from dclip.device import autocast, pick, resolve_precision
+from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, joined, load_judge, save_judge
 from dclip.figures.curves import save_curves
 from dclip.random import key, permutation
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 from dclip.training import judge as jt
 from dclip.training.loop import Loop, decay_groups, warm_cosine
@@ -47,6 +48,8 @@ def run(config: JudgeTrainConfig, store: Store, context: Context = Context()) ->
     roles = ["data", *(f"data{n}" for n in range(2, len(sources) + 1))]
     return store.build(
         stage="judge-train",
+        revision=REVISIONS["judge-train"],
+        device=describe(device),
         kind="judge",
         name=config.name or sources[0].name,
         config={**settings, "attributes": data.names, "styles": data.styles},

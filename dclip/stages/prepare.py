@@ -25,6 +25,7 @@ from dclip.data.source import FileSource, Item, fingerprint
 from dclip.data.table import SPLITS, ordered, write_csv
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
 BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
@@ -70,6 +71,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
 
     artifact = store.build(
         stage="prepare",
+        revision=REVISIONS["prepare"],
         kind="data",
         name=config.name or pictures.name,
         config=resolved,

@@ -17,7 +17,7 @@ from dclip.configs.common import Precision
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
-from dclip.device import pick, placed, resolve_precision
+from dclip.device import describe, pick, placed, resolve_precision
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.diffusion.schedule import Schedule
@@ -25,6 +25,7 @@ from dclip.figures.panel import sheet
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
 
 SAMPLERS = ("ddim", "ddpm")
@@ -53,6 +54,8 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     settings["precision"] = resolve_precision(config.precision, device)
     return store.build(
         stage="sample",
+        revision=REVISIONS["sample"],
+        device=describe(device),
         kind="samples",
         name=config.name or slug((tuned or base).name, "samples"),
         config=settings,

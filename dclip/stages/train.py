@@ -17,7 +17,7 @@ from dclip.configs.train import TrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import autocast, memory_format, pick, resolve_precision
+from dclip.device import autocast, describe, memory_format, pick, resolve_precision
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
@@ -28,6 +28,7 @@ from dclip.models.ema import EMA
 from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
+from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 from dclip.training.feed import feed
 from dclip.training.loop import Loop, warm_cosine
@@ -92,6 +93,8 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     settings = {k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS}
     return store.build(
         stage="train",
+        revision=REVISIONS["train"],
+        device=describe(device),
         kind="model",
         name=config.name or source.name,
         config={**settings, "model": info.to_dict()},

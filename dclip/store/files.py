@@ -1,17 +1,18 @@
-"""What the store asks of the disk: atomic writes, syncing, hashing, locks, and errors in words."""
+"""What the store asks of the disk: atomic writes, syncing, locks, and errors in words."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dclip.errors import StoreBusy, StoreError
 
@@ -26,7 +27,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write a file to; on success, sync it and put it in place.
 
     The name keeps ``path``'s suffix, which picture writers go by. A kill leaves a ``.part-`` file,
-    which the store removes before it resumes a draft.
+    which the store removes before it resumes work.
 
     Raises:
         OSError: the system refuses; for a full disk also where the writer said something else.
@@ -37,10 +38,12 @@ def atomic(path: Path) -> Iterator[Path]:
         sync(part)
         part.replace(path)
     except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # write() names no file: EFBIG and EIO would be riddles
         # Asked before the removal makes room.
         full = isinstance(error, Exception) and disk_full(error, path.parent)
         with suppress(OSError):
-            _remove(part)
+            remove(part)
         if full and not isinstance(error, OSError):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
@@ -54,12 +57,23 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def drop_parts(folder: Path) -> None:
-    """Remove what interrupted :func:`atomic` writes left below ``folder``."""
-    for path in list(folder.rglob(f"{PART}*")):
-        _remove(path)
+    """Remove what interrupted :func:`atomic` writes left below ``folder``; no link is followed."""
+    for top, folders, names in os.walk(folder):
+        for name in [name for name in (*folders, *names) if name.startswith(PART)]:
+            remove(Path(top, name))
+        folders[:] = [name for name in folders if not name.startswith(PART)]
 
 
-def _remove(path: Path) -> None:
+def drop_empty_folders(folder: Path) -> None:
+    """Remove the folders below ``folder`` that hold no file."""
+    for top, _, _ in os.walk(folder, topdown=False):
+        if Path(top) != folder:
+            with suppress(OSError):  # it holds something
+                Path(top).rmdir()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder; absent is fine."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -79,6 +93,7 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks have no fsync
+            error.filename = str(path)
             raise
     finally:
         os.close(fd)
@@ -114,15 +129,10 @@ def make_folder(path: Path) -> None:
         sync(made.parent)
 
 
-def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """The SHA-256 of a file in hex, read a megabyte at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            if on_bytes is not None:
-                on_bytes(len(block))
-    return digest.hexdigest()
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; a link is an OSError."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags), "rb")
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -151,17 +161,65 @@ def size_of(path: Path) -> int:
 
 
 def retire(path: Path, trash: Path) -> Path:
-    """Make ``path`` vanish in one step, a rename into ``trash``; returns where it is now."""
+    """Make ``path`` vanish in one step, a rename into ``trash``; returns where it is now.
+
+    Where ``trash`` is on another disk, the rename is to a hidden name beside ``path``.
+
+    Raises:
+        StoreError: ``trash`` is a link.
+    """
+    own_folder(trash)
     trash.mkdir(parents=True, exist_ok=True)
     gone = trash / f"{secrets.token_hex(8)}-{path.name}"
-    path.rename(gone)
+    try:
+        path.rename(gone)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        gone = path.with_name(f"{PART}{gone.name}")
+        path.rename(gone)
     return gone
+
+
+def own_folder(path: Path) -> None:
+    """Refuse a folder of the store's own that is a link: what is behind it is not the store's.
+
+    Raises:
+        StoreError: it is a link, or something else than a folder.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        what = "a link" if path.is_symlink() else "not a folder"
+        raise StoreError(
+            f"{path} is {what}; dclip keeps its own work there and follows no link to it",
+            f"remove it (`rm {shlex.quote(str(path))}`); dclip makes the folder that it needs",
+        )
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder in one step, also to another disk, where it is copied to first.
+
+    A copy becomes visible only when all of it is on the disk.
+    """
+    try:
+        source.rename(target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    part = target.with_name(f"{PART}{secrets.token_hex(4)}-{target.name}")
+    try:
+        shutil.copytree(source, part, symlinks=True)
+        sync_tree(part)
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def free(gone: Path) -> None:
     """Delete what :func:`retire` moved away; what cannot go now is gc's."""
     with suppress(OSError):
-        _remove(gone)
+        remove(gone)
 
 
 def discard(path: Path, trash: Path) -> None:
@@ -214,6 +272,8 @@ def writing(root: Path, what: str = "the store") -> Iterator[None]:
     option = " with --store DIR or DCLIP_STORE" if what == "the store" else ""
     try:
         yield
+    except UnicodeError as error:  # half a surrogate pair in a name
+        raise StoreError(f"{what} {root} cannot be written: {error}") from error
     except OSError as error:
         if disk_full(error, root):
             raise full_disk_error(root, what) from error
@@ -244,6 +304,8 @@ def lock(path: Path, *, wait: float, busy: Callable[[], StoreBusy]) -> Iterator[
     """
     from filelock import FileLock, Timeout  # slow to import, and only writers need it
 
+    if path.is_symlink():  # opening it would empty the file behind it
+        raise StoreError(f"{path} is a link and cannot be a lock", "remove that link")
     held = FileLock(path, timeout=wait)
     try:
         held.acquire()

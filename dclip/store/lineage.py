@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dclip.errors import DclipError, MissingArtifact
-from dclip.store.manifest import Artifact
+from dclip.store.artifact import Artifact, Check, check_files
 from dclip.store.names import EMBEDDED
-from dclip.store.places import Place, age, open_place, readable
+from dclip.store.paths import VersionPath, age, open_version, readable
 from dclip.store.refs import ASSETS, embedded, find, locate
 
 
@@ -41,8 +41,8 @@ def lineage(root: Path, ref: str) -> Lineage:
 
     Raises: as :meth:`dclip.store.Store.find`, but a damaged payload is no hindrance.
     """
-    place = locate(root, ref)
-    top = open_place(place, check=False) if isinstance(place, Place) else place
+    at = locate(root, ref)
+    top = open_version(at) if isinstance(at, VersionPath) else at
     known: dict[str, Artifact] = {}
     for kind in ASSETS:
         with suppress(DclipError):
@@ -81,7 +81,7 @@ def _outside(ref: str, id: str) -> Artifact | None:
     return None
 
 
-def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
+def input_of(root: Path, artifact: Artifact, role: str, check: Check = check_files) -> Artifact:
     """The artifact that ``artifact`` was made from in ``role``, wherever it is now.
 
     Raises:
@@ -95,9 +95,10 @@ def input_of(root: Path, artifact: Artifact, role: str) -> Artifact:
             f"{artifact.ref} was made without a {role}", f"it was made from: {roles}"
         )
     with suppress(MissingArtifact):
-        return find(root, used["id"], used["kind"])
+        return find(root, used["id"], used["kind"], check=check)
     if (away := _outside(used["ref"], used["id"])) is not None:
-        return Artifact.open(away.path)
+        check(away)
+        return away
     raise MissingArtifact(
         f"{artifact.ref} was made from {used['ref']}, which is gone (id {used['id'][:12]})",
         f"make {artifact.ref} again from what there is",
@@ -112,14 +113,14 @@ def dependents(root: Path, ref: str) -> list[Artifact]:
     return users(root, locate(root, ref))
 
 
-def users(root: Path, place: Place | Artifact) -> list[Artifact]:
-    """:func:`dependents` of a place; by id, or by the recorded ref where the id cannot be read."""
+def users(root: Path, at: VersionPath | Artifact) -> list[Artifact]:
+    """:func:`dependents` of a version; by id, or by the recorded ref where that cannot be read."""
     id = ""
     with suppress(DclipError):
-        id = (open_place(place, check=False) if isinstance(place, Place) else place).id
+        id = (open_version(at) if isinstance(at, VersionPath) else at).id
 
     def uses(artifact: Artifact) -> bool:
         used = artifact.manifest.inputs.values()
-        return any(i["id"] == id if id else i["ref"] == place.ref for i in used)
+        return any(i["id"] == id if id else i["ref"] == at.ref for i in used)
 
     return [artifact for artifact in readable(root) if uses(artifact)]

@@ -1,22 +1,24 @@
-"""What an artifact says about itself: the manifest, the cache key, the id, and loading them."""
+"""What an artifact says about itself: the manifest, written once and read strictly."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dclip.config import jsonable
-from dclip.errors import CorruptArtifact, MissingArtifact, StoreError
+from dclip import hashing
+from dclip.errors import BadInput, CorruptArtifact, MissingArtifact, StoreError
 from dclip.store import files as disk
+from dclip.store.ids import FORMAT, artifact_id, cache_key
+from dclip.store.names import LARGEST_VERSION, valid
+from dclip.store.reading import read_json
 
-FORMAT = 1
 MANIFEST = "manifest.json"
-LOGS = "logs/"  # files that may hold times: checked by verify, left out of the id
 
 
 @dataclass(frozen=True)
@@ -33,15 +35,17 @@ class Manifest:
     """Everything known about an artifact but its payload.
 
     Attributes:
-        format: version of this layout; newer ones are refused.
-        id: SHA-256 over what the artifact is; see :func:`artifact_id`.
-        key: SHA-256 over what it was asked to be; see :func:`cache_key`.
+        format: version of this layout; others are refused.
+        id: SHA-256 over what the artifact is; see :func:`dclip.store.ids.artifact_id`.
+        key: SHA-256 over what it was asked to be; see :func:`dclip.store.ids.cache_key`.
         stage, kind, name, version: what made it, and where it was put.
+        revision: of the stage's algorithm; another revision is other work.
         config: the stage's resolved config.
         inputs: role -> ``{"id", "kind", "ref"}`` of the artifacts it was made from. The ref is the
             one of that day; the id is what counts.
         seed: the seed.
         versions: of dclip, torch and python.
+        made_on: the device and what else of the machine decides on rounding; not part of the id.
         created: UTC, ISO 8601 with microseconds, so that text order is time order.
         metrics: what ``make`` returned; NaN and infinity as ``None``.
         files: the payload, sorted by path.
@@ -51,6 +55,7 @@ class Manifest:
     id: str
     key: str
     stage: str
+    revision: int
     kind: str
     name: str
     version: int
@@ -58,6 +63,7 @@ class Manifest:
     inputs: Mapping[str, Mapping[str, str]]
     seed: int
     versions: Mapping[str, str]
+    made_on: Mapping[str, str]
     created: str
     metrics: Mapping[str, Any]
     files: tuple[FileEntry, ...]
@@ -74,6 +80,7 @@ class Manifest:
             "id": self.id,
             "key": self.key,
             "stage": self.stage,
+            "revision": self.revision,
             "kind": self.kind,
             "name": self.name,
             "version": self.version,
@@ -82,183 +89,27 @@ class Manifest:
             "config": dict(self.config),
             "inputs": {role: dict(ref) for role, ref in self.inputs.items()},
             "versions": dict(self.versions),
+            "made_on": dict(self.made_on),
             "metrics": dict(self.metrics),
             "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in self.files],
         }
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A finished artifact on disk.
-
-    Attributes:
-        manifest: what it says about itself.
-        path: its folder; payload files lie directly in it.
-        ref: how to name it to a command: ``kind/name/vN``, ``kind/embedded`` or a path.
-        fresh: whether this call made it; false for one that was there already.
-    """
-
-    manifest: Manifest
-    path: Path
-    ref: str
-    fresh: bool = field(default=False, compare=False)
-
-    def __hash__(self) -> int:
-        return hash((self.id, self.ref))
-
-    @property
-    def id(self) -> str:
-        """SHA-256 in hex of what the artifact is; equal wherever the same work was done."""
-        return self.manifest.id
-
-    @property
-    def kind(self) -> str:
-        return self.manifest.kind
-
-    @property
-    def name(self) -> str:
-        return self.manifest.name
-
-    @property
-    def version(self) -> int:
-        return self.manifest.version
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.manifest.config
-
-    @property
-    def metrics(self) -> Mapping[str, Any]:
-        return self.manifest.metrics
-
-    @classmethod
-    def open(cls, path: Path | str, *, ref: str | None = None, check: bool = True) -> Artifact:
-        """Load an artifact's folder, wherever it is.
-
-        Args:
-            path: the folder.
-            ref: how messages and manifests call it; the path by default.
-            check: see that every payload file is there with its size. Zarr reads a missing shard
-                as zeros without a word, so only those who repair or report turn this off.
-
-        Raises:
-            MissingArtifact: no such folder, or no manifest in it.
-            CorruptArtifact: an unreadable manifest, or (``check``) missing or resized files.
-            StoreError: a newer format.
-        """
-        path = Path(path)
-        manifest = load(path, ref or str(path))
-        artifact = cls(manifest, path, ref or str(path))
-        if check and (wrong := damage(artifact)):
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise CorruptArtifact(
-                f"{artifact.ref} is damaged: {wrong[0]}{more}",
-                f"`dclip verify {artifact.ref}` lists it; running the command that made it again "
-                "makes a sound version",
-            )
-        return artifact
-
-
-def damage(artifact: Artifact) -> list[str]:
-    """The payload files that are missing or of another size, in words."""
-    wrong = []
-    for entry in artifact.manifest.files:
-        try:
-            info = (artifact.path / entry.path).lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            wrong.append(f"{entry.path} is missing")
-            continue
-        except OSError as error:
-            wrong.append(f"{entry.path} cannot be reached: {error.strerror}")
-            continue
-        if not disk.regular(info):
-            wrong.append(f"{entry.path} is not a plain file")
-        elif info.st_size != entry.size:
-            wrong.append(f"{entry.path} has {info.st_size} bytes instead of {entry.size}")
-    return wrong
-
-
-def canonical(value: Any) -> bytes:
-    """One spelling for equal values: sorted keys, no spaces, ASCII, finite numbers, 1.0 as 1."""
-    plain = _whole(jsonable(value))
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
-
-
-def _whole(value: Any) -> Any:
-    """Whole floats as ints: ``strength=1`` and ``strength=1.0`` are one setting."""
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
-
-
-def digest(value: Any) -> str:
-    """SHA-256 in hex of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical(value)).hexdigest()
-
-
-def cache_key(
-    stage: str, kind: str, config: Mapping[str, Any], inputs: Mapping[str, str], seed: int
-) -> str:
-    """What names a piece of work before it is done; ``inputs`` are role -> artifact id."""
-    return digest(
-        {
-            "format": FORMAT,
-            "stage": stage,
-            "kind": kind,
-            "config": config,
-            "inputs": inputs,
-            "seed": seed,
-        }
-    )
-
-
-def artifact_id(
-    stage: str,
-    kind: str,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    seed: int,
-    files: tuple[FileEntry, ...],
-    format: int = FORMAT,
-) -> str:
-    """What names a piece of work once done: the request and every file outside ``logs/``.
-
-    Name, version, times, software versions and metrics are no part of it, so that equal work has
-    equal ids in any store.
-    """
-    return digest(
-        {
-            "format": format,
-            "stage": stage,
-            "kind": kind,
-            "config": config,
-            "inputs": inputs,
-            "seed": seed,
-            "files": [
-                [f.path, f.size, f.sha256]
-                for f in sorted(files, key=lambda f: f.path)
-                if not f.path.startswith(LOGS)
-            ],
-        }
+def recomputed_key(manifest: Manifest) -> str:
+    """The cache key that the rest of the manifest calls for."""
+    return cache_key(
+        manifest.stage,
+        manifest.revision,
+        manifest.kind,
+        manifest.config,
+        {role: ref["id"] for role, ref in manifest.inputs.items()},
+        manifest.seed,
     )
 
 
 def recomputed_id(manifest: Manifest) -> str:
     """The id that the rest of the manifest calls for."""
-    return artifact_id(
-        manifest.stage,
-        manifest.kind,
-        manifest.config,
-        {role: ref["id"] for role, ref in manifest.inputs.items()},
-        manifest.seed,
-        manifest.files,
-        manifest.format,
-    )
+    return artifact_id(recomputed_key(manifest), manifest.files)
 
 
 def describe(folder: Path, on_bytes: Callable[[int], None] | None = None) -> tuple[FileEntry, ...]:
@@ -266,6 +117,7 @@ def describe(folder: Path, on_bytes: Callable[[int], None] | None = None) -> tup
 
     Raises:
         ValueError: something that is no plain file, or a file called ``manifest.json`` at the top.
+        BadInput: a file's name is one that not every system can hold.
     """
     entries = []
     for path, info in disk.walk(folder):
@@ -273,10 +125,27 @@ def describe(folder: Path, on_bytes: Callable[[int], None] | None = None) -> tup
             raise ValueError(f"a payload holds plain files only; {path} is none")
         if path == MANIFEST:
             raise ValueError(f"{MANIFEST} is the store's own; call the payload file otherwise")
-        if "\\" in path:
-            raise ValueError(f"a payload's file names hold no backslash; {path!r} does")
-        entries.append(FileEntry(path, info.st_size, disk.sha256(folder / path, on_bytes)))
+        if why := unfit(path):
+            raise BadInput(
+                f"an artifact cannot hold a file named {path!a}: {why}",
+                "rename what it was made from, in letters, digits, - and _",
+            )
+        entries.append(FileEntry(path, info.st_size, hashing.sha256(folder / path, on_bytes)))
     return tuple(entries)
+
+
+def unfit(path: str) -> str:
+    """Why ``path`` cannot be that of a payload file, in words; "" where it can."""
+    parts = path.split("/")
+    if "\\" in path or "\0" in path:
+        return "it has a backslash or a NUL"
+    if any(part in ("", ".", "..") for part in parts):
+        return "it leads out of the artifact"
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        return "it is not UTF-8"
+    return f"a part of it has {longest} bytes" if longest > 255 else ""
 
 
 def now() -> str:
@@ -299,6 +168,22 @@ def software() -> dict[str, str]:
     return found
 
 
+def surroundings(device: str | None) -> dict[str, str]:
+    """What decides on the rounding of a result, for :attr:`Manifest.made_on`.
+
+    Args:
+        device: the device in words, such as ``cuda: NVIDIA H100``; None where none computed.
+    """
+    import platform
+
+    found = {} if device is None else {"device": device}
+    found["system"] = f"{platform.system()} {platform.machine()}".strip()
+    torch = sys.modules.get("torch")  # where it is not loaded, nothing was computed with it
+    if torch is not None and hasattr(torch, "get_float32_matmul_precision"):
+        found["float32 matmul precision"] = str(torch.get_float32_matmul_precision())
+    return found
+
+
 def dump(manifest: Manifest) -> bytes:
     """``manifest.json``'s bytes: for people to read, so indented."""
     return (json.dumps(manifest.to_json(), indent=2, allow_nan=False) + "\n").encode("ascii")
@@ -313,35 +198,57 @@ def load(folder: Path, ref: str) -> Manifest:
 
     Raises:
         MissingArtifact: there is none.
-        CorruptArtifact: it is not what this format says.
-        StoreError: it is of a newer format, or cannot be read.
+        CorruptArtifact: it is not what this format says, or its id or key does not fit the rest.
+        StoreError: it is of another format, or cannot be read.
     """
     try:
-        raw = (folder / MANIFEST).read_bytes()
+        data = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingArtifact(f"{ref} is not an artifact: it has no {MANIFEST}") from None
     except OSError as error:
         raise StoreError(f"{ref} cannot be read: {error.strerror or error}") from error
-    try:
-        data = json.loads(raw)
-        if not isinstance(data, dict) or not isinstance(data["format"], int):
-            raise TypeError("no format")
-    except (ValueError, KeyError, TypeError) as error:
-        raise _broken(ref, f"not a manifest ({error})") from None
-    if data["format"] > FORMAT:
-        raise StoreError(
-            f"{ref} was written by a newer dclip (format {data['format']}; this one reads up to "
-            f"{FORMAT})",
-            "pip install --upgrade dclip",
-        )
+    except ValueError as error:
+        raise broken(ref, f"not a manifest ({error})") from None
+    number: Any = data.get("format")
+    if not _whole(number) or number < 1:
+        raise broken(ref, "not a manifest (no format)")
+    if number != FORMAT:
+        raise other_format(ref, number)
     return _parse(data, ref)
 
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
+def other_format(what: str, number: int) -> StoreError:
+    """The error for a file of an older or a newer format."""
+    if number > FORMAT:
+        return StoreError(
+            f"{what} was written by a newer dclip (format {number}; this one reads {FORMAT})",
+            "pip install --upgrade dclip",
+        )
+    return StoreError(
+        f"{what} was written by an older dclip (format {number}; this one reads {FORMAT})",
+        f"make it again with this dclip{_removal(what)}",
+    )
+
+
+def broken(ref: str, why: str) -> CorruptArtifact:
+    """The error for a manifest that cannot be used."""
+    return CorruptArtifact(
+        f"the manifest of {ref} cannot be used: {why}", f"make it again{_removal(ref)}"
+    )
+
+
+def _removal(ref: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/v[0-9]+", ref):
+        return f"; `dclip rm {ref}` removes this one"
+    return "; remove that folder yourself"
+
+
+_FIELDS: dict[str, type] = {
     "format": int,
     "id": str,
     "key": str,
     "stage": str,
+    "revision": int,
     "kind": str,
     "name": str,
     "version": int,
@@ -350,42 +257,80 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "config": dict,
     "inputs": dict,
     "versions": dict,
+    "made_on": dict,
     "metrics": dict,
     "files": list,
 }
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.A)
 
 
-def _broken(ref: str, why: str) -> CorruptArtifact:
-    return CorruptArtifact(
-        f"the manifest of {ref} cannot be used: {why}", f"`dclip rm {ref}`, then make it again"
-    )
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _parse(data: dict[str, Any], ref: str) -> Manifest:
     if data.keys() != _FIELDS.keys():
         odd = sorted(data.keys() ^ _FIELDS.keys())
-        raise _broken(ref, f"missing or unknown keys {', '.join(odd)}")
+        raise broken(ref, f"missing or unknown keys {', '.join(map(_brief, odd[:5]))}")
     for key, kind in _FIELDS.items():
         if not isinstance(data[key], kind) or isinstance(data[key], bool):
-            raise _broken(ref, f"{key} is {data[key]!r}")
-    try:
-        files = tuple(
-            FileEntry(str(f["path"]), int(f["size"]), str(f["sha256"])) for f in data["files"]
-        )
-        inputs = {
-            str(role): {"id": str(i["id"]), "kind": str(i["kind"]), "ref": str(i["ref"])}
-            for role, i in data["inputs"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _broken(ref, f"files or inputs are malformed ({error})") from None
-    for entry in files:
+            raise broken(ref, f"{key} is {_brief(data[key])}")
+    sound = {
+        "id": _HASH.fullmatch(data["id"]),
+        "key": _HASH.fullmatch(data["key"]),
+        "stage": valid(data["stage"]),
+        "revision": 1 <= data["revision"] <= LARGEST_VERSION,
+        "kind": valid(data["kind"]),
+        "name": valid(data["name"]),
+        "version": 1 <= data["version"] <= LARGEST_VERSION,
+        "created": _TIME.fullmatch(data["created"]),
+        "versions": all(isinstance(value, str) for value in data["versions"].values()),
+        "made_on": all(isinstance(value, str) for value in data["made_on"].values()),
+        "inputs": all(_input(used) for used in data["inputs"].values()),
+        "files": all(_entry(each) for each in data["files"]),
+    }
+    for key, fits in sound.items():
+        if not fits:
+            raise broken(ref, f"{key} is {_brief(data[key])}")
+    for each in data["files"]:
         # A manifest may come from anyone: it must not lead verify or export out of its folder.
-        if entry.path.startswith("/") or "\\" in entry.path or ".." in entry.path.split("/"):
-            raise _broken(ref, f"the path {entry.path!r} leads out of the artifact")
-    return Manifest(
-        **{
-            **data,
-            "files": files,
-            "inputs": inputs,
-        }
+        if each["path"] == MANIFEST or (why := unfit(each["path"])):
+            why = why if each["path"] != MANIFEST else "that is the manifest"
+            raise broken(ref, f"a file is named {_brief(each['path'])}: {why}")
+    files = tuple(FileEntry(each["path"], each["size"], each["sha256"]) for each in data["files"])
+    if len({entry.path for entry in files}) != len(files):
+        raise broken(ref, "a file is listed twice")
+    manifest = Manifest(**{**data, "files": files})
+    key = recomputed_key(manifest)
+    if manifest.key != key or manifest.id != artifact_id(key, files):
+        raise broken(ref, "it was changed: its id or key does not fit the rest")
+    return manifest
+
+
+def _input(used: Any) -> bool:
+    return (
+        isinstance(used, dict)
+        and used.keys() == {"id", "kind", "ref"}
+        and all(isinstance(value, str) for value in used.values())
+        and _HASH.fullmatch(used["id"]) is not None
+        and valid(used["kind"])
+        and 0 < len(used["ref"]) <= 4096
     )
+
+
+def _entry(each: Any) -> bool:
+    return (
+        isinstance(each, dict)
+        and each.keys() == {"path", "size", "sha256"}
+        and isinstance(each["path"], str)
+        and _whole(each["size"])
+        and 0 <= each["size"] < 2**63
+        and isinstance(each["sha256"], str)
+        and _HASH.fullmatch(each["sha256"]) is not None
+    )
+
+
+def _brief(value: Any) -> str:
+    shown = ascii(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}..."

@@ -13,6 +13,7 @@ EMBEDDED = "embedded"
 TAGS = "tags.json"
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+LARGEST_VERSION = 999_999_999
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 # Windows opens devices by these names whatever their suffix.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
@@ -28,12 +29,14 @@ def check_name(name: str, what: str = "name") -> str:
         BadInput: it is not; the fix names the nearest one that is.
     """
     if not isinstance(name, str) or not valid(name):
-        shown = str(name) if len(str(name)) <= 40 else f"{str(name)[:40]}..."
-        raise BadInput(f"{shown!r} cannot be a {what}", f"use for example {slug(str(name))!r}")
+        shown = name if isinstance(name, str) else type(name).__name__
+        shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+        raise BadInput(f"{shown!r} cannot be a {what}", f"use for example {slug(str(shown))!r}")
     return name
 
 
 def valid(name: str) -> bool:
+    """Whether :func:`check_name` would take ``name``."""
     return (
         _NAME.fullmatch(name) is not None
         and VERSION.fullmatch(name) is None
@@ -49,6 +52,11 @@ def slug(text: str, fallback: str = "artifact") -> str:
     if not plain:
         return fallback
     return plain if valid(plain) else f"{fallback}-{plain}"[:64].strip("-._")
+
+
+def valid_tag(tag: str) -> bool:
+    """Whether ``tag`` can be one: a name that does not read as timesteps, such as ``60-100``."""
+    return valid(tag) and re.fullmatch(r"\d+-\d+", tag) is None
 
 
 @dataclass(frozen=True)

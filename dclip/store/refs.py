@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import Protocol
 
 import dclip
-from dclip.errors import BadInput, DclipError, MissingArtifact
-from dclip.store.manifest import MANIFEST, Artifact
+from dclip.errors import BadInput, DclipError, MissingArtifact, StoreError
+from dclip.store.artifact import Artifact, Check, check_files
+from dclip.store.manifest import MANIFEST
 from dclip.store.names import EMBEDDED, LATEST, Reference, parse
-from dclip.store.places import Place, age, kinds, open_place, places, readable, versions
+from dclip.store.paths import (
+    VersionPath,
+    age,
+    kinds,
+    open_version,
+    readable,
+    version_paths,
+    versions,
+)
 from dclip.store.tags import load_tags
 
 # What a user types to get an artifact of a kind; also the known kinds, in pipeline order.
@@ -68,42 +77,71 @@ def maker(kind: str) -> str:
 
 
 def resolve(
-    root: Path, ref: str | None, kind: str, report: Notes | None, default: str | None
+    root: Path,
+    ref: str | None,
+    kind: str,
+    report: Notes | None,
+    default: str | None,
+    check: Check = check_files,
 ) -> Artifact:
     """See :meth:`dclip.store.Store.resolve`."""
     if ref is not None:
-        return find(root, ref, kind)
-    found = [open_place(place, check=False) for place in places(root, kind)]
-    if found:
-        newest = max(found, key=age)
-        Artifact.open(newest.path, ref=newest.ref)
-    elif default is not None:
-        newest = find(root, default, kind)
-    else:
+        return find(root, ref, kind, check=check)
+    unusable: list[DclipError] = []
+    damaged: list[DclipError] = []
+    found = []
+    for at in version_paths(root, kind):
+        try:
+            found.append(open_version(at))
+        except DclipError as error:
+            unusable.append(error)
+    newest = None
+    for artifact in sorted(found, key=age, reverse=True):
+        try:
+            check(artifact)
+        except DclipError as error:
+            damaged.append(error)
+            continue
+        newest = artifact
+        break
+    unusable = damaged + unusable[::-1]
+    if newest is None and default is None:
+        if unusable:
+            raise unusable[0]
         raise MissingArtifact(f"the store {root} holds no {kind}", f"make one: `{maker(kind)}`")
+    if report is not None:
+        for each in unusable:
+            report.warn(f"passed over: {each.message}; {each.fix}")
+    if newest is None:
+        newest = find(root, default or "", kind, check=check)
     if report is not None:
         report.note(f"using {newest.ref}")
     return newest
 
 
-def find(root: Path, ref: str, kind: str | None = None, *, check: bool = True) -> Artifact:
+def find(
+    root: Path, ref: str, kind: str | None = None, *, check: Check | None = check_files
+) -> Artifact:
     """The artifact that ``ref`` names, of ``kind`` or (None) of any.
+
+    Args:
+        check: refuses an artifact whose files are not what they should be; None looks at none.
 
     Raises:
         BadInput: it names several artifacts, or one of another kind.
         MissingArtifact: it names none; the fix says what comes near, or how to make one.
         CorruptArtifact, StoreError: it is there but cannot be used.
     """
-    place = locate(root, ref, kind)
-    if isinstance(place, Artifact):
-        if check:
-            Artifact.open(place.path, ref=place.ref)
-        return place
-    return open_place(place, check=check)
+    at = locate(root, ref, kind)
+    if isinstance(at, VersionPath):
+        return open_version(at, check)
+    if check is not None:
+        check(at)
+    return at
 
 
-def locate(root: Path, ref: str, kind: str | None = None) -> Place | Artifact:
-    """Where ``ref`` leads: a place in the store (which may be damaged), or an artifact outside.
+def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artifact:
+    """Where ``ref`` leads: a version in the store (which may be damaged), or an artifact outside.
 
     Raises: as :func:`find`, but for the artifact's own state.
     """
@@ -142,7 +180,7 @@ def _wrong_kind(ref: str, found: str, kind: str) -> BadInput:
     )
 
 
-def _by_name(root: Path, ref: Reference, kind: str | None) -> Place | None:
+def _by_name(root: Path, ref: Reference, kind: str | None) -> VersionPath | None:
     where = [ref.kind or kind] if ref.kind or kind else kinds(root)
     named = {each: found for each in where if each and (found := versions(root, each, ref.name))}
     if not named:
@@ -160,21 +198,21 @@ def _by_name(root: Path, ref: Reference, kind: str | None) -> Place | None:
         return found[-1]
     wanted = ref.version
     if wanted is None:
-        tags = load_tags(root, found_kind, ref.name).tags
+        tags = load_tags(root, found_kind, ref.name)
         if ref.tag not in tags:
             has = ", ".join(sorted(tags)) or "none"
             raise MissingArtifact(
                 f"{full} has no tag {ref.tag!r}", f"its tags: {has}; or name a version"
             )
         wanted = tags[ref.tag]
-    for place in found:
-        if place.version == wanted:
-            return place
-    has = ", ".join(f"v{place.version}" for place in found)
+    for at in found:
+        if at.version == wanted:
+            return at
+    has = ", ".join(f"v{at.version}" for at in found)
     raise MissingArtifact(f"{full} has no version v{wanted}", f"it has {has}")
 
 
-def _by_id(root: Path, prefix: str, kind: str | None) -> Place | Artifact | None:
+def _by_id(root: Path, prefix: str, kind: str | None) -> VersionPath | Artifact | None:
     found = [a for a in readable(root) if a.id.startswith(prefix)]
     for each in ASSETS:
         with suppress(DclipError):
@@ -193,27 +231,33 @@ def _by_id(root: Path, prefix: str, kind: str | None) -> Place | Artifact | None
     best = max(fitting, key=age)
     if best.name == EMBEDDED:
         return best
-    return Place(best.kind, best.name, best.version, best.path)
+    return VersionPath(best.kind, best.name, best.version, best.path)
 
 
-def _by_path(root: Path, ref: str, kind: str | None) -> Place | Artifact | None:
-    path = Path(ref).expanduser()
+def _by_path(root: Path, ref: str, kind: str | None) -> VersionPath | Artifact | None:
     try:
-        path = path.resolve()
+        path = Path(ref).expanduser().resolve()  # RuntimeError: no such user, or links in a circle
         if not path.is_dir():
             return None
     except (OSError, ValueError, RuntimeError):
         return None
-    found: Place | Artifact | None = None
+    found: VersionPath | Artifact | None = None
     with suppress(ValueError):
         inside = path.relative_to(root.resolve()).parts
         if len(inside) in (2, 3) and (parsed := parse("/".join(inside))):
             found = _by_name(root, parsed, parsed.kind)
-    if found is None and (path / MANIFEST).exists():
+    if found is None and _has_manifest(path):
         found = Artifact.open(path, check=False)
     if found is not None and kind is not None and found.kind != kind:
         raise _wrong_kind(found.ref, found.kind, kind)
     return found
+
+
+def _has_manifest(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).exists()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _not_found(root: Path, ref: str, kind: str | None) -> DclipError:
@@ -231,7 +275,7 @@ def _not_found(root: Path, ref: str, kind: str | None) -> DclipError:
         )
     parsed = parse(ref)
     body = f"{parsed.kind}/{parsed.name}" if parsed and parsed.kind else ref.partition("@")[0]
-    have = sorted({(place.kind, place.name) for place in places(root)})
+    have = sorted({(at.kind, at.name) for at in version_paths(root)})
     if kind is not None and parsed is not None and parsed.kind is None:
         elsewhere = [each for each, name in have if name == parsed.name]
         if elsewhere:

@@ -1,24 +1,30 @@
-"""Taking out of a store: remove, gc; and export, which copies out of it."""
+"""Taking out of a store: remove, and gc."""
 
 from __future__ import annotations
 
-import fnmatch
-import json
-import secrets
-import shutil
+import os
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dclip.errors import BadInput, DclipError, StoreBusy, StoreError
 from dclip.store import files as disk
 from dclip.store.lineage import users
-from dclip.store.manifest import LOGS, MANIFEST, Artifact, Manifest, dump, recomputed_id
-from dclip.store.places import Place, open_place, readable, versions
+from dclip.store.paths import (
+    VersionPath,
+    check_inside,
+    keep_highest,
+    kinds,
+    names,
+    open_version,
+    readable,
+)
+from dclip.store.reading import read_json
 from dclip.store.refs import locate
 from dclip.store.staging import OWNER
-from dclip.store.tags import Tags, load_tags, refresh_links, save_tags
+from dclip.store.tags import load_tags, refresh_links, save_tags
 
 if TYPE_CHECKING:
     from dclip.store.store import Store
@@ -26,14 +32,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removed:
-    """An artifact that is gone: its ref, and the bytes that were freed."""
+    """An artifact that is gone.
+
+    Attributes:
+        ref: what it was called.
+        bytes: that were freed.
+        stays: where its files still are, if the version was a link to them; else "".
+    """
 
     ref: str
     bytes: int
+    stays: str = ""
 
 
 def remove(store: Store, ref: str, *, force: bool = False) -> Removed:
-    """Remove one version, in one step. Its number is not used again.
+    """Remove one version, in one step, whatever state it is in. Its number is not used again.
+
+    Of a version that is a link, to files on another disk say, the link goes and the files stay.
 
     Args:
         store: the store.
@@ -43,42 +58,44 @@ def remove(store: Store, ref: str, *, force: bool = False) -> Removed:
     Raises:
         BadInput: others were made from it (they are named), or it is not in the store.
         MissingArtifact: there is no such artifact.
-        StoreBusy, StoreError: the store cannot be written now.
+        StoreBusy, StoreError: the store cannot be written now, or the version lies outside of it.
     """
     root = store.root
     locate(root, ref)  # before the lock, so that a mistyped name needs no writable store
     with store.exclusive(), disk.writing(root):
-        place = locate(root, ref)
-        if not isinstance(place, Place):
-            raise BadInput(f"{place.ref} is not in the store {root}", "remove that folder yourself")
-        if not force and (made := users(root, place)) and not _has_twin(root, place):
+        at = locate(root, ref)
+        if not isinstance(at, VersionPath):
+            raise BadInput(f"{at.ref} is not in the store {root}", "remove that folder yourself")
+        check_inside(root, at.path.parent)
+        if not force and (made := users(root, at)) and not _has_twin(root, at):
             named = ", ".join(artifact.ref for artifact in made[:5])
             more = f" and {len(made) - 5} more" if len(made) > 5 else ""
             raise BadInput(
-                f"{place.ref} is what {named}{more} came from",
+                f"{at.ref} is what {named}{more} came from",
                 "remove those first, or say --force",
             )
-        size = disk.size_of(place.path)
-        kind, name = place.kind, place.name
-        tags = Tags()
-        with suppress(DclipError):
-            tags = load_tags(root, kind, name)
-        last = max([tags.last, *(each.version for each in versions(root, kind, name))])
-        kept = {tag: version for tag, version in tags.tags.items() if version != place.version}
-        # The counter before the folder: a kill in between must not let the number come back.
-        save_tags(root, kind, name, Tags(last, kept))
-        gone = disk.retire(place.path, store.trash)
-        disk.sync(root / kind / name)
-        refresh_links(root, kind, name)
+        linked = at.path.is_symlink()
+        stays = os.path.realpath(at.path) if linked and at.path.exists() else ""
+        size = 0 if linked else disk.size_of(at.path)
+        # The number before the folder: a kill in between must not let it come back.
+        keep_highest(root, at.kind, at.name)
+        with suppress(DclipError):  # tags that cannot be read are left as they are
+            tags = load_tags(root, at.kind, at.name)
+            kept = {tag: version for tag, version in tags.items() if version != at.version}
+            if kept != tags:
+                save_tags(root, at.kind, at.name, kept)
+        gone = disk.retire(at.path, store.trash)
+        disk.sync(root / at.kind / at.name)
+        refresh_links(root, at.kind, at.name)
     disk.free(gone)
-    return Removed(place.ref, size)
+    return Removed(at.ref, size, stays)
 
 
-def _has_twin(root: Path, place: Place) -> bool:
+def _has_twin(root: Path, at: VersionPath) -> bool:
     """Whether another copy of the same work stays for the dependents."""
     with suppress(DclipError):
-        id = open_place(place, check=False).id
-        return any(a.id == id and a.ref != place.ref for a in readable(root, place.kind))
+        id = open_version(at).id
+        return any(a.id == id and a.ref != at.ref for a in readable(root, at.kind))
     return False
 
 
@@ -93,7 +110,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Collected:
-    """What :func:`gc` freed, or with ``dry_run`` would free; ``busy`` are drafts in work now."""
+    """What :func:`gc` freed, or with ``dry_run`` would free; ``busy`` is what is in work now."""
 
     items: tuple[Garbage, ...]
     busy: tuple[str, ...]
@@ -105,16 +122,20 @@ class Collected:
 
 
 def gc(store: Store, *, dry_run: bool = False) -> Collected:
-    """Drop drafts that no process works on, and what removals left behind.
+    """Drop unfinished work that no process is at, and what removals left behind.
 
-    A dropped draft costs only that the same command begins anew instead of going on.
+    Dropping unfinished work costs only that the same command begins anew instead of going on.
 
     Raises:
-        StoreBusy, StoreError: the store cannot be written.
+        StoreBusy: another process has the store locked.
+        StoreError: the store cannot be written, or a folder of its own is a link: nothing behind a
+            link is touched.
     """
     items: list[Garbage] = []
     busy: list[str] = []
     gone: list[Path] = []
+    for folder in (store.staging, store.trash):
+        disk.own_folder(folder)
     if not (store.staging.exists() or store.trash.exists()):
         return Collected((), (), dry_run)
     with ExitStack() as stack:
@@ -124,25 +145,28 @@ def gc(store: Store, *, dry_run: bool = False) -> Collected:
             if not dry_run:  # looking is allowed in a read-only store
                 raise
         with disk.writing(store.root):
-            for staging in sorted(p for p in store.staging.glob("*") if p.is_dir()):
-                what = _draft_words(staging)
+            for folder in sorted(p for p in store.staging.glob("*") if p.is_dir()):
+                what = _unfinished_words(folder)
                 with ExitStack() as held:
                     try:
-                        held.enter_context(_probe(store, staging.name))
+                        held.enter_context(_probe(store, folder.name))
                     except StoreBusy:
                         busy.append(what)
                         continue
-                    items.append(Garbage(staging, what, disk.size_of(staging)))
+                    items.append(Garbage(folder, what, disk.size_of(folder)))
                     if not dry_run:
-                        gone.append(disk.retire(staging, store.trash))
+                        gone.append(disk.retire(folder, store.trash))
             if not dry_run:
                 _drop_free_locks(store)
             for path in sorted(store.trash.glob("*")):
                 if path not in gone:
                     items.append(Garbage(path, "rubbish of a removal", disk.size_of(path)))
                     gone.append(path)
-            for path in sorted(store.root.glob(f"*/*/{disk.PART}*")):
+            for path in _interrupted_writes(store.root):
                 items.append(Garbage(path, "rubbish of an interrupted write", disk.size_of(path)))
+                gone.append(path)
+            for path in store.hashes.drop_stale():
+                items.append(Garbage(path, "hashes of files that are gone", disk.size_of(path)))
                 gone.append(path)
     if not dry_run:
         for path in gone:
@@ -150,11 +174,24 @@ def gc(store: Store, *, dry_run: bool = False) -> Collected:
     return Collected(tuple(items), tuple(busy), dry_run)
 
 
+def _interrupted_writes(root: Path) -> Iterator[Path]:
+    """What kills left in the folders of names; no link that leaves the store is followed."""
+    for kind in kinds(root):
+        for name in names(root, kind):
+            folder = root / kind / name
+            try:
+                check_inside(root, folder)
+                found = sorted(p for p in folder.iterdir() if p.name.startswith(disk.PART))
+            except (StoreError, OSError):
+                continue
+            yield from found
+
+
 def _probe(store: Store, key: str) -> ExitStack:
     """Hold the lock of ``key`` if no process works on it; StoreBusy if one does."""
     held = ExitStack()
     path = store.lock_path(key)
-    if path.exists():
+    if path.exists() and not path.is_symlink():
         with suppress(OSError):  # a read-only store: nobody can be writing it
             held.enter_context(disk.lock(path, wait=0, busy=lambda: StoreBusy("in work")))
     return held
@@ -169,71 +206,9 @@ def _drop_free_locks(store: Store) -> None:
             path.unlink()
 
 
-def _draft_words(staging: Path) -> str:
+def _unfinished_words(folder: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        owner = json.loads((staging / OWNER).read_bytes())
+        owner = read_json(folder / OWNER)
         what = f"{owner['stage']} -> {owner['kind']}/{owner['name']}"
         return f"unfinished {what} of {owner['since'][:10]}"
     return "unfinished work"
-
-
-# --- export --------------------------------------------------------------------------------------
-
-
-RECORDS = ("*.png", "samples/*", "snapshots/*", f"{LOGS}*")
-"""Files of an artifact that tell how it came about and that no stage reads."""
-
-
-def slim(manifest: Manifest) -> Manifest:
-    """The manifest of the artifact without its :data:`RECORDS`: another artifact, by its id."""
-    files = tuple(
-        entry
-        for entry in manifest.files
-        if not any(fnmatch.fnmatchcase(entry.path, pattern) for pattern in RECORDS)
-    )
-    lean = replace(manifest, files=files)
-    return replace(lean, id=recomputed_id(lean))
-
-
-def export(artifact: Artifact, directory: Path | str, *, lean: bool = False) -> Path:
-    """Copy an artifact's folder, manifest and all, byte for byte.
-
-    Args:
-        artifact: what to copy.
-        directory: the new folder; its parent must exist, it must not (an empty one may).
-        lean: leave out its logs and pictures; the copy is an artifact of its own.
-
-    Raises:
-        BadInput: ``directory`` has something in it, or cannot be there.
-        CorruptArtifact: the copy is not what the manifest says.
-        StoreError: the system refuses to write it.
-    """
-    directory = Path(directory)
-    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
-        raise BadInput(f"{directory} exists and is not a folder", "name a new folder")
-    if directory.exists() and any(directory.iterdir()):
-        raise BadInput(f"{directory} is not empty", "name a new folder, or empty that one")
-    if not directory.absolute().parent.is_dir():
-        raise BadInput(f"there is no folder {directory.parent}", "make it first")
-    part = directory.with_name(f"{disk.PART}{secrets.token_hex(4)}-{directory.name}")
-    Artifact.open(artifact.path, ref=artifact.ref)
-    manifest = slim(artifact.manifest) if lean else artifact.manifest
-    with disk.writing(directory, "the folder"):
-        try:
-            for entry in manifest.files:
-                target = part / entry.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(artifact.path / entry.path, target)
-            if lean:
-                (part / MANIFEST).write_bytes(dump(manifest))
-            else:
-                part.mkdir(exist_ok=True)
-                shutil.copyfile(artifact.path / MANIFEST, part / MANIFEST)
-            Artifact.open(part, ref=artifact.ref)
-            disk.sync_tree(part)
-            part.replace(directory)
-            disk.sync(directory.absolute().parent)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-    return directory
