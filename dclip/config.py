@@ -15,7 +15,7 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 import pydantic
+from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from dclip.errors import BadInput
@@ -331,6 +332,23 @@ def _adapter(cls: Hashable) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(typing.cast(Any, cls))
 
 
+def _range(cls: Any, loc: Sequence[Any]) -> str | None:
+    """What to give where a setting has both a least and a greatest value."""
+    found = marks(cls, str(loc[0])) if loc and str(loc[0]) in _hints(cls) else []
+    least = next((mark.ge for mark in found if isinstance(mark, Ge)), None)
+    most = next((mark.le for mark in found if isinstance(mark, Le)), None)
+    if least is None or most is None:
+        return None
+    return f"it must be within {_shown(least)}..{_shown(most)}"
+
+
+def _shown(value: Any) -> Any:
+    """What a limit, or a list of names, looks like in a message."""
+    if isinstance(value, str):
+        return value.replace("'", "").replace(" or ", ", ")
+    return f"{value:g}" if isinstance(value, float) else value
+
+
 _WORDS = {
     "int_type": "give a whole number",
     "int_from_float": "give a whole number",
@@ -345,6 +363,7 @@ _WORDS = {
     "greater_than_equal": "it must be {ge} or more",
     "less_than": "it must be below {lt}",
     "less_than_equal": "it must be at most {le}",
+    "multiple_of": "it must be a multiple of {multiple_of}",
     "literal_error": "use one of {expected}",
 }
 
@@ -359,9 +378,10 @@ def _bad_input(cls: Any, error: pydantic.ValidationError, where: str) -> BadInpu
         return BadInput(f"{where}{name} is unknown", nearest(str(first["loc"][-1]), known))
     if kind == "missing":
         return BadInput(f"{where}{name} is missing", f"give {flag(str(first['loc'][-1]))}")
-    context = {k: v.replace("'", "").replace(" or ", ", ") if isinstance(v, str) else v
-               for k, v in first.get("ctx", {}).items()}  # fmt: skip
+    context = {k: _shown(v) for k, v in first.get("ctx", {}).items()}
     words = _WORDS.get(kind)
+    if kind in ("greater_than_equal", "less_than_equal") and (both := _range(cls, first["loc"])):
+        words = both
     fix = words.format(**context) if words else first["msg"]
     shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
     return BadInput(f"{where}{name} is {shown}", fix)

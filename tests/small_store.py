@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from dclip.configs.invert import InvertConfig
+from dclip.configs.prepare import PrepareConfig
+from dclip.configs.train import TrainConfig
 from dclip.context import Context
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import Adapter, Full
@@ -21,16 +24,16 @@ CPU = Context(device="cpu", workers=1)
 def small_store(root: Path) -> Store:
     """Data "faces", a base "faces", latents "faces" to r = 12 in 4 steps, tuned "sketch"."""
     store = Store(root)
-    prepare.run(prepare.PrepareConfig("faces", count=64, size=SIZE, split="70/30"), store, CPU)
+    prepare.run(PrepareConfig("faces", count=64, size=SIZE, split="70/30"), store, CPU)
     add_base(store, "faces")
-    invert.run(invert.InvertConfig(r=R, steps=STEPS, count=24), store, CPU)
+    invert.run(InvertConfig(r=R, steps=STEPS, count=24), store, CPU)
     add_tuned(store, "sketch", seed=1)
     return store
 
 
-def add_base(store: Store, name: str, seed: int = 0) -> Artifact:
-    config = train.TrainConfig(
-        name=name, size="micro", T=T, images=64, batch=16, lr=5e-3, ema=0.0, seed=seed
+def add_base(store: Store, name: str, *, seed: int = 0, data: str = "faces") -> Artifact:
+    config = TrainConfig(
+        data=data, name=name, size="micro", T=T, images=64, batch=16, lr=5e-3, ema=0.0, seed=seed
     )
     return train.run(config, store, CPU)
 

@@ -17,6 +17,8 @@ from PIL import Image
 from small_store import CPU, SIZE, STEPS, R, T, add_base, add_tuned, small_store
 from torch import Tensor
 
+from dclip.configs.edit import EditConfig
+from dclip.configs.prepare import PrepareConfig
 from dclip.context import Context, Silent
 from dclip.data.dataset import DataSet
 from dclip.data.images import decode, to_float
@@ -29,7 +31,8 @@ from dclip.editing.spec import PartSpec, parse_parts
 from dclip.errors import BadInput, MissingArtifact
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import read_deltas
-from dclip.stages.edit import EditConfig, copy_pictures, run
+from dclip.stages import prepare
+from dclip.stages.edit import copy_pictures, run
 from dclip.store import Artifact, Store
 
 DEVICE = torch.device("cpu")
@@ -63,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(*photos: Path | str, **more: Any) -> EditConfig:
-    given = {"tuned": ("sketch",)} | more
+    given = {"tuned": ("sketch",), "anyway": True} | more
     return EditConfig(photos=tuple(str(p) for p in photos), **given)
 
 
@@ -459,14 +462,28 @@ def test_one_picture_is_copied_to_a_file_of_that_name_and_format(
     assert not (tmp_path / "other.png").exists()
 
 
-def test_celeba_photos_are_cropped_as_celeba_is(store: Store, tmp_path: Path) -> None:
+def test_photos_are_cropped_as_the_models_data_was(store: Store, tmp_path: Path) -> None:
+    """A model of photos says so itself, also where its data is gone; and takes photos unasked."""
+    other = Store(tmp_path / "store")
+    shutil.copytree(store.root, other.root, symlinks=True)
     rng = np.random.default_rng(1)
-    Image.fromarray(rng.integers(0, 255, (218, 178, 3), dtype=np.uint8)).save(tmp_path / "c.png")
-    made = run(config(tmp_path / "c.png"), store, CPU)
-    expected = decode(tmp_path / "c.png", size=SIZE, crop="face").pixels
-    assert np.array_equal(pixels(made.path / "originals" / "c.png"), expected)
-    made = run(config(tmp_path / "c.png", crop="center"), store, CPU)
-    assert not np.array_equal(pixels(made.path / "originals" / "c.png"), expected)
+    album = tmp_path / "album"
+    album.mkdir()
+    for n in range(8):
+        noise = rng.integers(0, 255, (218, 178, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(album / f"{n}.png")
+    closely = PrepareConfig("folder", root=str(album), size=SIZE, crop="face", name="album")
+    prepare.run(closely, other, CPU)
+    add_base(other, "album", data="album")
+    add_tuned(other, "album", seed=1, base="album")
+    shutil.rmtree(other.root / "data" / "album")
+    photo = album / "0.png"
+    for given, crop in ((None, "face"), ("center", "center")):
+        made = run(EditConfig(photos=(str(photo),), tuned=("album",), crop=given), other, CPU)
+        expected = decode(photo, size=SIZE, crop=crop).pixels
+        assert np.array_equal(pixels(made.path / "originals" / "0.png"), expected)
+    drawn = run(config(photo), other, CPU)  # of drawn faces, which are not cropped
+    assert np.array_equal(pixels(drawn.path / "originals" / "0.png"), expected)
 
 
 def test_the_crop_follows_the_data_where_that_means_something() -> None:

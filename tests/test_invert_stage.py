@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dclip.configs.invert import InvertConfig
 from dclip.context import Context, Silent, Task
 from dclip.data.dataset import DataSet, LatentSet
 from dclip.diffusion import ddim
@@ -22,7 +23,7 @@ from dclip.guidance.prompts import PRESETS
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tiny import TinyConfig
 from dclip.stages import prepare
-from dclip.stages.invert import EDIT_REFINEMENTS, InvertConfig, run, select
+from dclip.stages.invert import EDIT_REFINEMENTS, run, select
 from dclip.store import Artifact, Planned, Staging, Store
 
 CPU = Context(device="cpu", workers=1)
@@ -199,7 +200,7 @@ def test_a_preset_says_how_far_to_invert(store: Store) -> None:
     with pytest.raises(Planned) as other:
         run(plain, store, replace(CPU, dry_run=True))
     assert other.value.plan["key"] == planned.value.plan["key"]
-    with pytest.raises(BadInput, match="its own r"):
+    with pytest.raises(BadInput, match="--r has no effect with --preset"):
         replace(config, r=5)
     with pytest.raises(BadInput, match="sketsh"):
         replace(config, preset="sketsh")
@@ -235,9 +236,9 @@ def test_count_0_takes_all(store: Store) -> None:
     ("settings", "says"),
     [
         ({"r": T + 1}, f"1..{T}"),
-        ({"r": 0}, "r=0"),
+        ({"r": 0}, "r is 0"),
         ({"r": 10, "steps": 11}, "11 steps"),
-        ({"r": 10, "steps": 0}, "0 steps"),
+        ({"r": 10, "steps": 0}, "steps is 0"),
         ({"method": "exact"}, "fixed-point"),
         ({"method": "ddim", "refinements": 2}, "--refinements"),
         ({"refinements": -1}, "refinements"),
@@ -245,7 +246,7 @@ def test_count_0_takes_all(store: Store) -> None:
         ({"tolerance": float("nan")}, "tolerance"),
         ({"split": "test"}, "no pictures in test"),
         ({"split": "held-out"}, "train+val"),
-        ({"count": -1}, "--count 0"),
+        ({"count": -1}, "count is -1"),
         ({"batch": 0}, "batch"),
         ({"name": "a/b"}, "a/b"),
     ],

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from dclip.configs.sample import SampleConfig
 from dclip.context import Context, Silent, Task
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, MissingArtifact
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tuned import Full
 from dclip.models.unet import SIZES
-from dclip.stages.sample import SampleConfig, run
+from dclip.stages.sample import run
 from dclip.store import Artifact, Staging, Store
 
 CPU = Context(device="cpu")
@@ -168,7 +169,7 @@ def test_strength_goes_from_the_base_to_the_tuning_and_beyond(
         ({"batch": 0}, "batch"),
         ({"sampler": "euler"}, "ddpm"),
         ({"strength": 0.5}, "--tuned"),
-        ({"tuned": "other", "model": "base"}, "not both"),
+        ({"tuned": "other", "model": "base"}, "--model has no effect with --tuned"),
         ({"tuned": "other", "strength": float("nan")}, "strength"),
         ({"tuned": "base"}, "base"),
     ],

@@ -294,6 +294,7 @@ class _Tuning:
             self._snapshot(counters)
         with closing(loop.rounds(self.context.report, "fine-tuning")) as rounds:
             for _ in rounds:
+                self._weights()  # here, since a checkpointed step would merge them once more
                 for loss, terms in self.inner_loop(problem, self._batch(counters["round"])):
                     left = 1 - (1 - self.tuning.decay) * loop.step / total
                     for group in self.optimizer.param_groups:
