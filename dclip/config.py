@@ -71,9 +71,8 @@ class Needs:
         value = getattr(config, self.field)
         if value in self.values if self.values else value not in (None, (), False, ""):
             return None
-        if self.values:
-            return f"with {flag(self.field)} {value}"
-        return f"without {flag(self.field)}"
+        name = spelled(type(config), self.field)
+        return f"with {name} {value}" if self.values else f"without {name}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Excludes:
     def broken(self, config: Any) -> str | None:
         """Why the setting has no effect, or None where it has one."""
         value = getattr(config, self.field)
-        return None if value in (None, (), False) else f"with {flag(self.field)}"
+        return None if value in (None, (), False) else f"with {spelled(type(config), self.field)}"
 
 
 @dataclass(frozen=True)
@@ -163,11 +162,9 @@ def check_effects(config: Any, given: typing.Iterable[str]) -> None:
     for name in given:
         for mark in marks(type(config), name):
             if isinstance(mark, Needs | Excludes) and (why := mark.broken(config)):
-                other = flag(mark.field)
+                own, other = (spelled(type(config), each) for each in (name, mark.field))
                 keep = f"give {other}" if isinstance(mark, Needs) else f"leave {other} out"
-                raise BadInput(
-                    f"{flag(name)} has no effect {why}", f"{keep}, or leave {flag(name)} out"
-                )
+                raise BadInput(f"{own} has no effect {why}", f"{keep}, or leave {own} out")
 
 
 def marks(cls: type, field: str) -> list[Any]:
@@ -183,6 +180,14 @@ def option(cls: type, field: str) -> Option:
             own = {f.name: getattr(mark, f.name) for f in dataclasses.fields(mark)}
             found = dataclasses.replace(found, **{k: v for k, v in own.items() if v})
     return found
+
+
+def spelled(cls: type, field: str) -> str:
+    """How users know a setting: its option's longest name, or its place among the arguments."""
+    own = option(cls, field)
+    if own.argument:
+        return own.metavar or field.upper()
+    return max(own.flags, key=len) if own.flags else flag(field)
 
 
 def plain_type(cls: type, field: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from dclip.store import Artifact, Staging, Store
 
 SIZE, T, R, STEPS = 16, 20, 12, 4
 CPU = Context(device="cpu", workers=1)
+
+
+def copied(trained: Path, root: Path) -> Store:
+    """A copy of a store, to work in."""
+    shutil.copytree(trained, root, symlinks=True)
+    return Store(root)
 
 
 def small_store(root: Path) -> Store:

@@ -17,14 +17,17 @@ import pytest
 import torch
 from PIL import Image
 from small_guide import Stop
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.train import TrainConfig
 from dclip.context import Context
+from dclip.data.dataset import DataSet
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError, MissingArtifact
 from dclip.models.checkpoint import load_model
+from dclip.random import key, normal, uniform
 from dclip.stages import prepare, train
 from dclip.stages.train import run
 from dclip.store import Planned, Store
@@ -59,6 +62,44 @@ def artifact(store: Store) -> Any:
 
 def weights(store: Store, config: TrainConfig) -> dict[str, torch.Tensor]:
     return load_model(run(config, store, CPU).path)[0].state_dict()
+
+
+def test_the_rate_rises_over_a_hundredth_of_the_updates_and_falls_along_a_cosine(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train._Training, "_panel", lambda *_: None)
+    monkeypatch.setattr(train._Training, "_validation", lambda *_: 0.0)
+    monkeypatch.setattr(  # what it learns is nothing to this test
+        train.ddpm, "loss", lambda model, schedule, x0, t, eps: next(model.parameters()).sum() + t
+    )
+    rates: list[float] = []
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    run(replace(SMALL, images=400, batch=1, precision="fp32", name="rates"), store, CPU)
+    handle.remove()
+    n = np.arange(400)
+    expected = 3e-3 * np.minimum(1, (n + 1) / 4)
+    expected = expected * (0.05 + 0.95 * (1 + np.cos(np.pi * n / 400)) / 2)
+    assert rates == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+def test_what_predicts_v_is_trained_on_the_squared_error_of_v(store: Store) -> None:
+    """From the artifact alone: the averaged weights' loss on the held-out images."""
+    made = run(replace(SMALL, images=16, ema=0.0, precision="fp32", name="error"), store, CPU)
+    model, info = load_model(made.path)
+    data = DataSet(store.resolve("faces", "data").path)
+    index = data.split("val")
+    keys = [f"val/{data.ids[i]}" for i in index]
+    t = 1 + (uniform([key(0, "t", k, 0) for k in keys]) * 20).astype(np.int64)
+    eps = normal([key(0, "eps", k, 0) for k in keys], (3, 16, 16)).double()
+    x0 = torch.from_numpy(data.images(index)).double() / 127.5 - 1
+    alpha_bar = info.schedule.alpha_bar.double()[t].view(-1, 1, 1, 1)
+    a, b = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    with torch.no_grad():
+        found = model.network((a * x0 + b * eps).float(), torch.from_numpy(t)).double()
+    error = (found - (a * eps - b * x0)).square().mean()
+    assert made.metrics["val_loss"] == pytest.approx(float(error), rel=1e-4)
 
 
 def test_the_loss_falls(store: Store) -> None:
