@@ -32,8 +32,8 @@ class Case:
         change: the field's other value, and what must change with it.
         base: what the change is made to, over the stage's own base.
         looks_at: what differs: ``files`` (the stage's core files), ``name``, ``domain``, ``scores``
-            (metrics of that name), ``calls`` (batch sizes of network calls), ``plan`` (of a dry
-            run).
+            (metrics of that name), ``calls`` (batch sizes of network calls), ``types`` (that
+            layers compute in), ``plan`` (of a dry run).
         refused: words of the refusal that one of the two ends in; None where neither does.
     """
 
@@ -71,7 +71,9 @@ class Stage:
 
 
 RENAMED = Case({"name": "renamed"}, looks_at="name")
-EVERYWHERE: Mapping[str, Any] = {"name": RENAMED, "seed": 1, "precision": "bf16"}
+# The layout of weights follows the precision and changes the last bits too: so not by the files.
+HALF = Case({"precision": "bf16"}, looks_at="types")
+EVERYWHERE: Mapping[str, Any] = {"name": RENAMED, "seed": 1, "precision": HALF}
 
 TRAIN = Stage(
     "train",

@@ -148,7 +148,7 @@ class World:
         key = f"{stage.module} {looks_at} {config}"
         if key in self.outcomes and not again:
             return self.outcomes[key]
-        context = dataclasses.replace(CPU, force=again or looks_at == "calls")
+        context = dataclasses.replace(CPU, force=again or looks_at in ("calls", "types"))
         try:
             with Calls() as calls:
                 if looks_at == "plan":
@@ -156,7 +156,7 @@ class World:
                         work(config, self.store, dataclasses.replace(CPU, dry_run=True))
                     found: Any = [*planned.value.before, planned.value.plan]
                 else:
-                    found = seen(stage, work(config, self.store, context), looks_at, calls.sizes)
+                    found = seen(stage, work(config, self.store, context), looks_at, calls)
         except BadInput as error:
             found = error
         self.outcomes[key] = found
@@ -164,29 +164,32 @@ class World:
 
 
 class Calls:
-    """The batch sizes of all calls of noise predictors."""
+    """The batch sizes of all calls of noise predictors, and the types that layers compute in."""
 
     def __enter__(self) -> Calls:
         self.sizes: list[int] = []
+        self.types: set[torch.dtype] = set()
 
-        def record(module: nn.Module, inputs: Any) -> None:
+        def record(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(module, FromVelocity):
                 self.sizes.append(len(inputs[0]))
+            if isinstance(module, nn.Conv2d):
+                self.types.add(output.dtype)
 
-        self.handle = nn.modules.module.register_module_forward_pre_hook(record)
+        self.handle = nn.modules.module.register_module_forward_hook(record)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.handle.remove()
 
 
-def seen(stage: Stage, made: Artifact, looks_at: str, calls: list[int]) -> Any:
+def seen(stage: Stage, made: Artifact, looks_at: str, calls: Calls) -> Any:
     if looks_at == "files":
         found = {f.path: f.sha256 for f in made.manifest.files if f.path.startswith(stage.core)}
         assert found
         return found
-    if looks_at == "calls":
-        return calls
+    if looks_at in ("calls", "types"):
+        return calls.sizes if looks_at == "calls" else calls.types
     return {"name": made.name, "domain": made.config.get("domain"), **made.metrics}[looks_at]
 
 
