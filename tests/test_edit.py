@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import Stop
 from PIL import Image
-from small_store import CPU, SIZE, STEPS, R, T, add_base, add_tuned, small_store
+from small_store import CPU, SIZE, STEPS, R, T, add_base, add_tuned, copied
 from torch import Tensor
 
 from dclip.configs.edit import EditConfig
 from dclip.configs.prepare import PrepareConfig
-from dclip.context import Context, Silent
+from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import decode, to_float
 from dclip.data.photos import fitting_crop, unique_names
@@ -39,8 +38,8 @@ DEVICE = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = small_store(tmp_path_factory.mktemp("edit") / "store")
+def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
+    store = copied(trained, tmp_path_factory.mktemp("edit") / "store")
     add_tuned(store, "smiling", seed=2, full=True)
     return store
 
@@ -77,32 +76,6 @@ def rows(artifact: Artifact) -> list[dict[str, str]]:
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
-
-
-class Notes(Silent):
-    """Keeps what was said, and fails after so many steps if told to."""
-
-    def __init__(self, fail_after: int | None = None) -> None:
-        self.said: list[str] = []
-        self.left = fail_after
-        self.done = 0
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
-
-    def warn(self, message: str) -> None:
-        self.said.append(f"warning: {message}")
-
-    @contextmanager
-    def task(self, *args: Any, done: int = 0, **more: Any) -> Iterator[Any]:
-        self.done = done
-        yield self
-
-    def advance(self, n: int = 1, **stats: float) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
 
 
 # --- the editor
@@ -245,7 +218,7 @@ def test_an_edit_that_acts_nowhere_is_warned_of(
     store: Store, folder: Path, changes: dict[str, Any], why: str | None
 ) -> None:
     add_tuned(store, "above", seed=1, settings={"t_min": 6})
-    notes = Notes()
+    notes = Stop()
     run(config(folder / "a.png", **changes), store, replace(CPU, report=notes))
     about = [each for each in notes.said if "changes nothing" in each]
     assert bool(about) == (why is not None)
@@ -302,7 +275,7 @@ def test_what_is_no_edit_is_refused(text: str) -> None:
 
 
 def test_a_folder_gives_an_edit_of_each_photo_that_can_be_read(store: Store, folder: Path) -> None:
-    notes = Notes()
+    notes = Stop()
     made = run(config(folder, side_by_side=True), store, replace(CPU, report=notes))
     table = rows(made)
     assert [row["file"] for row in table] == ["a.png", "b.jpg", "sub/a.jpg"]
@@ -322,7 +295,7 @@ def test_a_folder_gives_an_edit_of_each_photo_that_can_be_read(store: Store, fol
     assert (made.path / "skipped.csv").read_text().splitlines()[1].startswith("broken.jpg,")
     assert made.metrics["photos"] == 3 and made.metrics["skipped"] == 1
     assert "1 of 4 photos could not be read" in notes.said[-1]
-    again = run(config(folder, side_by_side=True), store, replace(CPU, report=(notes := Notes())))
+    again = run(config(folder, side_by_side=True), store, replace(CPU, report=(notes := Stop())))
     assert not again.fresh and "1 of 4 photos" in notes.said[-1]
     with pytest.raises(BadInput, match="1 of 4"):
         run(config(folder, side_by_side=True, strict=True), store, CPU)
@@ -400,12 +373,12 @@ def test_equal_work_in_two_stores_has_one_id_also_after_an_interruption(
     shutil.rmtree(other.root / "edits", ignore_errors=True)
     given = EditConfig(data="faces", split="all", count=20, tuned=("sketch", "smiling:-1"))
     with pytest.raises(KeyboardInterrupt):
-        run(given, other, replace(CPU, report=Notes(fail_after=14)))
+        run(given, other, replace(CPU, report=Stop(15)))
     assert not other.list("edits")
-    resumed = Notes()
+    resumed = Stop()
     one, two = run(given, store, CPU), run(given, other, replace(CPU, report=resumed))
     assert one.fresh and two.fresh and one.id == two.id
-    assert resumed.done == 16 * 2 * STEPS  # a whole batch, there and back
+    assert resumed.began == [16 * 2 * STEPS]  # a whole batch, there and back
     assert len(rows(one)) == 20
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import Stop
 from PIL import Image
-from small_guide import Stop, write_clip
-from small_store import CPU, SIZE, add_tuned, small_store
+from small_guide import write_clip
+from small_store import CPU, SIZE, add_tuned, copied
 
 from dclip.cli.app import main
 from dclip.configs.edit import EditConfig
@@ -40,9 +41,9 @@ SMILE = {"target": PRESETS["smiling"].target, "source": PRESETS["smiling"].sourc
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
     root = tmp_path_factory.mktemp("eval")
-    store = small_store(root / "store")
+    store = copied(trained, root / "store")
     guide = write_clip(root / "guide", context=64)
     for name, prompts in (("pencil", SKETCH), ("smile", SMILE)):
         add_tuned(store, name, seed=3, settings={**prompts, "clips": [str(guide)]})

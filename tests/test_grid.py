@@ -13,7 +13,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_store import CPU, SIZE, R, add_tuned, small_store
+from small_store import CPU, SIZE, R, add_tuned, copied
 
 from dclip.configs.grid import ColumnSpec, GridConfig, parse_column
 from dclip.data.dataset import LatentSet
@@ -30,8 +30,8 @@ CELL = 64
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = small_store(tmp_path_factory.mktemp("grid") / "store")
+def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
+    store = copied(trained, tmp_path_factory.mktemp("grid") / "store")
     add_tuned(store, "smiling", seed=2, full=True, settings={"r": 6, "decode_steps": 3})
     return store
 

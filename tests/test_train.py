@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import Stop
 from PIL import Image
-from small_guide import Stop
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dclip.configs.clip_train import ClipTrainConfig
