@@ -4,6 +4,7 @@ first result again. And a setting that has no effect with the others is refused.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import typer
@@ -203,6 +205,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[W
         patch.setattr("dclip.stages.finetune.SNAPSHOTS", 1)
         patch.setattr("dclip.stages.finetune.HELD_OUT", 2)
         patch.setattr("dclip.stages.judge_train.SCORED", 2)
+        # Of one vocabulary for all CLIPs, which takes longer to read than they take to run.
+        patch.setattr(open_clip, "get_tokenizer", functools.cache(open_clip.get_tokenizer))
         blank = Image.new("RGB", (8, 8))
         patch.setattr("dclip.stages.finetune.panel", lambda *_, **__: blank)
         patch.setattr("dclip.stages.grid.save_pdf", lambda *_, **__: None)

@@ -102,7 +102,8 @@ def test_what_predicts_v_is_trained_on_the_squared_error_of_v(store: Store) -> N
     assert made.metrics["val_loss"] == pytest.approx(float(error), rel=1e-4)
 
 
-def test_the_loss_falls(store: Store) -> None:
+def test_the_loss_falls(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train._Training, "_panel", lambda *_: None)
     config = replace(SMALL, images=480, lr=1e-2, ema=0.9, name="longer")
     made = run(config, store, CPU)
     rows = [r for r in _stats(made.path) if "val_loss" in r]
