@@ -22,18 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dclip.configs.eval import SEED
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_float
 from dclip.device import choose
-from dclip.editing.editor import Editor, Weights
+from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Part, make_plan
 from dclip.evaluation import samples
 from dclip.guidance.clip import Guide, load_guide
+from dclip.guidance.kinds import KINDS
 from dclip.guidance.objective import recoloured
-from dclip.guidance.prompts import LAMBDAS, PRESETS, preset
+from dclip.guidance.prompts import PRESETS, preset
 from dclip.guiding import find_clip
-from dclip.stages.eval import SEED
 from dclip.store import Store, slug
 
 TARGETS = tuple(name for name in PRESETS if name in faces.TARGETS)
@@ -54,7 +55,7 @@ def states(
     if tuned is not None:
         model = store.find(f"tuned/{tuned.format(slug(target))}")
         plan = make_plan(store.input(model, "model"), [Part(model)])
-        editor = Editor(plan, Weights(plan.base, choose()))
+        editor = Editor(plan, Networks(plan.base, choose()))
         start = editor.invert(photos)
         for strength in STRENGTHS:
             edits = editor.decode(start, strength).clamp(-1, 1).float().cpu()
@@ -67,7 +68,8 @@ def known(
 ) -> tuple[float, float]:
     """Mean cosine of the gradient at ``x`` with the way to the truth; mean share believed done."""
     pair = preset(target)
-    saturation = LAMBDAS[pair.kind].saturation
+    saturation = KINDS[pair.kind].saturation
+    assert saturation is not None
 
     def embed(pictures: Tensor) -> Tensor:
         return guide.embed_image(recoloured(pictures, saturation))

@@ -27,11 +27,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dclip.configs.eval import FACES, EvalConfig
+from dclip.configs.eval import SEED as EVAL_SEED
+from dclip.configs.invert import InvertConfig
+from dclip.configs.prepare import PrepareConfig
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.images import to_uint8
 from dclip.device import choose
-from dclip.editing.editor import Editor, Weights
+from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Part, make_plan
 from dclip.errors import MissingArtifact
 from dclip.evaluation import samples
@@ -82,11 +86,11 @@ COLUMNS = {
 def latents_for(store: Store, target: str, context: Context) -> Artifact:
     """64 faces to tune on and some to watch, inverted for the target with the embedded base."""
     data = prepare.run(
-        prepare.PrepareConfig("faces", count=80, seed=SEED, split="80/20", name="quality"),
+        PrepareConfig("faces", count=80, seed=SEED, split="80/20", name="quality"),
         store,
         context,
     )
-    config = invert.InvertConfig(
+    config = InvertConfig(
         data=data.id, model="embedded", name="quality", preset=target, split="all", count=0
     )
     return invert.run(config, store, context)
@@ -148,7 +152,7 @@ def measure(
     }
     keep(begun)
     scored = evaluate.run(
-        evaluate.EvalConfig(
+        EvalConfig(
             tuned=(tuned.id,), count=options.faces, held_out=options.held_out,
             strengths=options.strengths, name=f"{slug(target)}-{recipe}",
         ),
@@ -174,7 +178,7 @@ def measure(
 def picture(store: Store, target: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """A panel of one target: originals, every recipe's edits, and the truth; a JPEG."""
     size = read_info(store.resolve("embedded", "model").path).image_size
-    drawn = samples.draw(evaluate.FACES, evaluate.SEED, size)
+    drawn = samples.draw(FACES, EVAL_SEED, size)
     assert drawn.params is not None
     shown = [i for i, p in enumerate(drawn.params) if faces.applicable(p, target)][:SHOWN]
     photos = drawn.originals[shown]
@@ -186,7 +190,7 @@ def picture(store: Store, target: str, rows: Sequence[Mapping[str, Any]], folder
         except MissingArtifact:  # made in another store
             continue
         plan = make_plan(store.input(tuned, "model"), [Part(tuned)])
-        editor = Editor(plan, Weights(plan.base, choose()))
+        editor = Editor(plan, Networks(plan.base, choose()))
         edits = editor.decode(editor.invert(photos)).clamp(-1, 1).cpu()
         bands.append([to_uint8(x).numpy() for x in edits])
         labels.append(row["recipe"])
@@ -263,10 +267,8 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=TARGETS, choices=TARGETS, metavar="NAME")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--held-out", metavar="CLIP", help="a CLIP that did not guide, for S_dir")
-    parser.add_argument("--faces", type=int, default=evaluate.FACES, help="held-out faces")
-    parser.add_argument(
-        "--strengths", default=evaluate.EvalConfig.strengths, help="with commas between"
-    )
+    parser.add_argument("--faces", type=int, default=FACES, help="held-out faces")
+    parser.add_argument("--strengths", default=EvalConfig.strengths, help="with commas between")
     parser.add_argument("--updates", type=int, help="of every recipe, for a quick look")
     options = parser.parse_args()
     if options.updates and options.docs is None:

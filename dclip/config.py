@@ -15,7 +15,7 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 import pydantic
+from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from dclip.errors import BadInput
@@ -70,9 +71,8 @@ class Needs:
         value = getattr(config, self.field)
         if value in self.values if self.values else value not in (None, (), False, ""):
             return None
-        if self.values:
-            return f"with {flag(self.field)} {value}"
-        return f"without {flag(self.field)}"
+        name = spelled(type(config), self.field)
+        return f"with {name} {value}" if self.values else f"without {name}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Excludes:
     def broken(self, config: Any) -> str | None:
         """Why the setting has no effect, or None where it has one."""
         value = getattr(config, self.field)
-        return None if value in (None, (), False) else f"with {flag(self.field)}"
+        return None if value in (None, (), False) else f"with {spelled(type(config), self.field)}"
 
 
 @dataclass(frozen=True)
@@ -162,11 +162,9 @@ def check_effects(config: Any, given: typing.Iterable[str]) -> None:
     for name in given:
         for mark in marks(type(config), name):
             if isinstance(mark, Needs | Excludes) and (why := mark.broken(config)):
-                other = flag(mark.field)
+                own, other = (spelled(type(config), each) for each in (name, mark.field))
                 keep = f"give {other}" if isinstance(mark, Needs) else f"leave {other} out"
-                raise BadInput(
-                    f"{flag(name)} has no effect {why}", f"{keep}, or leave {flag(name)} out"
-                )
+                raise BadInput(f"{own} has no effect {why}", f"{keep}, or leave {own} out")
 
 
 def marks(cls: type, field: str) -> list[Any]:
@@ -182,6 +180,14 @@ def option(cls: type, field: str) -> Option:
             own = {f.name: getattr(mark, f.name) for f in dataclasses.fields(mark)}
             found = dataclasses.replace(found, **{k: v for k, v in own.items() if v})
     return found
+
+
+def spelled(cls: type, field: str) -> str:
+    """How users know a setting: its option's longest name, or its place among the arguments."""
+    own = option(cls, field)
+    if own.argument:
+        return own.metavar or field.upper()
+    return max(own.flags, key=len) if own.flags else flag(field)
 
 
 def plain_type(cls: type, field: str) -> Any:
@@ -331,6 +337,23 @@ def _adapter(cls: Hashable) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(typing.cast(Any, cls))
 
 
+def _range(cls: Any, loc: Sequence[Any]) -> str | None:
+    """What to give where a setting has both a least and a greatest value."""
+    found = marks(cls, str(loc[0])) if loc and str(loc[0]) in _hints(cls) else []
+    least = next((mark.ge for mark in found if isinstance(mark, Ge)), None)
+    most = next((mark.le for mark in found if isinstance(mark, Le)), None)
+    if least is None or most is None:
+        return None
+    return f"it must be within {_shown(least)}..{_shown(most)}"
+
+
+def _shown(value: Any) -> Any:
+    """What a limit, or a list of names, looks like in a message."""
+    if isinstance(value, str):
+        return value.replace("'", "").replace(" or ", ", ")
+    return f"{value:g}" if isinstance(value, float) else value
+
+
 _WORDS = {
     "int_type": "give a whole number",
     "int_from_float": "give a whole number",
@@ -360,9 +383,10 @@ def _bad_input(cls: Any, error: pydantic.ValidationError, where: str) -> BadInpu
         return BadInput(f"{where}{name} is unknown", nearest(str(first["loc"][-1]), known))
     if kind == "missing":
         return BadInput(f"{where}{name} is missing", f"give {flag(str(first['loc'][-1]))}")
-    context = {k: v.replace("'", "").replace(" or ", ", ") if isinstance(v, str) else v
-               for k, v in first.get("ctx", {}).items()}  # fmt: skip
+    context = {k: _shown(v) for k, v in first.get("ctx", {}).items()}
     words = _WORDS.get(kind)
+    if kind in ("greater_than_equal", "less_than_equal") and (both := _range(cls, first["loc"])):
+        words = both
     fix = words.format(**context) if words else first["msg"]
     shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
     return BadInput(f"{where}{name} is {shown}", fix)

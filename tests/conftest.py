@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,11 @@ def _no_store_of_the_user() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DCLIP_STORE", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with tiny trained things, see ``small_store``: for ``copied``, not to write into."""
+    from small_store import small_store  # torch
+
+    return small_store(tmp_path_factory.mktemp("trained") / "store").root

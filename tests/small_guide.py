@@ -1,9 +1,7 @@
-"""A CLIP of a few layers with random weights, and a reporter that interrupts the work."""
+"""A CLIP of a few layers with random weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from dclip.context import Silent
 from dclip.guidance.clip import write_config
 
 CONFIG: dict[str, Any] = {
@@ -38,30 +35,3 @@ def write_clip(
     weights = {k: v.contiguous() for k, v in model.state_dict().items()}
     save_file(weights, path / "open_clip_model.safetensors")
     return path
-
-
-class Stop(Silent):
-    """Interrupts after so many updates; keeps where each task began and what was said."""
-
-    def __init__(self, after: int | None = None) -> None:
-        self.left = after
-        self.began: list[int] = []
-        self.said: list[str] = []
-
-    @contextmanager
-    def task(
-        self, description: str, total: int | None, *, unit: str = "img", done: int = 0
-    ) -> Iterator[Any]:
-        self.began.append(done)
-        yield self
-
-    def advance(self, n: int = 1, **stats: float) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
-
-    warn = note

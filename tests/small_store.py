@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dclip.configs.invert import InvertConfig
+from dclip.configs.prepare import PrepareConfig
+from dclip.configs.train import TrainConfig
 from dclip.context import Context
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import Adapter, Full
@@ -18,19 +22,25 @@ SIZE, T, R, STEPS = 16, 20, 12, 4
 CPU = Context(device="cpu", workers=1)
 
 
+def copied(trained: Path, root: Path) -> Store:
+    """A copy of a store, to work in."""
+    shutil.copytree(trained, root, symlinks=True)
+    return Store(root)
+
+
 def small_store(root: Path) -> Store:
     """Data "faces", a base "faces", latents "faces" to r = 12 in 4 steps, tuned "sketch"."""
     store = Store(root)
-    prepare.run(prepare.PrepareConfig("faces", count=64, size=SIZE, split="70/30"), store, CPU)
+    prepare.run(PrepareConfig("faces", count=64, size=SIZE, split="70/30"), store, CPU)
     add_base(store, "faces")
-    invert.run(invert.InvertConfig(r=R, steps=STEPS, count=24), store, CPU)
+    invert.run(InvertConfig(r=R, steps=STEPS, count=24), store, CPU)
     add_tuned(store, "sketch", seed=1)
     return store
 
 
-def add_base(store: Store, name: str, seed: int = 0) -> Artifact:
-    config = train.TrainConfig(
-        name=name, size="micro", T=T, images=64, batch=16, lr=5e-3, ema=0.0, seed=seed
+def add_base(store: Store, name: str, *, seed: int = 0, data: str = "faces") -> Artifact:
+    config = TrainConfig(
+        data=data, name=name, size="micro", T=T, images=64, batch=16, lr=5e-3, ema=0.0, seed=seed
     )
     return train.run(config, store, CPU)
 

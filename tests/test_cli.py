@@ -24,6 +24,7 @@ from dclip.cli.failures import explain
 from dclip.cli.output import Output
 from dclip.cli.progress import LiveReporter, PlainReporter, reporter_for
 from dclip.cli.settings import Flags, build_config, load_config, store_path
+from dclip.config import settings
 from dclip.errors import BadInput, CorruptArtifact, MissingArtifact, StoreBusy, StoreError
 
 ROOT = Path(__file__).parents[1]
@@ -263,7 +264,7 @@ def test_the_store_is_flag_then_variable_then_file_then_default(
 # The config file
 
 
-@dataclass(frozen=True)
+@settings
 class Recipe:
     target: str
     steps: int = 50

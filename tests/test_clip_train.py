@@ -11,8 +11,9 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from fakes import Stop
 from PIL import Image
-from small_guide import Stop, write_clip
+from small_guide import write_clip
 
 from dclip.context import Context
 from dclip.data.dataset import DataSet

@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes import Stop
 from PIL import Image
-from small_guide import Stop, write_clip
-from small_store import CPU, SIZE, add_tuned, small_store
+from small_guide import write_clip
+from small_store import CPU, SIZE, add_tuned, copied
 
 from dclip.cli.app import main
+from dclip.configs.edit import EditConfig
+from dclip.configs.eval import EvalConfig
+from dclip.configs.finetune import FinetuneConfig
+from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.editing.editor import Editor
@@ -28,7 +33,7 @@ from dclip.guidance.clip import Move, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
 from dclip.stages import edit, finetune, judge_train
-from dclip.stages.eval import EvalConfig, run
+from dclip.stages.eval import run
 from dclip.store import Artifact, Planned, Store
 
 SKETCH = {"target": PRESETS["sketch"].target, "source": PRESETS["sketch"].source}
@@ -36,14 +41,14 @@ SMILE = {"target": PRESETS["smiling"].target, "source": PRESETS["smiling"].sourc
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
     root = tmp_path_factory.mktemp("eval")
-    store = small_store(root / "store")
+    store = copied(trained, root / "store")
     guide = write_clip(root / "guide", context=64)
     for name, prompts in (("pencil", SKETCH), ("smile", SMILE)):
         add_tuned(store, name, seed=3, settings={**prompts, "clips": [str(guide)]})
     judge_train.run(
-        judge_train.JudgeTrainConfig(name="judge", images=64, batch=16, precision="fp32"),
+        JudgeTrainConfig(name="judge", images=64, batch=16, precision="fp32"),
         store,
         CPU,
     )
@@ -139,8 +144,8 @@ def test_s_dir_is_asked_of_all_that_guided(
 
     for module in (finetune, scorers):
         monkeypatch.setattr(module, "load_guide", fetch)
-    base = finetune.FinetuneConfig(
-        target="sketch", latents="faces", updates=1, batch=2, steps=2, name="two"
+    base = FinetuneConfig(
+        target="sketch", latents="faces", updates=1, batch=2, decode_steps=2, name="two"
     )
     finetune.run(replace(base, clip=("embedded", "ViT-B-32:openai")), store, CPU)
     alone = replace(config, tuned=("two",), strengths="1", name="two")
@@ -187,7 +192,7 @@ def test_held_out_samples_of_data(store: Store, config: EvalConfig) -> None:
 
 def test_edits_that_were_made(store: Store, config: EvalConfig, tmp_path: Path) -> None:
     edits = edit.run(
-        edit.EditConfig(data="faces", count=4, tuned=("pencil",), strength="0,1", name="some"),
+        EditConfig(data="faces", count=4, tuned=("pencil",), strength="0,1", name="some"),
         store,
         CPU,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_guide import Stop
+from fakes import Stop
 
 from dclip.context import Context
 from dclip.data import faces

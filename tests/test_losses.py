@@ -16,7 +16,7 @@ from dclip.guidance.losses import (
     colourfulness,
     directional,
     face_identity,
-    goal,
+    goal_distance,
     identity_l1,
     propagation,
     speckle,
@@ -71,17 +71,19 @@ def test_goal_is_1_at_the_start_0_there_and_more_beyond() -> None:
     start = units(3)
     difference = 0.8 * units(1, seed=4)[0]
     there = F.normalize(start + difference, dim=-1)
-    assert torch.allclose(goal(start, start, difference), torch.ones(3).double())
-    assert goal(there, start, difference).abs().max() < 1e-9
+    assert torch.allclose(goal_distance(start, start, difference), torch.ones(3).double())
+    assert goal_distance(there, start, difference).abs().max() < 1e-9
     beyond = F.normalize(start + 3 * difference, dim=-1)
-    assert (goal(beyond, start, difference) > 0.1).all()
+    assert (goal_distance(beyond, start, difference) > 0.1).all()
 
 
 def test_goal_expects_the_whole_difference_of_the_text() -> None:
     start, difference = units(1), 0.5 * units(1, seed=4)[0]
     e = start.clone().requires_grad_(True)
     for _ in range(500):  # gradient descent on the sphere
-        (gradient,) = torch.autograd.grad(goal(F.normalize(e, dim=-1), start, difference).sum(), e)
+        (gradient,) = torch.autograd.grad(
+            goal_distance(F.normalize(e, dim=-1), start, difference).sum(), e
+        )
         e = (e - 0.05 * gradient).detach().requires_grad_(True)
     found = F.normalize(e.detach(), dim=-1)
     assert torch.allclose(found, F.normalize(start + difference, dim=-1), atol=1e-3)

@@ -164,7 +164,7 @@ class StageCommand(typer.core.TyperCommand):
         defaults = {f.name: f.default for f in dataclasses.fields(cls)} if cls else {}
         for param in self.params:
             value = defaults.get(param.name or "")
-            if value not in (None, False, (), "", dataclasses.MISSING):
+            if value is not False and value not in (None, (), "", dataclasses.MISSING):
                 if isinstance(value, tuple):
                     value = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
                 # Help ends the process, so that this default is shown and never used.

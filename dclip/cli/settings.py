@@ -164,7 +164,8 @@ def build_config(
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     from dclip.cli.options import option_names
 
-    given = {name: jsonable(value, where=flag(name)) for name, value in cli.items()}
+    typed = {name: value for name, value in cli.items() if value is not None}
+    given = {name: jsonable(value, where=flag(name)) for name, value in typed.items()}
     known = option_names(cls)
     from_file = {key.replace("-", "_"): value for key, value in section.items()}
     check_names(from_file, known, where, "key")

@@ -56,7 +56,7 @@ class EditConfig:
     direct: bool = True
     """Take the base's own errors back at every step, so that strength 0 is the photo."""
     side_by_side: bool = False
-    """Also write original, reconstruction and edit in one picture."""
+    """Also write original, plain reconstruction and edit in one picture, and its PSNR."""
     strict: Annotated[bool, Excludes("data")] = False
     """Fail at an unreadable photo instead of leaving it out."""
     anyway: bool = False

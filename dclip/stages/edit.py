@@ -148,20 +148,35 @@ def _photos(
     return photos, {"data": source}, {"samples": chosen.tolist()}
 
 
+def _reconstructs(config: EditConfig) -> bool:
+    """Whether the base's plain decode is asked for; with ``direct``, strength 0 is the photo."""
+    return config.side_by_side or not config.direct
+
+
 def _steps(plan: Plan, config: EditConfig) -> int:
     """Steps that one photo takes."""
-    decodes = 1 + len(config.strength)
+    decodes = len(config.strength) + _reconstructs(config)
     return len(plan.inversion_grid) - 1 + decodes * plan.steps
 
 
 @dataclass(frozen=True)
 class _Edited:
-    """A batch: photos, reconstructions and, for each strength, edits, all uint8 (B,3,H,W)."""
+    """A batch: photos and, for each strength, edits, all uint8 (B,3,H,W).
+
+    Attributes:
+        reconstruction: what the base decodes plainly, where that is asked for.
+        psnr: of it, in dB, one a photo.
+    """
 
     original: Pixels
-    reconstruction: Pixels
     edits: tuple[Pixels, ...]
-    psnr: tuple[float, ...]
+    reconstruction: Pixels | None = None
+    psnr: tuple[float, ...] = ()
+
+    def columns(self, captions: Sequence[str]) -> list[tuple[str, Pixels]]:
+        """What a panel shows, each with its caption; ``captions`` are those of the edits."""
+        plain = [] if self.reconstruction is None else [("reconstruction", self.reconstruction)]
+        return [("original", self.original), *plain, *zip(captions, self.edits, strict=True)]
 
 
 class _Editing:
@@ -203,14 +218,15 @@ class _Editing:
         skipped = [(row["file"], row["reason"]) for row in failures]
         write_csv(self.staging.path / "skipped.csv", ["file", "reason"], skipped)
         last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
-        decibels = [row["psnr"] for row in rows]
-        return {
+        metrics = {
             "photos": len(last),
             "skipped": len(failures),
-            "psnr": float(np.mean(decibels)),
-            "psnr_min": float(np.min(decibels)),
             "change": float(np.mean(last)),
         }
+        if _reconstructs(self.config):
+            decibels = [row["psnr"] for row in rows]
+            metrics |= {"psnr": float(np.mean(decibels)), "psnr_min": float(np.min(decibels))}
+        return metrics
 
     def _load(
         self, numbers: range, journal: Journal
@@ -244,14 +260,11 @@ class _Editing:
         x0 = to_float(torch.from_numpy(u8)).to(self.editor.device)
         start = self.editor.invert(x0, on_step)
         decode = partial(self.editor.decode, start, direct=self.config.direct, on_step=on_step)
-        reconstruction = decode(0.0)
-        edits = [decode(s) for s in self.strengths]
-        return _Edited(
-            u8,
-            to_pixels(reconstruction),
-            tuple(to_pixels(edit) for edit in edits),
-            tuple(psnr(reconstruction, x0).tolist()),
-        )
+        edits = tuple(to_pixels(decode(s)) for s in self.strengths)
+        if not _reconstructs(self.config):
+            return _Edited(u8, edits)
+        plain = self.editor.decode(start, 0.0, direct=False, on_step=on_step)
+        return _Edited(u8, edits, to_pixels(plain), tuple(psnr(plain, x0).tolist()))
 
     def _write(self, numbers: Sequence[int], edited: _Edited) -> list[dict[str, Any]]:
         """Write the pictures of a batch; returns its rows of ``samples.csv``."""
@@ -270,14 +283,14 @@ class _Editing:
                         "file": self.photos.files[number],
                         "sha256": self.photos.sha256[number],
                         "strength": strength,
-                        "psnr": round(edited.psnr[k], 2),
+                        **({"psnr": round(edited.psnr[k], 2)} if edited.psnr else {}),
                         "change": round(float(change.mean()), 5),
                         "picture": picture,
                     }
                 )
             if self.config.side_by_side:
-                row = [edited.original[k], edited.reconstruction[k], *(e[k] for e in edited.edits)]
-                columns = ["original", "reconstruction", *self.captions]
+                shown = edited.columns(self.captions)
+                row, columns = [pixels[k] for _, pixels in shown], [caption for caption, _ in shown]
                 picture = f"images/{name}_panel.png"
                 cell = panel_cell(self.editor.plan.info.image_size, 256)
                 save_png(self.staging.path / picture, panel([row], columns=columns, cell=cell))
@@ -286,8 +299,8 @@ class _Editing:
         return rows
 
     def _panel(self, edited: _Edited) -> None:
-        captions = ["original", "reconstruction", *self.captions]
-        kinds = [edited.original, edited.reconstruction, *edited.edits]
+        shown = edited.columns(self.captions)
+        captions, kinds = [caption for caption, _ in shown], [pixels for _, pixels in shown]
         count = len(edited.original)
         cell = panel_cell(self.editor.plan.info.image_size, PANEL_CELL)
         if count <= PANEL_ROWS:
