@@ -210,7 +210,7 @@ def _download(
 def _progress(blobs: Path, description: str, total: int, report: Reporter) -> Iterator[None]:
     """Show in MB how fast a folder grows: releases of the hub's client differ in what they tell."""
     megabytes = max(1, round(total / 1e6))
-    done = threading.Event()
+    done, complete = threading.Event(), threading.Event()
 
     def held() -> int:
         with contextlib.suppress(OSError):
@@ -226,13 +226,14 @@ def _progress(blobs: Path, description: str, total: int, report: Reporter) -> It
                 if now > told:
                     task.advance(now - told)
                     told = now
-            if megabytes > told:
+            if complete.is_set() and megabytes > told:
                 task.advance(megabytes - told)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield
+            complete.set()
         finally:
             done.set()
             watcher.join()

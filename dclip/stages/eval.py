@@ -29,7 +29,7 @@ from dclip.evaluation.scorers import find_clips, find_judge, goal_of, preset_of,
 from dclip.evaluation.scoring import Scores, Scoring, monotone
 from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
-from dclip.guidance.clip import fingerprint
+from dclip.fingerprints import fingerprint
 from dclip.guidance.prompts import preset
 from dclip.models.face import load_face_network
 from dclip.store import Artifact, Staging, Store, slug
