@@ -242,23 +242,20 @@ def _progress(blobs: Path, description: str, total: int, report: Reporter) -> It
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the client's own bars and log lines off the terminal; what it raises is told."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+    from huggingface_hub import utils
 
+    bar: Any = utils  # its type stubs leave these functions out
     logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, not are_progress_bars_disabled()
+    level, bars = logger.level, not bar.are_progress_bars_disabled()
     logger.setLevel(logging.CRITICAL)
     if bars:
-        disable_progress_bars()
+        bar.disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
         if bars:
-            enable_progress_bars()
+            bar.enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -36,8 +36,9 @@ one can score edits that the other guided."""
 LEAST_SIZE = 32
 """Side of the smallest pictures that the towers of :data:`MODELS` take.
 
-It halves them five times: below, ``small-convnext`` has no pixel left, and ``small`` would stride over a single pixel, where
-oneDNN's bf16 gradient of the weights has entries never written to (torch 2.15 on a CPU)."""
+They halve them five times. Below, ``small-convnext`` has no pixel left, and ``small`` would stride
+over a single pixel, where oneDNN's bf16 gradient of the weights has entries never written to (torch
+2.15 on a CPU)."""
 
 _SMALL_TEXT = {
     "context_length": 32, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 3,

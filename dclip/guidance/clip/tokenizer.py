@@ -45,7 +45,7 @@ def needs_transformers(config: Mapping[str, Any]) -> bool:
 def require_transformers(called: str) -> None:
     """Raise BadInput where ``transformers`` is not installed."""
     try:
-        import transformers  # noqa: F401
+        import transformers  # type: ignore[import-not-found]  # noqa: F401
     except ImportError as e:
         raise BadInput(
             f"{called} needs the package transformers for its prompts", "pip install transformers"
