@@ -24,12 +24,15 @@ from small_guide import CONFIG, write_clip
 
 from dclip.cli import main
 from dclip.context import Context
+from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError
 from dclip.guidance.clip import Guide, load_guide, new_model
 from dclip.guidance.clip import config as configs
 from dclip.guiding import find_clip
 from dclip.models import face
-from dclip.store import Store
+from dclip.models.checkpoint import ModelInfo, save_model
+from dclip.models.tiny import TinyConfig
+from dclip.store import Staging, Store
 
 Change = Callable[[Path, dict[str, Any]], object]
 
@@ -204,15 +207,27 @@ def test_the_command_line_refuses_it_too(
 
 
 def _latents(root: Path) -> None:
-    """A store in which a fine-tuning could begin."""
-    from dclip.stages import invert, prepare, train
-
+    """A store in which a fine-tuning goes as far as to load its CLIP."""
     store, quick = Store(root), Context(device="cpu", workers=1)
-    prepare.run(prepare.PrepareConfig("faces", count=16, size=16, split="70/30"), store, quick)
-    train.run(
-        train.TrainConfig(size="micro", T=20, images=16, batch=8, lr=5e-3, ema=0.0), store, quick
-    )
-    invert.run(invert.InvertConfig(r=12, steps=4, count=8), store, quick)
+    shape = TinyConfig()
+    info = ModelInfo("tiny", shape, Schedule.make(T=20), 16)
+
+    def model(staging: Staging) -> dict[str, Any]:
+        save_model(staging.path, info, info.build().state_dict())
+        return {}
+
+    def latents(staging: Staging) -> dict[str, Any]:
+        (staging.path / "samples.csv").write_text("index,id,split\n")
+        return {}
+
+    base = store.build(
+        stage="train", kind="model", name="base", config={}, inputs={}, seed=0, context=quick,
+        make=model,
+    )  # fmt: skip
+    store.build(
+        stage="invert", kind="latents", name="latents", inputs={"model": base}, seed=0,
+        config={"steps": 4, "r": 12, "method": "fixed-point"}, context=quick, make=latents,
+    )  # fmt: skip
 
 
 def _artifact(store: Store, write: Callable[[Path], object]) -> Path:
@@ -262,8 +277,9 @@ class Overwriting(torch.nn.Module):
     @torch.jit.export
     def __setstate__(self, state: tuple[str, bool]) -> None:
         self.place = state[0]
-        self.training = state[1]
-        torch.from_file(self.place, True, 4, dtype=torch.uint8).fill_(33)
+        # Its result is used, else the compiler leaves the call out.
+        written = torch.from_file(self.place, True, 4, dtype=torch.uint8).fill_(33)
+        self.training = state[1] and bool(written.sum() < 0)
 
 
 def _torchscript(path: Path, canary: Path) -> Path:
@@ -318,9 +334,8 @@ def test_what_is_no_face_network_is_refused(tmp_path: Path, trust: bool) -> None
         with pytest.raises(BadInput, match="is not a TorchScript network"):
             face.load_face_network(str(file), cpu, 8, trust=trust)
     torch.jit.script(torch.nn.Identity()).save(str(file))  # type: ignore[no-untyped-call]
-    with pytest.raises(BadInput, match="--trust" if not trust else "does not make features") as no:
+    with pytest.raises(BadInput, match="does not make features" if trust else "write over"):
         face.load_face_network(str(file), cpu, 8, trust=trust)
-        raise AssertionError(no)
 
 
 def test_weights_of_a_known_architecture_need_no_trust(
@@ -394,7 +409,13 @@ def test_a_checkpoint_whose_shapes_repeat_one_number_is_refused(tmp_path: Path) 
     folder = write_clip(tmp_path)
     content = json.loads((folder / configs.FILE).read_text()) | {"model_cfg": wide}
     (folder / configs.FILE).write_text(json.dumps(content))
-    torch.save({k: torch.zeros(1).expand(shape) for k, shape in shapes.items()}, tmp_path / "w.pt")
+    torch.save(
+        {
+            k: torch.zeros([1] * max(1, len(shape))).expand(shape or [1])
+            for k, shape in shapes.items()
+        },
+        tmp_path / "w.pt",
+    )
     assert (tmp_path / "w.pt").stat().st_size < 1 << 20
     with _at_most(400 << 20), pytest.raises(DclipError, match="describes"):
         load_guide(str(tmp_path / "w.pt"))
@@ -443,7 +464,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("sound"))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes=st.lists(mutations(), min_size=1, max_size=3))
 def test_any_config_is_a_working_clip_or_one_line(
     sound: Path, changes: list[tuple[str, str, Any, bool]]
@@ -485,7 +506,7 @@ def test_any_bytes_as_a_config_are_one_line(sound: Path, content: bytes) -> None
     assert "\n" not in caught.value.message
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(at=st.integers(0, 3000), value=st.integers(0, 255), cut=st.integers(0, 60_000))
 def test_damaged_weights_are_one_line_or_work(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int, cut: int
@@ -515,7 +536,7 @@ def test_every_model_and_tag_of_open_clip_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["a" * 300, "a\0b", "~nosuchuser/clip", "x:" + "b" * 5000, "x=\0", "\ud800", "hf-hub:",
+    "spec", ["a" * 300, "a\0b", "x:" + "b" * 5000, "x=\0", "\ud800", "hf-hub:",
              "hf-hub:../../x", "hf-hub:a/b@../c", "ViT-B-32:openai=\0", "ViT-B-32:openai=",
              "ViT-B-32:=nowhere.pt", "."],
 )  # fmt: skip

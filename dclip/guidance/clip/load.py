@@ -41,6 +41,8 @@ class Source:
         weights: the file.
         folder: where the files of a tokenizer of ``transformers`` lie, if it needs one.
         words: what it was trained on, where a list says so.
+        resize: whether the weights may have tables of positions of another size than the config
+            says, as those of some of open_clip's own tags have.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Source:
     weights: Path
     folder: Path | None = None
     words: frozenset[str] | None = None
+    resize: bool = False
 
 
 def load_guide(
@@ -78,7 +81,9 @@ def load_guide(
     """
     source = find_source(spec, name, report)
     hf_folder = tokenizers.fetch_text_tower(source.config, source.name, report)
-    model = weights.load(source.config, source.weights, source.name, hf_folder)
+    model = weights.load(
+        source.config, source.weights, source.name, hf_folder, resize=source.resize
+    )
     tokenizer = tokenizers.load_tokenizer(source.config, source.folder, source.name)
     with enough_memory(f"{source.name} on {device}", "take a smaller model, or --device cpu"):
         guide = make_guide(
@@ -188,7 +193,7 @@ def _tagged(spec: str, called: str, report: Reporter | None) -> Source:
     else:
         path = _fetch_weights(settings, report)
     folder = tokenizers.fetch_tokenizer(model, report)
-    return Source(called, model, preprocess, path, folder)
+    return Source(called, model, preprocess, path, folder, resize=True)
 
 
 def _fetch_weights(settings: dict[str, Any], report: Reporter | None) -> Path:

@@ -7,6 +7,7 @@ class must be one that the library has built in, and code from a folder is refus
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +95,19 @@ def load_tokenizer(
         BadInput: no ``transformers``, no files, or a tokenizer that is not one of :data:`CLASSES`.
         CorruptArtifact: files that cannot be read.
     """
-    import open_clip
-
     text = config["text_cfg"]
     length = int(text.get("context_length", 77))
     settings = dict(text.get("tokenizer_kwargs") or {})
     if not text.get("hf_tokenizer_name"):
-        own = open_clip.SimpleTokenizer(context_length=length, clean=settings.get("clean", "lower"))
+        own = _simple(length, str(settings.get("clean", "lower")))
         if int(text.get("vocab_size", 49408)) < own.vocab_size:
             raise CorruptArtifact(
                 f"{called} knows {text['vocab_size']} tokens, and its tokenizer makes"
                 f" {own.vocab_size}",
                 "its open_clip_config.json must be as it was saved",
             )
-        return own  # type: ignore[no-any-return]
+        tokenizer: Callable[..., Tensor] = own
+        return tokenizer
     require_transformers(called)
     if folder is None:
         raise BadInput(f"{called} has no tokenizer beside it", "give a folder with its files")
@@ -128,6 +128,13 @@ def load_tokenizer(
         raise CorruptArtifact(
             f"the tokenizer in {folder} cannot be read ({reason})", "fetch its files again"
         ) from e
+
+
+@cache
+def _simple(length: int, clean: str) -> Any:
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=length, clean=clean)
 
 
 def check_files(folder: Path) -> None:

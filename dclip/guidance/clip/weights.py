@@ -47,7 +47,9 @@ def build(config: Mapping[str, Any], hf_folder: Path | None = None) -> nn.Module
     return kind(**settings)  # type: ignore[no-any-return]
 
 
-def load(config: Mapping[str, Any], file: Path, called: str, hf_folder: Path | None) -> nn.Module:
+def load(
+    config: Mapping[str, Any], file: Path, called: str, hf_folder: Path | None, *, resize: bool
+) -> nn.Module:
     """The network of a checked config with the weights of a file, in float32 on the CPU.
 
     It is first built without memory, on torch's meta device, and compared with what the file
@@ -56,6 +58,8 @@ def load(config: Mapping[str, Any], file: Path, called: str, hf_folder: Path | N
     Args:
         file: safetensors, or a checkpoint of torch.save that is read without running code.
         called: what messages call the model.
+        hf_folder: as for :func:`build`.
+        resize: whether tables of positions may be resized to what the config says.
 
     Raises:
         BadInput: a file of a kind that is not read.
@@ -82,12 +86,12 @@ def load(config: Mapping[str, Any], file: Path, called: str, hf_folder: Path | N
             f" holds {stored:,}",
             "the weights belong to another config",
         )
-    _compare(plan, _fitted(plan, shapes, called), called, file)
+    _compare(plan, _fitted(plan, shapes, called, resize), called, file)
     _probe(plan, config, called)
     what = f"{called} ({declared / 1e6:.0f} million weights)"
     with enough_memory(what, "take a smaller model, or close other programs"):
         model = build(config, hf_folder)
-        weights = _fitted(model, _read(file), called)
+        weights = _fitted(model, _read(file), called, resize)
         try:
             model.load_state_dict(weights, strict=True)
         except RuntimeError as e:
@@ -161,7 +165,9 @@ def _unpickled(file: Path) -> dict[str, Tensor]:
     return dict(weights)
 
 
-def _fitted(model: nn.Module, weights: dict[str, Tensor], called: str) -> dict[str, Tensor]:
+def _fitted(
+    model: nn.Module, weights: dict[str, Tensor], called: str, resize: bool
+) -> dict[str, Tensor]:
     """The weights under the names that the network has: open_clip reads older layouts too."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import (
@@ -184,9 +190,10 @@ def _fitted(model: nn.Module, weights: dict[str, Tensor], called: str) -> dict[s
         ids = "text.transformer.embeddings.position_ids"  # transformers dropped it in 4.31
         if ids in weights and ids not in own.state_dict():
             del weights[ids]
-        resize_pos_embed(weights, own)
-        if hasattr(own, "positional_embedding") or hasattr(own.text, "positional_embedding"):
-            resize_text_pos_embed(weights, own)
+        if resize:
+            resize_pos_embed(weights, own)
+            if hasattr(own, "positional_embedding") or hasattr(own.text, "positional_embedding"):
+                resize_text_pos_embed(weights, own)
     except Exception as e:
         if out_of_memory(e):
             raise
