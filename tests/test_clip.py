@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_guide import CONFIG, write_clip
 from torch import Tensor
 
+import dclip.assets
+from dclip.context import Silent
+from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.device import autocast
-from dclip.errors import BadInput, CorruptArtifact, DclipError
+from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
 from dclip.fingerprints import fingerprint
 from dclip.guidance import views
 from dclip.guidance.clip import (
@@ -32,7 +36,11 @@ from dclip.guidance.clip import (
     new_model,
     save_guide,
     usual_rate,
+    words,
 )
+from dclip.guidance.prompts import PRESETS, split_sources
+from dclip.guiding import find_clip
+from dclip.store import Store
 from dclip.training import clip as ct
 from dclip.training import contrasts
 
@@ -215,7 +223,8 @@ def test_a_small_clip_warns_of_words_that_it_never_saw(folder: Path, tmp_path: P
     path = write_clip(tmp_path)
     (path / "words.json").write_text(json.dumps({"words": ["a", "photo", "of", "sketch", "hair"]}))
     small = load_guide(str(path), name="CLIP mine")
-    assert small.warning("A photo, of hair") is None
+    assert small.warning("A photo, of hair") is None  # the comma is in dclip's own captions
+    assert "never saw '!'" in (small.warning("a photo!") or "")
     warning = small.warning("a sketsh of a unicorn")
     assert warning is not None and "\n" not in warning
     assert "CLIP mine never saw 'sketsh', 'unicorn'" in warning
@@ -223,6 +232,101 @@ def test_a_small_clip_warns_of_words_that_it_never_saw(folder: Path, tmp_path: P
     stranger = small.warning("a unicorn")
     assert stranger is not None and stranger.endswith("it knows: hair, photo, sketch")
     assert load_guide(str(folder)).warning("a unicorn") is None  # open vocabulary: no list
+
+
+LISTED = ["a", "photo", "of", "sketch", "hair", "face", "smiling", "3"]
+
+
+@given(
+    known=st.lists(st.sampled_from([*LISTED, ",", "-", " "]), max_size=6),
+    strange=st.text(min_size=1, max_size=8),
+    at=st.integers(0, 6),
+)
+@example(known=["a"], strange="微笑", at=1)
+@example(known=["a"], strange="😀", at=1)
+@example(known=["a"], strange="!?", at=0)
+@example(known=["a"], strange="caf\u0301e", at=0)
+@example(known=["a"], strange="7", at=0)
+@example(known=["a"], strange="\u200b", at=0)
+def test_nothing_that_a_small_clip_never_saw_goes_without_a_warning(
+    known: list[str], strange: str, at: int
+) -> None:
+    prompt = " ".join([*known[:at], strange, *known[at:]])
+    warned = words.warning("small", prompt, LISTED)
+    # Taken away what is listed and white space, nothing may be left of a prompt without a warning.
+    parts = unicodedata.normalize("NFC", prompt).lower().replace(",", " ").replace("-", " ").split()
+    if all(part in LISTED for part in parts):
+        assert warned is None or strange not in (",", "-", *LISTED)
+    elif not any(mark in strange for mark in ",-"):
+        assert warned is not None and "\n" not in warned and "small never saw" in warned
+    assert words.warning("small", " ".join(known), LISTED) is None
+
+
+def test_the_presets_are_known_to_the_embedded_clip() -> None:
+    known = words.read(Path(dclip.assets.__path__[0]) / "clip")
+    assert known is not None
+    for name, preset in PRESETS.items():
+        if name in faces.TARGETS:
+            for prompt in (preset.target, *split_sources(preset.source)):
+                assert words.warning("embedded", prompt, known) is None, prompt
+    assert words.warning("embedded", "a clean-shaven human, with glasses", known) is None
+
+
+def test_many_unknown_words_are_counted() -> None:
+    said = words.warning("small", "b c d e f g h", LISTED)
+    assert said is not None and "'b', 'c', 'd', 'e', 'f' and 2 more" in said
+
+
+# --- weights in a file
+
+
+def test_a_file_needs_the_tag_whose_weights_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """104 of open_clip's 196 tags differ from its defaults in mean, std, interpolation or GELU."""
+    folder = write_clip(tmp_path / "clip")
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-test", CONFIG)
+    own = {"hf_hub": "x/", "mean": [0.3] * 3, "std": [0.2] * 3, "interpolation": "bilinear",
+           "resize_mode": "squash", "quick_gelu": True}  # fmt: skip
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-test", {"own": own})
+    alone, pickled = tmp_path / "alone.safetensors", tmp_path / "alone.pt"
+    weights = load_file(folder / "open_clip_model.safetensors")
+    save_file(weights, alone)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in weights.items()}}, pickled)
+    for spec in (f"tiny-test:{alone}", str(alone), str(pickled)):
+        with pytest.raises(BadInput, match="does not say") as caught:
+            load_guide(spec)
+        assert ":TAG=" in caught.value.fix and str(tmp_path) in caught.value.fix
+    prompts = ["a photo of a person"]
+    plain = load_guide(f"tiny-test:={alone}")
+    assert plain.mean.flatten().tolist() == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    for file in (alone, pickled):
+        tagged = load_guide(f"tiny-test:own={file}")
+        assert tagged.mean.flatten().tolist() == pytest.approx([0.3] * 3)
+        assert (tagged.interpolation, tagged.resize_mode) == ("bilinear", "squash")
+        assert not torch.allclose(tagged.embed_text(prompts), plain.embed_text(prompts), atol=1e-4)
+    beside = load_guide(str(folder / "open_clip_model.safetensors"))  # its config says it all
+    assert beside.mean.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+
+
+def test_a_clip_is_found_once_and_loaded_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "own")
+    store, report = Store(tmp_path / "store"), Silent()
+    folder, file = (
+        find_clip(spec, store, report) for spec in ("own", "own/open_clip_model.safetensors")
+    )
+    named, embedded = (find_clip(spec, store, report) for spec in ("ViT-B-32:openai", "embedded"))
+    assert folder.key == fingerprint("own") and named.key == "ViT-B-32:openai"
+    assert embedded.artifact is not None and embedded.key == embedded.artifact.id
+    assert [each.is_here for each in (folder, file, named, embedded)] == [True, True, False, True]
+    prompts = ["a face"]
+    assert torch.equal(folder.load("cpu").embed_text(prompts), file.load("cpu").embed_text(prompts))
+    assert embedded.load("cpu").name == f"CLIP {embedded.artifact.ref}"
+    with pytest.raises(MissingArtifact, match="nowhere"):
+        find_clip("nowhere", store, report)
 
 
 # --- what cannot be loaded

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_guide import CONFIG, write_clip
 
-from dclip.cli import main
+from dclip.cli.app import main
 from dclip.context import Context
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, DclipError
