@@ -25,7 +25,7 @@ from small_guide import CONFIG, write_clip
 from dclip.cli.app import main
 from dclip.context import Context
 from dclip.diffusion.schedule import Schedule
-from dclip.errors import BadInput, DclipError
+from dclip.errors import BadInput, CorruptArtifact, DclipError
 from dclip.guidance.clip import Guide, load_guide, new_model
 from dclip.guidance.clip import config as configs
 from dclip.guiding import find_clip
@@ -47,16 +47,21 @@ def canary(tmp_path: Path) -> Path:
 def obedient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ``transformers`` that does as the real one does: with trust it runs the folder's code."""
 
+    class Tokens:
+        def __init__(self, first: int) -> None:
+            self.first = first
+
+        def __call__(self, texts: Any, **settings: Any) -> Any:
+            ids = torch.full((1, settings.get("max_length", 2)), self.first)
+            return types.SimpleNamespace(input_ids=ids) if settings else {"input_ids": [0, 0]}
+
     class AutoTokenizer:
         @staticmethod
         def from_pretrained(name: str, **settings: Any) -> Any:
             told = json.loads((Path(name) / "tokenizer_config.json").read_text())
             if settings.get("trust_remote_code") is not False and "auto_map" in told:
                 exec((Path(name) / "tokenizer.py").read_text(), {})
-            return types.SimpleNamespace(
-                bos_token_id=0, eos_token_id=0,
-                __call__=lambda texts, **_: types.SimpleNamespace(input_ids=torch.zeros(1, 16)),
-            )  # fmt: skip
+            return Tokens(told.get("first_id", 0))
 
     fake = types.ModuleType("transformers")
     fake.AutoTokenizer = AutoTokenizer  # type: ignore[attr-defined]
@@ -159,6 +164,10 @@ def test_a_tokenizer_of_a_known_class_is_loaded_and_runs_nothing(
     path = hostile(tmp_path / "clip", canary, tokenizer({"tokenizer_class": "BertTokenizer"}))
     assert load_guide(str(path)).tokenizer.context_length == 16  # type: ignore[attr-defined]
     assert not canary.exists()
+    told = {"tokenizer_class": "BertTokenizer", "first_id": 50_000}
+    (path / "tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(CorruptArtifact, match="cannot embed a prompt"):
+        load_guide(str(path))
     (path / "tokenizer.json").unlink()
     with pytest.raises(BadInput, match=r"lacks tokenizer\.json"):
         load_guide(str(path))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from dclip import hub
 from dclip.context import Reporter
-from dclip.errors import BadInput
+from dclip.errors import BadInput, CorruptArtifact, DclipError
 from dclip.fingerprints import is_dir, is_file
 from dclip.guidance.clip import config as configs
 from dclip.guidance.clip import tokenizer as tokenizers
 from dclip.guidance.clip import weights, words
 from dclip.guidance.clip.guide import Guide
-from dclip.memory import enough_memory
+from dclip.memory import enough_memory, out_of_memory
 
 DEFAULT_PRETRAINED = "ViT-B-32:openai"
 
@@ -90,7 +90,25 @@ def load_guide(
             source.name, model, tokenizer, source.preprocess, source.config, device, source.words
         )
     guide.model.eval().requires_grad_(False)
+    if tokenizers.needs_transformers(source.config):
+        _try_prompt(guide)
     return guide
+
+
+def _try_prompt(guide: Guide) -> None:
+    """Embed one prompt: a tokenizer of ``transformers`` may not belong to the text tower."""
+    try:
+        guide.embed_text(["a face"])
+    except DclipError:
+        raise
+    except Exception as e:
+        if out_of_memory(e):
+            raise
+        reason = " ".join(str(e).split())[:160] or type(e).__name__
+        raise CorruptArtifact(
+            f"{guide.name} cannot embed a prompt ({reason})",
+            "its tokenizer's files must be those that it was trained with",
+        ) from e
 
 
 def find_source(spec: str, name: str | None = None, report: Reporter | None = None) -> Source:
