@@ -2,45 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from dclip.context import Reporter
-from dclip.errors import MissingArtifact
+from dclip.domains import Domain
+from dclip.errors import BadInput, MissingArtifact
+from dclip.fingerprints import fingerprint, is_dir, is_file
 from dclip.guidance.prompts import Preset
 from dclip.store import Artifact, Store
 
+if TYPE_CHECKING:
+    import torch
 
-def find_clip(spec: str, store: Store, report: Reporter) -> tuple[str, Artifact | None]:
-    """Where a CLIP is: what :func:`dclip.guidance.clip.load_guide` takes, and its artifact if any.
+    from dclip.guidance.clip import Guide
+
+
+class FoundClip(NamedTuple):
+    """A CLIP that is found, and not loaded or fetched yet.
+
+    Attributes:
+        where: what :func:`dclip.guidance.clip.load_guide` takes: folder, file or name.
+        artifact: the artifact that it is, if any.
+    """
+
+    where: str
+    artifact: Artifact | None = None
+
+    @property
+    def key(self) -> str:
+        """What identifies it: the artifact's id, else its name, or its files' content (read)."""
+        return self.artifact.id if self.artifact else fingerprint(self.where)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be loaded without the network, as far as that is known unread."""
+        return is_dir(Path(self.where)) or is_file(Path(self.where))
+
+    def load(self, device: str | torch.device, report: Reporter | None = None) -> Guide:
+        """The CLIP itself, fetched where it is not here.
+
+        Raises: as :func:`dclip.guidance.clip.load_guide`.
+        """
+        from dclip.guidance.clip import load_guide
+
+        name = f"CLIP {self.artifact.ref}" if self.artifact else None
+        return load_guide(self.where, device, name=name, report=report)
+
+
+def find_clip(spec: str, store: Store, report: Reporter) -> FoundClip:
+    """The CLIP that a user means.
 
     An artifact of the store comes before a folder of the same name; ``./NAME`` is the folder.
 
     Args:
-        spec: ``"embedded"``, an artifact's reference or path, a folder in open_clip's format, or
-            ``NAME:TAG``.
+        spec: ``"embedded"``, an artifact's reference or path, a folder in open_clip's format or a
+            file of weights in it, ``NAME:TAG``, ``NAME:TAG=FILE``, or ``hf-hub:ORG/REPO``.
 
     Raises:
         MissingArtifact: none of these.
         BadInput: an artifact of another kind.
     """
-    folder = Path(spec).expanduser()
+    place = _place(spec)
     try:
         artifact = store.resolve(spec, "clip")
     except MissingArtifact as error:
-        if folder.is_dir():
-            report.note(f"using the CLIP in the folder {folder}")
-            return str(folder), None
+        if is_dir(place) or is_file(place):
+            report.note(f"using the CLIP in {place}")
+            return FoundClip(str(place))
         if ":" in spec:
-            return spec, None
+            return FoundClip(spec)
         error.fix += "; or give a folder in open_clip's format, or NAME:TAG"
         raise
-    if folder.is_dir() and folder.resolve() != artifact.path.resolve():
+    if is_dir(place) and place.resolve() != artifact.path.resolve():
         report.note(f"using {artifact.ref}, not the folder {spec}: that would be ./{spec}")
-    return str(artifact.path), artifact
+    return FoundClip(str(artifact.path), artifact)
+
+
+def find_guides(
+    specs: Sequence[str], store: Store, domain: Domain, report: Reporter
+) -> list[FoundClip]:
+    """The CLIPs that guide.
+
+    Args:
+        specs: as :func:`find_clip` takes them; none takes the newest, else that of the domain.
+        domain: what the base model draws.
+
+    Raises:
+        BadInput: the same one twice.
+        MissingArtifact: one is not there.
+    """
+    if specs:
+        found = [find_clip(spec, store, report) for spec in specs]
+        if len(found) > 1 and len({fingerprint(each.where) for each in found}) < len(found):
+            raise BadInput("one CLIP is given twice", "give each --clip once")
+        return found
+    if not store.list("clip") and domain.clip != "embedded":
+        report.note(f"using CLIP {domain.clip}")
+        return [FoundClip(domain.clip)]
+    artifact = store.resolve(None, "clip", report, default="embedded")
+    return [FoundClip(str(artifact.path), artifact)]
+
+
+def inputs_of(found: Sequence[FoundClip]) -> dict[str, Artifact]:
+    """The artifacts among CLIPs, by their roles in an artifact's inputs."""
+    return {clip_role(n): each.artifact for n, each in enumerate(found, 1) if each.artifact}
+
+
+def _place(spec: str) -> Path:
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError:  # "~somebody" who has no home here
+        return Path(spec)
 
 
 def preset_r(preset: Preset, T: int) -> int:
-    """The label to invert to for a preset, by a model of ``T`` steps: the table counts 200."""
+    """The timestep r to invert to for a preset, by a model of ``T``: the table counts 200."""
     return max(1, round(preset.r * T / 200))
 
 

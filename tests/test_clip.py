@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import socket
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,33 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_hub import constants
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_guide import CONFIG, write_clip
 from torch import Tensor
 
+import dclip.assets
+from dclip.context import Silent
+from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.device import autocast
-from dclip.errors import BadInput, CorruptArtifact, DclipError
+from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
+from dclip.fingerprints import fingerprint
 from dclip.guidance import views
 from dclip.guidance.clip import (
     LEAST_SIZE,
     Guide,
-    fingerprint,
     load_guide,
     new_model,
     save_guide,
     usual_rate,
+    words,
 )
+from dclip.guidance.prompts import PRESETS, split_sources
+from dclip.guiding import find_clip
+from dclip.store import Store
 from dclip.training import clip as ct
 from dclip.training import contrasts
 
@@ -217,7 +223,8 @@ def test_a_small_clip_warns_of_words_that_it_never_saw(folder: Path, tmp_path: P
     path = write_clip(tmp_path)
     (path / "words.json").write_text(json.dumps({"words": ["a", "photo", "of", "sketch", "hair"]}))
     small = load_guide(str(path), name="CLIP mine")
-    assert small.warning("A photo, of hair") is None
+    assert small.warning("A photo, of hair") is None  # the comma is in dclip's own captions
+    assert "never saw '!'" in (small.warning("a photo!") or "")
     warning = small.warning("a sketsh of a unicorn")
     assert warning is not None and "\n" not in warning
     assert "CLIP mine never saw 'sketsh', 'unicorn'" in warning
@@ -225,6 +232,101 @@ def test_a_small_clip_warns_of_words_that_it_never_saw(folder: Path, tmp_path: P
     stranger = small.warning("a unicorn")
     assert stranger is not None and stranger.endswith("it knows: hair, photo, sketch")
     assert load_guide(str(folder)).warning("a unicorn") is None  # open vocabulary: no list
+
+
+LISTED = ["a", "photo", "of", "sketch", "hair", "face", "smiling", "3"]
+
+
+@given(
+    known=st.lists(st.sampled_from([*LISTED, ",", "-", " "]), max_size=6),
+    strange=st.text(min_size=1, max_size=8),
+    at=st.integers(0, 6),
+)
+@example(known=["a"], strange="微笑", at=1)
+@example(known=["a"], strange="😀", at=1)
+@example(known=["a"], strange="!?", at=0)
+@example(known=["a"], strange="caf\u0301e", at=0)
+@example(known=["a"], strange="7", at=0)
+@example(known=["a"], strange="\u200b", at=0)
+def test_nothing_that_a_small_clip_never_saw_goes_without_a_warning(
+    known: list[str], strange: str, at: int
+) -> None:
+    prompt = " ".join([*known[:at], strange, *known[at:]])
+    warned = words.warning("small", prompt, LISTED)
+    # Taken away what is listed and white space, nothing may be left of a prompt without a warning.
+    parts = unicodedata.normalize("NFC", prompt).lower().replace(",", " ").replace("-", " ").split()
+    if all(part in LISTED for part in parts):
+        assert warned is None or strange not in (",", "-", *LISTED)
+    elif not any(mark in strange for mark in ",-"):
+        assert warned is not None and "\n" not in warned and "small never saw" in warned
+    assert words.warning("small", " ".join(known), LISTED) is None
+
+
+def test_the_presets_are_known_to_the_embedded_clip() -> None:
+    known = words.read(Path(dclip.assets.__path__[0]) / "clip")
+    assert known is not None
+    for name, preset in PRESETS.items():
+        if name in faces.TARGETS:
+            for prompt in (preset.target, *split_sources(preset.source)):
+                assert words.warning("embedded", prompt, known) is None, prompt
+    assert words.warning("embedded", "a clean-shaven human, with glasses", known) is None
+
+
+def test_many_unknown_words_are_counted() -> None:
+    said = words.warning("small", "b c d e f g h", LISTED)
+    assert said is not None and "'b', 'c', 'd', 'e', 'f' and 2 more" in said
+
+
+# --- weights in a file
+
+
+def test_a_file_needs_the_tag_whose_weights_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """104 of open_clip's 196 tags differ from its defaults in mean, std, interpolation or GELU."""
+    folder = write_clip(tmp_path / "clip")
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny-test", CONFIG)
+    own = {"hf_hub": "x/", "mean": [0.3] * 3, "std": [0.2] * 3, "interpolation": "bilinear",
+           "resize_mode": "squash", "quick_gelu": True}  # fmt: skip
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-test", {"own": own})
+    alone, pickled = tmp_path / "alone.safetensors", tmp_path / "alone.pt"
+    weights = load_file(folder / "open_clip_model.safetensors")
+    save_file(weights, alone)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in weights.items()}}, pickled)
+    for spec in (f"tiny-test:{alone}", str(alone), str(pickled)):
+        with pytest.raises(BadInput, match="does not say") as caught:
+            load_guide(spec)
+        assert ":TAG=" in caught.value.fix and str(tmp_path) in caught.value.fix
+    prompts = ["a photo of a person"]
+    plain = load_guide(f"tiny-test:={alone}")
+    assert plain.mean.flatten().tolist() == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    for file in (alone, pickled):
+        tagged = load_guide(f"tiny-test:own={file}")
+        assert tagged.mean.flatten().tolist() == pytest.approx([0.3] * 3)
+        assert (tagged.interpolation, tagged.resize_mode) == ("bilinear", "squash")
+        assert not torch.allclose(tagged.embed_text(prompts), plain.embed_text(prompts), atol=1e-4)
+    beside = load_guide(str(folder / "open_clip_model.safetensors"))  # its config says it all
+    assert beside.mean.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
+
+
+def test_a_clip_is_found_once_and_loaded_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "own")
+    store, report = Store(tmp_path / "store"), Silent()
+    folder, file = (
+        find_clip(spec, store, report) for spec in ("own", "own/open_clip_model.safetensors")
+    )
+    named, embedded = (find_clip(spec, store, report) for spec in ("ViT-B-32:openai", "embedded"))
+    assert folder.key == fingerprint("own") and named.key == "ViT-B-32:openai"
+    assert embedded.artifact is not None and embedded.key == embedded.artifact.id
+    assert [each.is_here for each in (folder, file, named, embedded)] == [True, True, False, True]
+    prompts = ["a face"]
+    assert torch.equal(folder.load("cpu").embed_text(prompts), file.load("cpu").embed_text(prompts))
+    assert embedded.load("cpu").name == f"CLIP {embedded.artifact.ref}"
+    with pytest.raises(MissingArtifact, match="nowhere"):
+        find_clip("nowhere", store, report)
 
 
 # --- what cannot be loaded
@@ -245,26 +347,6 @@ def test_an_unknown_clip_is_refused_with_the_nearest(spec: str, message: str, fi
     assert fix in caught.value.fix
 
 
-@pytest.mark.parametrize("spec", ["ViT-B-32:openai", "hf-hub:someone/something"])
-def test_offline_it_says_so_at_once_and_how_to_get_the_weights(
-    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-
-    def nobody(*args: Any, **more: Any) -> Any:
-        asked.append(args)
-        raise socket.gaierror("no network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(BadInput, match="cannot be fetched") as caught:
-        load_guide(spec)
-    assert "\n" not in caught.value.message and "directory" in caught.value.fix
-    assert len(asked) == 1  # the hub's client, which retries for a minute, was never let loose
-    assert constants.HF_HUB_OFFLINE is False
-
-
 def _weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
     def spoil(path: Path) -> None:
         file = path / "open_clip_model.safetensors"
@@ -275,33 +357,57 @@ def _weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], 
     return spoil
 
 
+def _config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        file = path / "open_clip_config.json"
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+    return spoil
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], type[DclipError], str]] = {
     "NaN": (
         _weights(lambda w: w["visual.proj"].fill_(torch.nan)), CorruptArtifact, "NaN.*visual.proj"
     ),
-    "a missing weight": (_weights(lambda w: w.pop("visual.proj")), CorruptArtifact, "cannot load"),
+    "a missing weight": (
+        _weights(lambda w: w.pop("visual.proj")), CorruptArtifact, "visual.proj is missing"
+    ),
+    "an unknown weight": (
+        _weights(lambda w: w.update({"visual.own": torch.zeros(2)})), CorruptArtifact,
+        "visual.own is unknown",
+    ),
     "another shape": (
         _weights(lambda w: w.update({"visual.proj": torch.zeros(2, 2)})), CorruptArtifact,
-        "cannot load",
+        r"visual.proj is \(2, 2\), not \(32, 16\)",
     ),
     "no weights": (
         lambda p: (p / "open_clip_model.safetensors").unlink(), BadInput, "safetensors is missing"
     ),
     "truncated weights": (
         lambda p: (p / "open_clip_model.safetensors").write_bytes(b"12345678"), CorruptArtifact,
-        "cannot load",
+        "not a readable safetensors file",
     ),
     "no config": (
         lambda p: (p / "open_clip_config.json").unlink(), BadInput, "no open_clip directory"
     ),
     "a broken config": (
-        lambda p: (p / "open_clip_config.json").write_text("{"), CorruptArtifact, "cannot load"
+        lambda p: (p / "open_clip_config.json").write_text("{"), CorruptArtifact, "is not open_clip"
     ),
     "an empty config": (
-        lambda p: (p / "open_clip_config.json").write_text("{}"), CorruptArtifact, "cannot load"
+        lambda p: (p / "open_clip_config.json").write_text("{}"), CorruptArtifact, "no model_cfg"
+    ),
+    "no preprocessing": (_config(lambda c: c.pop("preprocess_cfg")), BadInput, "how pictures are"),
+    "half of the preprocessing": (
+        _config(lambda c: c["preprocess_cfg"].pop("std")), BadInput, "how pictures are"
+    ),
+    "a model of transformers": (
+        lambda p: (p / "open_clip_config.json").rename(p / "config.json"), BadInput,
+        "a model of transformers",
     ),
     "broken words": (
-        lambda p: (p / "words.json").write_text("[]"), CorruptArtifact, "no list of words"
+        lambda p: (p / "words.json").write_text("[]"), CorruptArtifact, "not a list of words"
     ),
 }  # fmt: skip
 
@@ -557,7 +663,7 @@ def test_a_fingerprint_sees_new_weights_whatever_their_file_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    specs = [name, f"ViT-B-32:{name}"]
+    specs = [name, f"ViT-B-32:openai={name}"]
     Path(name).write_bytes(b"old")
     old = [fingerprint(spec) for spec in specs]
     Path(name).write_bytes(b"new")
@@ -572,5 +678,5 @@ def test_a_large_clip_with_weights_is_trained_gently(
     own = str(write_clip(tmp_path / "own"))
     assert usual_rate("small", None) > usual_rate("ViT-B-32", None) > usual_rate("small", "a:b")
     assert usual_rate("small", own) == 5e-4
-    monkeypatch.setattr("dclip.guidance.clip.LARGE", 1000)
+    monkeypatch.setattr("dclip.guidance.clip.fresh.LARGE", 1000)
     assert usual_rate("small", own) == usual_rate("small", "ViT-B-32:openai") == 1e-5

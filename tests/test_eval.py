@@ -15,6 +15,7 @@ from PIL import Image
 from small_guide import write_clip
 from small_store import CPU, SIZE, add_tuned, copied
 
+import dclip.guidance.clip
 from dclip.cli.app import main
 from dclip.configs.edit import EditConfig
 from dclip.configs.eval import EvalConfig
@@ -142,7 +143,7 @@ def test_s_dir_is_asked_of_all_that_guided(
     def fetch(spec: str, *args: Any, **more: Any) -> Any:
         return load_guide(known.get(spec, spec), *args, **more)
 
-    for module in (finetune, scorers):
+    for module in (finetune, dclip.guidance.clip):
         monkeypatch.setattr(module, "load_guide", fetch)
     base = FinetuneConfig(
         target="sketch", latents="faces", updates=1, batch=2, decode_steps=2, name="two"
@@ -276,7 +277,7 @@ def test_a_plan_and_finished_work_need_no_clip(
     def offline(*args: Any, **more: Any) -> Any:
         raise BadInput("no network")
 
-    monkeypatch.setattr(scorers, "load_guide", offline)
+    monkeypatch.setattr(dclip.guidance.clip, "load_guide", offline)
     with pytest.raises(Planned) as caught:
         run(replace(config, held_out=other_clip, count=5), store, replace(CPU, dry_run=True))
     assert {*caught.value.plan["config"]["clips"]} == {"s_dir", "s_dir_held_out"}

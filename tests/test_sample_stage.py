@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fakes import Stop
 from PIL import Image
+from small_guide import write_clip
 
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
+from dclip.diffusion.samplers import SAMPLERS
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput, MissingArtifact
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
@@ -146,7 +149,7 @@ def test_strength_goes_from_the_base_to_the_tuning_and_beyond(
         ({"steps": 0}, "steps"),
         ({"count": 0}, "count"),
         ({"batch": 0}, "batch"),
-        ({"sampler": "euler"}, "ddpm"),
+        ({"sampler": "eulr"}, "euler"),
         ({"strength": 0.5}, "--tuned"),
         ({"tuned": "other", "model": "base"}, "--model has no effect with --tuned"),
         ({"tuned": "other", "strength": float("nan")}, "strength"),
@@ -214,3 +217,55 @@ def test_a_kill_within_a_picture_leaves_nothing_of_it(
     assert saved[-1].exists()
     again = run(SMALL, store, forced)
     assert again.id == small.id and not saved[-1].exists()
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_draws(store: Store, sampler: str) -> None:
+    made = run(SampleConfig(model="base", count=2, steps=4, sampler=sampler), store, CPU)
+    pictures = [np.asarray(Image.open(file)) for file in sorted(made.path.glob("images/*"))]
+    assert len(pictures) == 2 and not np.array_equal(*pictures)
+    assert made.metrics["network_calls_per_image"] == SAMPLERS[sampler].calls(4)
+
+
+def test_eta_and_the_grid_s_rule_change_the_pictures(store: Store) -> None:
+    def picture(**settings: Any) -> bytes:
+        config = SampleConfig(model="base", count=1, steps=4, **settings)
+        return (run(config, store, CPU).path / "images" / "0000.png").read_bytes()
+
+    plain = picture()
+    assert picture(eta=0.0) == picture(grid="even") == plain
+    assert picture(eta=0.5) != plain != picture(grid="leading")
+    assert picture(eta=1.0) == picture(sampler="euler-ancestral")
+    with pytest.raises(BadInput, match="--eta has no effect with --sampler ddpm"):
+        SampleConfig(sampler="ddpm", eta=0.5)
+
+
+def test_a_colour_guides_every_picture_towards_it_at_any_batch_size(store: Store) -> None:
+    def mean(batch: int, guide: tuple[str, ...]) -> Any:
+        config = SampleConfig(model="base", count=3, steps=6, batch=batch, guide=guide)
+        made = run(config, store, CPU)
+        files = sorted(made.path.glob("images/*"))
+        return np.stack([np.asarray(Image.open(file)).mean((0, 1)) for file in files])
+
+    green, plain = mean(3, ("colour:#00ff00:1",)), mean(3, ())
+    assert np.allclose(mean(1, ("colour:#00ff00:1",)), green, atol=1.0)
+    assert np.allclose(mean(3, ("colour:#00ff00:0",)), plain)
+    assert (green[:, 1] - green[:, [0, 2]].mean(1) > plain[:, 1] - plain[:, [0, 2]].mean(1)).all()
+
+
+def test_a_clip_that_guides_is_an_input_and_what_it_cannot_read_is_refused(
+    store: Store, tmp_path: Path
+) -> None:
+    clip = str(write_clip(tmp_path / "clip"))
+    config = SampleConfig(
+        model="base", count=1, steps=3, guide=("clip:a smiling person:1",), clip=(clip,)
+    )
+    plain = run(replace(config, guide=(), clip=()), store, CPU)
+    made = run(config, store, CPU)
+    assert len(made.config["clips"]) == 1
+    name = "images/0000.png"
+    assert (made.path / name).read_bytes() != (plain.path / name).read_bytes()
+    with pytest.raises(BadInput, match="--clip has no effect without --guide"):
+        SampleConfig(clip=(clip,))
+    with pytest.raises(BadInput):
+        SampleConfig(guide=("colour:nocolour:1",))

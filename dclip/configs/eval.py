@@ -58,7 +58,8 @@ class EvalConfig:
     held_out: Annotated[str | None, ref("clip")] = None
     """Another CLIP, which did not guide: an artifact, a folder or NAME:TAG."""
     face: Annotated[str | None, Option(metavar="FILE")] = None
-    """Face recognition network (TorchScript), which compares faces."""
+    """Face recognition network, which compares faces: weights of ArcFace IR-SE50 or MobileFaceNet,
+    or TorchScript."""
     trust: Annotated[bool, Needs("face")] = False
     """Load a --face TorchScript file, which can run code and write files."""
     r: Annotated[Count | None, _MAKES] = None

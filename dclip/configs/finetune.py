@@ -48,7 +48,8 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 where that is faster."""
     face: Annotated[str | None, Option(metavar="FILE")] = None
-    """Face recognition network (TorchScript), which holds the face's identity."""
+    """Face recognition network, which holds the face's identity: weights of ArcFace IR-SE50 or
+    MobileFaceNet, or TorchScript."""
     trust: Annotated[bool, Needs("face")] = False
     """Load a --face TorchScript file, which can run code and write files."""
     seed: Seed = 0

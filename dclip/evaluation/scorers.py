@@ -13,17 +13,13 @@ from dclip.errors import BadInput, DclipError
 from dclip.evaluation import goals
 from dclip.evaluation.judge import Judge
 from dclip.evaluation.samples import EvalSamples
-from dclip.guidance.clip import fingerprint, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
-from dclip.guiding import clip_role, find_clip
+from dclip.guiding import FoundClip, clip_role, find_clip
 from dclip.store import Artifact, Store
 
 Prompts = tuple[str, str]
 """Target and source prompt of an edit."""
-
-Found = tuple[str, Artifact | None]
-"""A CLIP that is not loaded yet: its folder or name, and its artifact where it is one."""
 
 
 def prompts_of(target: str | None, tuned: Artifact | None) -> Prompts | None:
@@ -110,32 +106,28 @@ class Clips:
     Attributes:
         prompts: of the edit; None where nobody knows them, and no CLIP can score.
         named: whether the guides were named, and have to be there.
-        found: folder or name, and artifact, by the name of their score: ``s_dir`` (one or more) and
-            ``s_dir_held_out``.
+        found: by the name of their score: ``s_dir`` (one or more) and ``s_dir_held_out``.
         notes: which are left out and why.
     """
 
     prompts: Prompts | None
     named: bool = False
-    found: dict[str, list[Found]] = field(default_factory=dict)
+    found: dict[str, list[FoundClip]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
         """What identifies them, by score, once all are found: a folder's files are read for it."""
-        return {
-            score: [artifact.id if artifact else fingerprint(where) for where, artifact in several]
-            for score, several in self.found.items()
-        }
+        return {score: [each.key for each in several] for score, several in self.found.items()}
 
     @property
     def inputs(self) -> dict[str, Artifact]:
         """The artifacts among them, by role."""
         return {
-            clip_role(number) if score == "s_dir" else "held_out": artifact
+            clip_role(number) if score == "s_dir" else "held_out": each.artifact
             for score, several in self.found.items()
-            for number, (_, artifact) in enumerate(several, 1)
-            if artifact is not None
+            for number, each in enumerate(several, 1)
+            if each.artifact is not None
         }
 
     def directions(self, device: torch.device, report: Reporter) -> dict[str, list[Direction]]:
@@ -154,10 +146,9 @@ class Clips:
                 self._note(f"S_dir under the guide is left out: {error.message}", report)
         return loaded
 
-    def _load(self, found: Found, device: torch.device, report: Reporter) -> Direction:
+    def _load(self, found: FoundClip, device: torch.device, report: Reporter) -> Direction:
         assert self.prompts is not None
-        where, artifact = found
-        guide = load_guide(where, device, name=f"CLIP {artifact.ref}" if artifact else None)
+        guide = found.load(device, report)
         if warning := guide.warning(self.prompts[0]):
             self._note(warning, report)
         return Direction(guide, guide.move(*self.prompts))
@@ -201,19 +192,19 @@ def find_clips(
     return clips
 
 
-def _guides_of(tuned: Artifact | None, store: Store) -> list[Found]:
+def _guides_of(tuned: Artifact | None, store: Store) -> list[FoundClip]:
     """The CLIPs that guided a tuned model."""
     if tuned is None or not tuned.config.get("clips"):
         raise BadInput("nobody knows which that was", "give --clip")
-    found: list[Found] = []
+    found: list[FoundClip] = []
     for number, name in enumerate(tuned.config["clips"], 1):
         if clip_role(number) in tuned.manifest.inputs:
             artifact = store.input(tuned, clip_role(number))
-            found.append((str(artifact.path), artifact))
-        elif ":" in name:
-            found.append((str(name), None))
+            found.append(FoundClip(str(artifact.path), artifact))
+        elif ":" in name and "=" not in name:  # of NAME:TAG=FILE it says what the file held
+            found.append(FoundClip(str(name)))
         else:
             raise BadInput(
-                f"{tuned.ref} was guided by a folder that is not recorded", "give --clip"
+                f"{tuned.ref} was guided by files whose place is not recorded", "give --clip"
             )
     return found

@@ -1,4 +1,4 @@
-"""Where a text sends pictures, in the eyes of a CLIP."""
+"""The direction from source to target prompts in a CLIP's space, and pictures measured along it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from torch import Tensor
 
 from dclip.guidance.clip import Guide, Move
 
-FEWEST_FOR_SPREAD = 16  # pictures: of fewer a quarter is nobody in particular
+FEWEST_FOR_SPREAD = 16
+"""Of fewer photos the mean over a quarter of them depends too much on which photos they are."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A CLIP, and where a text sends pictures in its space."""
+    """A CLIP, and the difference between target and source prompts in its space."""
 
     guide: Guide
     move: Move
 
     def cosine(self, edits: Tensor, photos: Tensor) -> Tensor:
-        """S_dir: cosine between the pictures' move and the text's, (B,), of (B, 3, H, W) each."""
+        """S_dir: cosine between the pictures' difference and the text's, (B,), of (B, 3, H, W)."""
         return self.move.cosine(self.guide.embed_image(edits), self.guide.embed_image(photos))
 
     def scores(self, x: Tensor) -> Tensor:
-        """How much pictures (B, 3, H, W) look like the target, along the way from each source.
+        """How far pictures (B, 3, H, W) are along the direction from each source to the target.
 
         Returns:
             (B, K), above 0 where the target is nearer than the source.
@@ -32,11 +33,12 @@ class Direction:
         return self.guide.embed_image(x) @ self.move.units().T
 
     def as_far_as_photos(self, scores: Tensor) -> Direction:
-        """The same way, as far as photos that show the target most lie from those that do least.
+        """The same direction, with the length by which photos differ along it.
 
-        The prompts' distance is no measure of a picture's edit: between CLIPs, and between prompts
-        of one CLIP, it is from a seventh to twice of what sets photos apart. Of fewer than
-        :data:`FEWEST_FOR_SPREAD` photos it is all there is.
+        The length is the mean of the highest tenth of the scores less the mean of the lowest
+        quarter. The distance between the prompts is a poor measure of an edit: over several CLIPs
+        and prompts it was from a seventh to twice that length. With fewer than
+        :data:`FEWEST_FOR_SPREAD` photos it is kept all the same.
 
         Args:
             scores: of the photos, as :meth:`scores` returns them, (N, K).
@@ -52,6 +54,6 @@ class Direction:
         )
 
     def lengths(self) -> Tensor:
-        """How far the text sends a picture, from each source, (K,)."""
+        """The length of the direction from each source, (K,)."""
         lengths: Tensor = self.move.differences.norm(dim=-1)
         return lengths

@@ -272,6 +272,15 @@ def read_face_network(path: Path | str, frame: Frame) -> FaceFeatures:
     )
 
 
+def holds_face_network(path: Path) -> bool:
+    """Whether a file holds weights of one of :data:`NETWORKS`."""
+    try:
+        weights = _weights(path)
+    except BadInput:
+        return False
+    return any(mark in weights for mark, _ in NETWORKS.values())
+
+
 def _weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BadInput(f"no such file: {path}", "check the path")

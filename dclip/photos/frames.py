@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dclip.data.images import FACE_FRACTION, check_crop
+from dclip.domains import DOMAINS, FACES
 from dclip.errors import BadInput
+from dclip.models.checkpoint import ModelInfo
 
 Points = NDArray[np.float64]
 """Five points (5, 2) as x, y: the eyes, the nose, the mouth corners; each pair from left to right
@@ -241,3 +243,12 @@ def _quad(points: Points) -> Transform:
 def _turned(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """A quarter turn, from right to down."""
     return np.array([-vector[1], vector[0]])
+
+
+def frame_of(info: ModelInfo) -> Frame:
+    """Where a base model's pictures have the face, by its domain and the crop of its data."""
+    if DOMAINS[info.domain].drawn:
+        return Frame("drawn")
+    if info.domain != FACES:
+        return Frame("center")
+    return Frame("ffhq") if info.crop == "center" else Frame("celeba", info.crop)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -24,15 +23,16 @@ from dclip.data.images import to_float
 from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
+from dclip.fingerprints import fingerprint
 from dclip.guidance import views
 from dclip.guidance.clip import (
     check_model,
-    fingerprint,
     load_guide,
     new_model,
     save_guide,
     usual_rate,
 )
+from dclip.guidance.clip.words import tokens
 from dclip.guiding import find_clip
 from dclip.random import key, permutation
 from dclip.stages.revisions import REVISIONS
@@ -178,7 +178,7 @@ class _Training:
 
     def _words(self) -> list[str]:
         text = [*self.captions, *(p for c in self.contrasts for s in c.sides for p in s.prompts)]
-        return sorted({w for t in text for w in re.findall(r"[a-z]+", t.lower())})
+        return sorted({w for t in text for w in tokens(t)})
 
     def _strength(self, step: int) -> float:
         """How far the attack has grown, 0 to 1."""

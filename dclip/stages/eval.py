@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,10 @@ from dclip.evaluation.scorers import find_clips, find_judge, goal_of, preset_of,
 from dclip.evaluation.scoring import Scores, Scoring, monotone
 from dclip.evaluation.truth import Truth
 from dclip.figures.panel import panel
-from dclip.guidance.clip import fingerprint
+from dclip.fingerprints import fingerprint
+from dclip.models.checkpoint import read_info
 from dclip.models.face import load_face_network
+from dclip.photos.frames import Frame, frame_of
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
 
@@ -86,11 +88,14 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     for note in clips.notes:
         report.note(note)
 
+    base = plan.base if plan is not None else store.input(inputs["edits"], "model")
+    frame = frame_of(read_info(base.path)) if config.face else Frame("center")
+
     def scoring() -> Scoring:
         truth, size = None, pictures.originals.shape[-1]
         if drawn is not None and pictures.params is not None:
             truth = Truth(pictures.params, drawn, size)
-        face = load_face_network(config.face, device, size) if config.face else None
+        face = _face(config, frame, device, size)
         return Scoring(
             pictures.originals,
             truth=truth,
@@ -136,6 +141,14 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             tuned=one,
         ).run(),
     )
+
+
+def _face(
+    config: EvalConfig, frame: Frame, device: torch.device, size: int
+) -> Callable[[Tensor], Tensor] | None:
+    if config.face is None:
+        return None
+    return load_face_network(config.face, device, size, frame=frame, trust=config.trust)
 
 
 def _pictures(config: EvalConfig, plan: Plan, store: Store, context: Context) -> EvalSamples:

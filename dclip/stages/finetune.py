@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,19 +23,21 @@ from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.diffusion import ddim
-from dclip.domains import DOMAINS, Domain
+from dclip.domains import DOMAINS
 from dclip.editing.mask import localised
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
-from dclip.guidance.clip import fingerprint, load_guide
+from dclip.fingerprints import fingerprint
 from dclip.guidance.direction import Direction
 from dclip.guidance.kinds import LOSSES
 from dclip.guidance.objective import Objective, recoloured
 from dclip.guidance.prompts import PRESETS, Preset, split_sources
+from dclip.guiding import FoundClip
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Above, Adapter, Full, merged
+from dclip.photos.frames import frame_of
 from dclip.random import key, permutation
 from dclip.recipes import recipe
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
@@ -46,30 +47,6 @@ from dclip.training.loop import Loop
 
 HELD_OUT = 8
 SNAPSHOTS = 4
-
-
-def find_clips(
-    specs: Sequence[str], store: Store, domain: Domain, context: Context
-) -> list[tuple[str, Artifact | None]]:
-    """Where the guides are: what :func:`load_guide` takes, and the artifact if it is one.
-
-    Args:
-        specs: as the user gave them; none chooses the newest, else that of the domain.
-        domain: what the base model draws.
-
-    Raises:
-        BadInput: the same one twice.
-    """
-    if specs:
-        found = [guiding.find_clip(spec, store, context.report) for spec in specs]
-        if len(found) > 1 and len({fingerprint(where) for where, _ in found}) < len(found):
-            raise BadInput("one CLIP is given twice", "give each --clip once")
-        return found
-    if not store.list("clip") and domain.clip != "embedded":
-        context.report.note(f"using CLIP {domain.clip}")
-        return [(domain.clip, None)]
-    artifact = store.resolve(None, "clip", context.report, default="embedded")
-    return [(str(artifact.path), artifact)]
 
 
 def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -86,10 +63,10 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     pair = config.prompts(domain.source)
     _notes(config, pair, latents, info.schedule.T, context)
     device = pick(context)
-    found = find_clips(config.clip, store, domain, context)
+    found = guiding.find_guides(config.clip, store, domain, context.report)
 
-    def load(where: str, clip: Artifact | None) -> Direction:
-        guide = load_guide(where, device, name=f"CLIP {clip.ref}" if clip else None)
+    def load(clip: FoundClip) -> Direction:
+        guide = clip.load(device, context.report)
         for prompt in (pair.target, *split_sources(pair.source)):
             guide.check(prompt)
             if warning := guide.warning(prompt):
@@ -97,8 +74,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         return Direction(guide, guide.move(pair.target, pair.source))
 
     # A CLIP by name may have to be fetched, which neither a plan nor finished work needs.
-    here = all(Path(where).is_dir() for where, _ in found)
-    directions = [load(*each) for each in found] if here else None
+    directions = [load(clip) for clip in found] if all(clip.is_here for clip in found) else None
     data = LatentSet(latents.path)
     count = len(data.split("train"))
     if not count:
@@ -110,7 +86,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "target": pair.target,
         "source": pair.source,
         "local": pair.local,
-        "clips": [clip.id if clip else fingerprint(where) for where, clip in found],
+        "clips": [clip.key for clip in found],
         "r": r,
         "inversion_steps": inversion_steps,
         "refinements": int(latents.config.get("refinements") or 0),
@@ -118,7 +94,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "face": fingerprint(config.face) if config.face else None,
     }
     inputs = {"latents": latents, "model": base}
-    inputs |= {guiding.clip_role(n): clip for n, (_, clip) in enumerate(found, 1) if clip}
+    inputs |= guiding.inputs_of(found)
     return store.build(
         stage="finetune",
         revision=REVISIONS["finetune"],
@@ -136,7 +112,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             settings,
             data,
             base,
-            directions or [load(*each) for each in found],
+            directions or [load(clip) for clip in found],
             device,
             context,
             staging,
@@ -215,7 +191,13 @@ class _Tuning:
             wanted,
             tuning.guidance,
             face=(
-                load_face_network(config.face, device, self.info.image_size)
+                load_face_network(
+                    config.face,
+                    device,
+                    self.info.image_size,
+                    frame=frame_of(self.info),
+                    trust=config.trust,
+                )
                 if config.face
                 else None
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,30 +14,39 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dclip import guiding
 from dclip.configs.common import Precision
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
+from dclip.data.paths import read_file
 from dclip.device import describe, pick, placed, resolve_precision
-from dclip.diffusion import ddim, ddpm
+from dclip.diffusion import grids
+from dclip.diffusion.guidance import Guided
 from dclip.diffusion.network import EpsModel, InPrecision
-from dclip.diffusion.schedule import Schedule
+from dclip.diffusion.samplers import SAMPLERS
+from dclip.diffusion.solvers import sample_ddim
+from dclip.diffusion.variance import sample_ancestral
+from dclip.domains import DOMAINS
 from dclip.figures.panel import sheet
-from dclip.models.checkpoint import load_model, read_info
+from dclip.guidance.steering import KINDS, Given, Steer, parse, steering
+from dclip.guiding import FoundClip
+from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
 from dclip.stages.revisions import REVISIONS
-from dclip.store import Artifact, Staging, Store, slug
+from dclip.store import Artifact, Journal, Staging, Store, slug
 
-SAMPLERS = ("ddim", "ddpm")
 GRID_IMAGES = 100
+NOT_SETTINGS = ("model", "tuned", "name", "seed", "clip")
 
 
 def run(config: SampleConfig, store: Store, context: Context = Context()) -> Artifact:
     """Draw pictures from pure noise and commit them as a ``samples`` artifact.
 
     Raises:
-        BadInput: more steps than the model's schedule has, or a tuning of another network.
+        BadInput: more steps than the model's schedule has, a tuning of another network, or a text
+            that the CLIP cannot read.
         MissingArtifact: a named artifact, or a tuned model's base, is not there.
     """
     tuned = None
@@ -46,12 +56,22 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     else:
         base = store.resolve(config.model, "model", context.report, default="embedded")
     info = read_info(base.path)
-    grid = ddim.grid(info.schedule.T, config.steps, info.schedule.T)
-    settings = {
-        k: v for k, v in asdict(config).items() if k not in ("model", "tuned", "name", "seed")
-    }
+    rule = config.grid or info.grid
+    grid = _grid(info, rule, config.steps)
+    steers = [parse(text) for text in config.guide]
+    clips: list[FoundClip] = []
+    if any("guides" in KINDS[steer.kind].needs for steer in steers):
+        domain = DOMAINS[info.domain]
+        clips = guiding.find_guides(config.clip, store, domain, context.report)
     device = pick(context)
-    settings["precision"] = resolve_precision(config.precision, device)
+    settings = {k: v for k, v in asdict(config).items() if k not in NOT_SETTINGS} | {
+        "grid": rule,
+        "guide": [str(steer) for steer in steers],
+        "images": [_digest(steer) for steer in steers if steer.kind == "image"],
+        "clips": [clip.key for clip in clips],
+        "precision": resolve_precision(config.precision, device),
+    }
+    calls = SAMPLERS[config.sampler].calls(config.steps)
     return store.build(
         stage="sample",
         revision=REVISIONS["sample"],
@@ -59,85 +79,109 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         kind="samples",
         name=config.name or slug((tuned or base).name, "samples"),
         config=settings,
-        inputs={"model": base} | ({"tuned": tuned} if tuned else {}),
+        inputs={"model": base} | ({"tuned": tuned} if tuned else {}) | guiding.inputs_of(clips),
         seed=config.seed,
         context=context,
-        estimate={"images": config.count, "network_calls_per_image": config.steps},
-        make=lambda staging: _make(staging, config, grid, base, tuned, device, context),
+        estimate={"images": config.count, "network_calls_per_image": calls},
+        make=lambda staging: _Sampling(
+            config, grid, base, tuned, steers, clips, device, context, staging
+        ).run(),
     )
 
 
-def _make(
-    staging: Staging,
-    config: SampleConfig,
-    grid: Sequence[int],
-    base: Artifact,
-    tuned: Artifact | None,
-    device: torch.device,
-    context: Context,
-) -> dict[str, Any]:
-    network, info = load_model(base.path, device)
-    precision: Precision = resolve_precision(config.precision, device)
-    plain = placed(network, device, precision)
-    model: EpsModel = plain
-    if tuned:
-        both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
-        model = Above(int(tuned.config.get("t_min") or 0), both, plain)
-    model = InPrecision(model, device, precision)
-    files = [staging.path / "images" / f"{i:04d}.png" for i in range(config.count)]
-    batches = [
-        range(i, min(i + config.batch, config.count)) for i in range(0, config.count, config.batch)
-    ]
-    # A picture is complete or not there, so what is there needs no further record; batches keep
-    # their borders, so that a resumed run computes the same.
-    left = [batch for batch in batches if not all(files[i].exists() for i in batch)]
-    done = config.count - sum(len(batch) for batch in left)
-    with context.report.task("sampling", config.count, done=done) as task:
-        for batch in left:
-            x = draw(
-                model,
-                info.schedule,
-                config.sampler,
-                grid,
-                config.seed,
-                batch,
-                info.image_size,
-                device,
+def _grid(info: ModelInfo, rule: str, steps: int) -> tuple[int, ...]:
+    """The timesteps by a rule; the model's own rule with its own offset and end."""
+    if rule == info.grid == "leading":
+        offset, end = info.steps_offset, info.grid_end
+        return grids.build(rule, info.schedule.T, steps, offset=offset, end=end)
+    if rule == info.grid and rule in ("trailing", "linspace"):
+        return grids.build(rule, info.schedule.T, steps, end=info.grid_end)
+    return grids.build(rule, info.schedule.T, steps)
+
+
+def _digest(steer: Steer) -> str:
+    """The content of a picture to steer towards, which counts and not its name."""
+    return hashlib.sha256(read_file(Path(steer.value).expanduser(), steer.value)).hexdigest()
+
+
+class _Sampling:
+    """One run: what draws, and the pictures that are left to draw."""
+
+    def __init__(
+        self,
+        config: SampleConfig,
+        grid: Sequence[int],
+        base: Artifact,
+        tuned: Artifact | None,
+        steers: Sequence[Steer],
+        clips: Sequence[FoundClip],
+        device: torch.device,
+        context: Context,
+        staging: Staging,
+    ) -> None:
+        self.config, self.grid, self.device = config, grid, device
+        self.context, self.staging, self.steers = context, staging, steers
+        network, self.info = load_model(base.path, device)
+        precision: Precision = resolve_precision(config.precision, device)
+        plain = placed(network, device, precision)
+        model: EpsModel = plain
+        if tuned:
+            both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
+            model = Above(int(tuned.config.get("t_min") or 0), both, plain)
+        # A learned variance is asked of the network itself.
+        learned = config.sampler == "ddpm" and self.info.variance == "learned-range"
+        self.model = model if learned else InPrecision(model, device, precision)
+        self.guides = [clip.load(device, context.report) for clip in clips]
+
+    def run(self) -> dict[str, Any]:
+        config, report = self.config, self.context.report
+        files = [self.staging.path / "images" / f"{i:04d}.png" for i in range(config.count)]
+        # Batches keep their borders, so that a resumed run computes the same.
+        starts = range(0, config.count, config.batch)
+        batches = [range(i, min(i + config.batch, config.count)) for i in starts]
+        journal = Journal(self.staging.scratch / "batches.jsonl", lambda entry: entry["images"])
+        with report.task("sampling", config.count, done=journal.done) as task:
+            for batch in batches:
+                if batch.stop <= journal.done:
+                    continue
+                for i, pixels in zip(batch, to_uint8(self._draw(batch)), strict=True):
+                    save_png(files[i], pixels)
+                journal.add(images=len(batch))
+                task.advance(len(batch))
+        _save_grid(self.staging.path / "grid.png", files[:GRID_IMAGES], self.info.image_size)
+        calls = SAMPLERS[config.sampler].calls(config.steps)
+        return {"images": config.count, "network_calls_per_image": calls}
+
+    def _draw(self, numbers: Sequence[int]) -> Tensor:
+        """Pictures (B,C,S,S) from noise; each depends on the seed and its own number."""
+        config, info = self.config, self.info
+        channels = int(getattr(info.config, "in_channels", 3))
+        shape = (channels, info.image_size, info.image_size)
+
+        def noise(t: int) -> Tensor:
+            keys = [key(config.seed, "sample", i, t) for i in numbers]
+            return normal(keys, shape).to(self.device)
+
+        model: EpsModel = self.model
+        if self.steers:
+            keys = [key(config.seed, "views", i) for i in numbers]
+            given = Given(guides=self.guides, keys=keys, views=1)
+            loss = steering(self.steers, given)
+            model = Guided(model, info.schedule, loss, through=config.through)
+        x, clip_x0 = noise(info.schedule.T), info.clip_sample
+        with torch.no_grad():
+            if config.eta:
+                return sample_ddim(
+                    model, info.schedule, x, self.grid, eta=config.eta, noise=noise, clip_x0=clip_x0
+                )
+            if config.sampler == "ddpm" and info.variance != "small" and not self.steers:
+                return sample_ancestral(
+                    model, info.schedule, x, self.grid, noise=noise, rule=info.variance,
+                    clip_x0=clip_x0,
+                )  # fmt: skip
+            return SAMPLERS[config.sampler](
+                model, info.schedule, x, self.grid, noise=noise, clip_x0=clip_x0
             )
-            for i, pixels in zip(batch, to_uint8(x), strict=True):
-                save_png(files[i], pixels)
-            task.advance(len(batch))
-    _save_grid(staging.path / "grid.png", files[:GRID_IMAGES], info.image_size)
-    return {"images": config.count, "network_calls_per_image": config.steps}
-
-
-@torch.no_grad()
-def draw(
-    model: EpsModel,
-    schedule: Schedule,
-    sampler: str,
-    grid: Sequence[int],
-    seed: int,
-    numbers: Sequence[int],
-    size: int,
-    device: torch.device,
-) -> Tensor:
-    """Pictures (B,3,size,size) from noise at T; each depends on the seed and its own number.
-
-    Args:
-        sampler: one of :data:`SAMPLERS`.
-        grid: increasing labels from 0 to T.
-        numbers: which pictures of the seed's endless row.
-    """
-    shape = (3, size, size)
-
-    def noise(t: int) -> Tensor:
-        return normal([key(seed, "sample", i, t) for i in numbers], shape).to(device)
-
-    x = noise(schedule.T)
-    if sampler == "ddim":
-        return ddim.decode(model, schedule, x, grid, clip_x0=True)
-    return ddpm.sample_ddpm(model, schedule, x, grid, noise=noise)
 
 
 def _save_grid(path: Path, files: Sequence[Path], size: int) -> None:
