@@ -231,6 +231,7 @@ def tag(
     "dclip export tuned/sketch/v2 sketch-model",
     "dclip export tuned/sketch sketch --with-base    # to use it on another machine",
     "dclip export edits/photos results",
+    "dclip export celebahq celebahq-diffusers --to diffusers",
     "dclip export base dclip/assets/base --lean",
 )
 def export(
@@ -245,8 +246,18 @@ def export(
         bool,
         switch("--with-base", help="And the base and CLIPs that it needs; DIR is then a store."),
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="diffusers", help="A base or tuned model for diffusers."),
+    ] = None,
 ) -> None:
-    """Copy an artifact out of the store, manifest and all; the copy can be used like it."""
+    """Copy an artifact out of the store, manifest and all; the copy can be used like it.
+
+    `dclip import DIR` takes it into another store.
+    """
+    if to is not None:
+        _to_diffusers(run, ref, directory, to, lean or with_base)
+        return
     from dclip.store import export as copy
     from dclip.store import export_with_base, slim
 
@@ -266,6 +277,31 @@ def export(
     path = copy(artifact, directory, lean=lean)
     identity = slim(artifact.manifest).id if lean else artifact.id
     _record(run, {"artifact": artifact.ref, "path": str(path), "id": identity}, identity)
+
+
+def _to_diffusers(run: Run, ref: str, out: Path, to: str, more: bool) -> None:
+    from dclip.models.checkpoint import load_model
+    from dclip.models.pretrained.export import to_diffusers
+    from dclip.models.tuned import read_deltas
+
+    if to != "diffusers":
+        raise BadInput(f"there is no export to {to!r}", "use --to diffusers, or leave it out")
+    if more:
+        raise BadInput("--to diffusers is a copy of another format", "leave the other options out")
+    artifact = run.store.find(ref)
+    if artifact.kind not in ("model", "tuned"):
+        raise BadInput(f"{artifact.ref} is no model", "name a base or a tuned model")
+    base, parts = artifact, []
+    if artifact.kind == "tuned":
+        base = run.store.input(artifact, "model")
+        parts = [(read_deltas(artifact.path, load_model(base.path)[0]), 1.0)]
+        if artifact.config.get("t_min"):
+            run.report.warn(
+                f"{artifact.ref} leaves the timesteps up to {artifact.config['t_min']} to its base;"
+                " the exported model acts at all of them"
+            )
+    to_diffusers(base.path, out, parts)
+    _record(run, {"artifact": artifact.ref, "path": str(out), "id": artifact.id}, artifact.id)
 
 
 @command(

@@ -21,6 +21,7 @@ from dclip.models.pretrained.files import SUFFIXES, read_tensors, sha256
 from dclip.models.pretrained.opening import Opened, open_source
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
+from dclip.store.manifest import MANIFEST
 
 HALF_MOST = torch.finfo(torch.float16).max
 PUBLISHED_R = 501
@@ -32,11 +33,18 @@ PUBLISHED_STEPS = 40
 def run(config: ImportConfig, store: Store, context: Context = Context()) -> Artifact:
     """Import a pretrained model as a ``model`` artifact, or its tuned copy as a ``tuned`` one.
 
+    What ``dclip export`` wrote is copied in as it is.
+
     Raises:
         BadInput: a source that is not there or of no known family, or that says too little.
         CorruptArtifact: files that are cut off, missing or damaged.
         MissingArtifact: the base is not in the store.
     """
+    folder = Path(config.source).expanduser()
+    if holds_artifacts(folder):
+        if context.dry_run:
+            raise BadInput(f"{folder} was exported by dclip", "leave --dry-run out: it is copied")
+        return store.import_artifact(folder, context.report)
     if config.base is not None:
         return _import_tuned(config, store, context)
     opened = _open(config)
@@ -56,6 +64,14 @@ def run(config: ImportConfig, store: Store, context: Context = Context()) -> Art
         estimate=estimate(info, opened.size) if context.dry_run else None,
         make=lambda staging: _make(staging, opened, config.storage, context),
     )
+
+
+def holds_artifacts(folder: Path) -> bool:
+    """Whether ``dclip export`` wrote a folder: an artifact, or several laid out as a store."""
+    try:
+        return (folder / MANIFEST).is_file() or any(folder.glob(f"*/*/v*/{MANIFEST}"))
+    except (OSError, ValueError):
+        return False
 
 
 def _stem(id: str) -> str:

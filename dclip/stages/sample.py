@@ -163,7 +163,7 @@ class _Sampling:
             return normal(keys, shape).to(self.device)
 
         model: EpsModel = self.model
-        if self.steers:
+        if any(steer.scale for steer in self.steers):
             keys = [key(config.seed, "views", i) for i in numbers]
             given = Given(guides=self.guides, keys=keys, views=1)
             loss = steering(self.steers, given)
