@@ -170,9 +170,7 @@ def test_offline_what_is_here_is_used_and_the_rest_is_refused_at_once(
     asked = len(server.asked)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert hub.fetch("org/net", ["a"]) == folder
-    with pytest.raises(
-        BadInput, match=r"b of org/net is not on this.*HF_HUB_OFFLINE"
-    ) as no:
+    with pytest.raises(BadInput, match=r"b of org/net is not on this.*HF_HUB_OFFLINE") as no:
         hub.fetch("org/net", ["b"])
     assert no.value.fix.startswith("unset HF_HUB_OFFLINE")
     assert len(server.asked) == asked
