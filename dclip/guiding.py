@@ -69,7 +69,7 @@ def find_clip(spec: str, store: Store, report: Reporter) -> FoundClip:
         artifact = store.resolve(spec, "clip")
     except MissingArtifact as error:
         if is_dir(place) or is_file(place):
-            report.note(f"using the CLIP in {place}")
+            report.note(f"using the CLIP in the {'folder' if is_dir(place) else 'file'} {place}")
             return FoundClip(str(place))
         if ":" in spec:
             return FoundClip(spec)
