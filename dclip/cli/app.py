@@ -115,5 +115,5 @@ def _fail(error: BaseException, state: State) -> int:
         # The reader is gone: what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif failure.message:
-        Output(store=state.flags.store).error(failure.message, failure.fix)
+        Output(store=state.flags.store).error(failure.message, failure.fix, failure.steps)
     return failure.code

@@ -160,10 +160,19 @@ class Run:
         work: Callable[[C, Store, Context], Artifact],
         config: C,
         *,
+        ready: Callable[[Artifact], None] = lambda _: None,
+        first: Callable[[Artifact], tuple[Sequence[Path], str] | None] = lambda _: None,
         next_commands: Callable[[Artifact], Sequence[str]] = lambda _: (),
         show: Callable[[Artifact], Mapping[str, Any]] = lambda _: {},
     ) -> Artifact | None:
-        """Run a stage and show its artifact; None after a dry run, whose plan is shown."""
+        """Run a stage and show its artifact; None after a dry run, whose plan is shown.
+
+        Args:
+            ready: what is to be done with the artifact before it is shown.
+            first: files that a person is shown before all else, and what they are.
+            next_commands: whole command lines that go on from here.
+            show: further results, by name.
+        """
         from dclip.store import Planned
 
         try:
@@ -171,7 +180,13 @@ class Run:
         except Planned as planned:
             self.out.plan(planned.plan, planned.before)
             return None
-        self.out.artifact(artifact, next_commands=next_commands(artifact), show=show(artifact))
+        ready(artifact)
+        self.out.artifact(
+            artifact,
+            first=first(artifact),
+            next_commands=next_commands(artifact),
+            show=show(artifact),
+        )
         return artifact
 
     def hint(self, *words: str) -> str:

@@ -30,11 +30,13 @@ class Failure:
         code: the exit code (docs/cli.md lists them).
         message: what is wrong; empty where nothing should be said.
         fix: what to do about it.
+        steps: lines below the fix, where it takes several commands.
     """
 
     code: int
     message: str
     fix: str = ""
+    steps: tuple[str, ...] = ()
 
 
 def explain(error: BaseException, command: str = "dclip") -> Failure:
@@ -45,7 +47,8 @@ def explain(error: BaseException, command: str = "dclip") -> Failure:
         command: the command that was run, e.g. ``dclip invert``, for the fix.
     """
     if isinstance(error, DclipError):
-        return Failure(error.exit_code, error.message, error.fix)
+        steps = tuple(getattr(error, "steps", ()))
+        return Failure(error.exit_code, error.message, error.fix, steps)
     if isinstance(error, UsageError):
         return Failure(BadInput.exit_code, _usage(error), f"{_path(error, command)} --help")
     if isinstance(error, KeyboardInterrupt | typer.Abort):

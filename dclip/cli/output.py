@@ -7,6 +7,7 @@ A command hands over what it has; how that looks is decided here and nowhere els
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -30,6 +31,7 @@ PIPE_WIDTH = 400
 _COMMAND = re.compile(r"`(dclip [^`]*)`")
 
 PICTURES = (".png", ".pdf")
+MOST_FILES = 4  # that are named one by one
 
 
 def short(value: Any) -> str:
@@ -119,12 +121,14 @@ class Output:
         """Say what the user should act on; shown in every mode."""
         self.err.print(f"[yellow]warning:[/yellow] {escape(self._pasteable(message))}")
 
-    def error(self, message: str, fix: str = "") -> None:
-        """Tell a failure: one line, and the fix on a second one."""
+    def error(self, message: str, fix: str = "", steps: Sequence[str] = ()) -> None:
+        """Tell a failure: one line, and the fix on a second one, with its steps below."""
         self.err.print(f"[bold red]error:[/bold red] {escape(' '.join(message.split()))}")
         if fix:
             fix = self._pasteable(" ".join(fix.split()))
             self.err.print(f"[bold]fix:[/bold] {escape(fix)}")
+        for step in steps:
+            self.err.print(f"  {escape(step)}")
 
     def _pasteable(self, message: str) -> str:
         if self.store is None:
@@ -152,6 +156,7 @@ class Output:
         self,
         artifact: Artifact,
         *,
+        first: tuple[Sequence[Path], str] | None = None,
         next_commands: Sequence[str] = (),
         show: Mapping[str, Any] | None = None,
     ) -> None:
@@ -159,6 +164,7 @@ class Output:
 
         Args:
             artifact: what the stage returned.
+            first: files that a person is shown before all else, and what they are.
             next_commands: whole command lines that go on from here.
             show: further results for this screen, e.g. where copies were written.
         """
@@ -170,6 +176,8 @@ class Output:
         if self.mode == "quiet":
             self.line(artifact.id)
             return
+        if first is not None:
+            self._files(*first)
         state = "[bold green]made[/bold green]" if artifact.fresh else "[bold]up to date[/bold]"
         self.out.print(f"{state}  {escape(artifact.ref)}  [dim]{artifact.id[:12]}[/dim]")
         # What is listed for a person is what fits a line; the rest is in `show --json`.
@@ -181,6 +189,15 @@ class Output:
         }
         self.pairs(rows)
         self.next(next_commands)
+
+    def _files(self, files: Sequence[Path], what: str) -> None:
+        """Name files, a line each; of many the folder that they are in."""
+        if len(files) > MOST_FILES:
+            folder = Path(os.path.commonpath(files))
+            self.line(f"{here(folder)}{os.sep}  {len(files)} pictures, {what}")
+            return
+        for file in files:
+            self.line(f"{here(file)}  {what}")
 
     def pairs(self, rows: Mapping[str, str]) -> None:
         """Write aligned ``name  value`` lines (human mode's small table)."""

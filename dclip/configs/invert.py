@@ -25,7 +25,7 @@ class InvertConfig:
     model: Annotated[str | None, ref("model")] = None
     """Base model: else the newest, else the embedded one."""
     name: Name | None = None
-    """Name of the latents: else the data's."""
+    """Name of the latents: else the data's, and the model's after it if that is another."""
     r: Annotated[Count | None, Excludes("preset")] = None
     """Timestep to invert to, in 1..T: else 50."""
     preset: Preset | None = None
