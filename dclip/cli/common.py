@@ -19,10 +19,11 @@ from rich.markup import escape
 from dclip.cli.options import StageCommand, gathered, parameters
 from dclip.cli.output import Mode, Output
 from dclip.cli.settings import ConfigFile, Flags, build_config, load_config, store_path
-from dclip.context import Context, Reporter
+from dclip.context import Context
 from dclip.errors import BadInput
 
 if TYPE_CHECKING:
+    from dclip.cli.progress import LiveReporter, PlainReporter, QuietReporter
     from dclip.store import Artifact, Store
 
 C = TypeVar("C")
@@ -114,7 +115,7 @@ class Run:
     out: Output
 
     @cached_property
-    def report(self) -> Reporter:
+    def report(self) -> LiveReporter | PlainReporter | QuietReporter:
         """Where progress, notes and warnings go."""
         from dclip.cli.progress import reporter_for  # rich's progress is slow to import
 
@@ -176,7 +177,8 @@ class Run:
         from dclip.store import Planned
 
         try:
-            artifact = work(config, self.store, self.context)
+            with self.report.watching():
+                artifact = work(config, self.store, self.context)
         except Planned as planned:
             self.out.plan(planned.plan, planned.before)
             return None
@@ -188,6 +190,26 @@ class Run:
             show=show(artifact),
         )
         return artifact
+
+    def to_edit(self, made: Artifact) -> tuple[str, ...]:
+        """What a hint names to be edited by a model: a photo, or drawn data if it knows no more."""
+        from dclip.domains import DOMAINS
+        from dclip.errors import DclipError
+        from dclip.models.checkpoint import read_info
+
+        try:
+            base = made if made.kind == "model" else self.store.input(made, "model")
+            if not DOMAINS[read_info(base.path).domain].drawn:
+                return ("photo.jpg",)
+            drawn = [
+                data.name
+                for data in self.store.list("data")
+                if DOMAINS[data.config.get("domain", "photos")].drawn
+            ]
+        except (DclipError, KeyError):
+            return ("photo.jpg",)
+        # Without drawn data in the store, `--make` draws some.
+        return ("--data", drawn[-1]) if drawn else ("--data", "faces", "--make")
 
     def hint(self, *words: str) -> str:
         """Write a command that goes on from here, with the shared options that were typed."""

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as _markup
 from rich.table import Table
 from rich.tree import Tree
 
@@ -31,6 +32,9 @@ PIPE_WIDTH = 400
 _COMMAND = re.compile(r"`(dclip [^`]*)`")
 
 PICTURES = (".png", ".pdf")
+WHOLE = ("ref", "id", "name", "path")
+"""Columns whose values are for copying: they are never broken over lines."""
+NARROWEST = 12  # characters that other columns keep at least
 MOST_FILES = 4  # that are named one by one
 
 
@@ -87,6 +91,49 @@ def summary(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+# Control characters, which a terminal would obey, invisible and direction-changing characters,
+# which would deceive a reader, and lone surrogates, which stand for bytes that are no text.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""``text`` with what a terminal would obey or not show as an escape: ``\x1b``, ``\udcff``."""
+    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def json_text(document: Any, encoding: str | None) -> str:
+    """A document as JSON that a terminal shows as it is and that ``encoding`` can write."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    safe = _UNSAFE.sub(lambda f: "\n" if f[0] == "\n" else json.dumps(f[0])[1:-1], text)
+    try:
+        safe.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return json.dumps(document, indent=2, default=str)
+    return safe
+
+
+def escape(text: str) -> str:
+    """Text from outside as rich's markup shows it unchanged, but for :func:`printable`."""
+    return _markup(printable(text))
+
+
+def tolerant(stream: Any) -> Any:
+    """Let a text stream write an escape for what its encoding lacks, instead of failing at it."""
+    change = getattr(stream, "reconfigure", None)
+    if change is not None and getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+        change(errors="backslashreplace")
+    return stream
+
+
 class _Console(Console):
     """A console that leaves it to us what a reader does that has gone away."""
 
@@ -109,8 +156,8 @@ class Output:
     def __init__(self, mode: Mode = "human", store: Path | None = None) -> None:
         self.mode, self.store = mode, store
         wide = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.out = _Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=True)
-        self.err = _Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.out = _Console(file=tolerant(sys.stdout), width=wide, highlight=False, soft_wrap=True)
+        self.err = _Console(file=tolerant(sys.stderr), highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Say what the user may want to know; silent in quiet mode."""
@@ -144,13 +191,12 @@ class Output:
 
     def data(self, document: Any) -> None:
         """Write a JSON document to stdout, whatever the mode."""
-        text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
-        # Not through rich: it would colour, and a lone surrogate in a file name must not end us.
-        sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+        # Not through rich, which would colour it.
+        sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
 
     def line(self, text: str) -> None:
         """Write one line of data to stdout, untouched by markup or wrapping."""
-        self.out.print(text, markup=False)
+        self.out.print(printable(text), markup=False)
 
     def artifact(
         self,
@@ -241,11 +287,20 @@ class Output:
             self.note(empty)
         else:
             table = Table(box=None, pad_edge=False, header_style="bold")
-            for heading in columns.values():
-                table.add_column(heading, overflow="fold")
-            for row in rows:
-                table.add_row(*(escape(short(row.get(key))) for key in columns))
-            self.out.print(table, soft_wrap=False)
+            texts = [[printable(short(row.get(key))) for key in columns] for row in rows]
+            wide = 0
+            for (key, heading), cells in zip(
+                columns.items(), zip(*texts, strict=True), strict=True
+            ):
+                whole = key in WHOLE
+                longest = max(map(cell_len, (heading, *cells)))
+                wide += (longest if whole else min(longest, NARROWEST)) + 2
+                table.add_column(heading, overflow="fold", no_wrap=whole)
+            for row in texts:
+                table.add_row(*map(_markup, row))
+            # A terminal may wrap such a line; a reference cut in two could not be copied.
+            width = max(self.out.width, wide)
+            self.out.print(table, soft_wrap=False, width=width, crop=False)
 
     def tree(self, tree: Tree, document: Any, identities: Sequence[str]) -> None:
         """Show a tree to a person, ``document`` as JSON, or the ids in it."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from dclip.config import Excludes, Needs, Option, settings
-from dclip.configs.common import Count, Crop, Edits, Locality, Mix, Name, Numbers, Seed, Texts, ref
+from dclip.configs.common import (
+    Count,
+    Crop,
+    Edits,
+    Locality,
+    Mix,
+    Name,
+    Numbers,
+    Seed,
+    Split,
+    Texts,
+    ref,
+)
 from dclip.editing.spec import PartSpec, parse_parts
 from dclip.errors import BadInput
 
@@ -24,7 +36,7 @@ class EditConfig:
     """How far: 0 is the photo; one or several, 0,0.5."""
     data: Annotated[str | None, ref("data")] = None
     """Data artifact to take photos from, instead."""
-    split: Annotated[str, Option(metavar="SPLIT"), _SAMPLES] = "val"
+    split: Annotated[Split, _SAMPLES] = "val"
     """Of --data: train, val, test or all."""
     where: Annotated[Texts, Option(metavar="NAME=X"), _SAMPLES] = ()
     """Of --data: only such samples, as Smiling=-1."""

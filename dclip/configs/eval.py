@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dclip.config import Excludes, Needs, Option, settings
-from dclip.configs.common import Count, Edits, Locality, Mix, Name, Numbers, Seed, Texts, ref
+from dclip.configs.common import (
+    MOST,
+    Count,
+    Edits,
+    Locality,
+    Mix,
+    Name,
+    Numbers,
+    Seed,
+    Split,
+    Texts,
+    ref,
+)
 from dclip.editing.spec import PartSpec, parse_parts
 
 FACES = 64
@@ -26,11 +38,11 @@ class EvalConfig:
     """Edits that were made already, instead."""
     data: Annotated[str | None, ref("data"), _MAKES] = None
     """Data to edit: else new drawn faces, or the base's own."""
-    split: Annotated[str, Option(metavar="SPLIT"), _MAKES] = "val"
+    split: Annotated[Split, _MAKES] = "val"
     """Of --data: train, val, test or all."""
     where: Annotated[Texts, Option(metavar="NAME=X"), Needs("data")] = ()
     """Of --data: only such samples, as Smiling=-1."""
-    count: Annotated[int, Ge(2), Option(metavar="N"), _MAKES] = FACES
+    count: Annotated[int, Ge(2), Le(MOST), Option(metavar="N"), _MAKES] = FACES
     """How many pictures."""
     target: Annotated[str | None, Option(metavar="NAME")] = None
     """Name of the edit: else known by its prompts."""

@@ -67,24 +67,75 @@ def copy_pictures(
     if place.exists() and not (one or place.is_dir()):
         raise BadInput(f"{place} is a file", "name a folder with --out")
     targets = [place if one else place / each.below / each.name for each in pictures]
-    other = [
-        (each.source, target)
-        for each, target in zip(pictures, targets, strict=True)
-        if not _holds(target, _as(each.source, target))
-    ]
     originals = {each.photo.resolve() for each in pictures if each.photo}
+    pairs = zip((each.source for each in pictures), targets, strict=True)
+    _copy(list(pairs), originals, artifact, overwrite)
+    return targets
+
+
+def _copy(
+    pairs: Sequence[tuple[Path, Path]], originals: set[Path], artifact: Artifact, overwrite: bool
+) -> None:
+    """Write files to their targets: all of them, or none where one must not be replaced."""
+    other = [
+        (source, target) for source, target in pairs if not _holds(target, _as(source, target))
+    ]
     for _, target in other:
         if target.resolve() in originals:
             raise BadInput(f"{target} is the photo itself", "name another place with --out")
         if not overwrite and target.exists():
             raise BadInput(
                 f"{target} is there already",
-                f"name another place, or say --force (the edits are in {artifact.path})",
+                f"name another place, or say --force (all of it is in {artifact.path})",
             )
     for source, target in other:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, _as(source, target))
-    return targets
+
+
+def check_figure_place(place: Path) -> None:
+    """Refuse a file for a figure that is neither a PDF nor a picture.
+
+    Raises:
+        BadInput: a file of another kind.
+    """
+    suffix = place.suffix.lower()
+    if suffix and suffix != ".pdf" and not is_picture(place) and not place.expanduser().is_dir():
+        raise BadInput(
+            f"cannot write {suffix} figures", "name a .pdf or .png file, or a folder for both"
+        )
+
+
+def copy_figure(
+    artifact: Artifact, place: Path, photos: Sequence[str] = (), *, overwrite: bool = False
+) -> list[Path]:
+    """Copy a ``figure`` artifact's panel to a file, or its PNG and PDF to a folder.
+
+    Args:
+        place: a ``.pdf`` or a picture, or a folder, which gets ``NAME.png`` and ``NAME.pdf``.
+        photos: the files that it shows; none of them is ever replaced.
+        overwrite: replace files of the same names; files that are the same already always pass.
+
+    Returns:
+        Where they are.
+
+    Raises:
+        BadInput: as :func:`copy_pictures`.
+    """
+    check_figure_place(place)
+    place = place.expanduser()
+    png, pdf = artifact.path / "panel.png", artifact.path / "panel.pdf"
+    if place.suffix.lower() == ".pdf" and not place.is_dir():
+        pairs = [(pdf, place)]
+    elif is_picture(place):
+        pairs = [(png, place)]
+    else:
+        if place.exists() and not place.is_dir():
+            raise BadInput(f"{place} is a file", "name a folder, or a .pdf or .png file")
+        pairs = [(each, place / f"{artifact.name}{each.suffix}") for each in (png, pdf)]
+    originals = {Path(photo).expanduser().resolve() for photo in photos}
+    _copy(pairs, originals, artifact, overwrite)
+    return [target for _, target in pairs]
 
 
 def place_pictures(artifact: Artifact, photos: Sequence[str]) -> list[Path]:

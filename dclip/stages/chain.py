@@ -29,7 +29,8 @@ from dclip.models.checkpoint import read_info
 from dclip.stages import edit, finetune, invert, prepare, train
 from dclip.store import Artifact, Planned, Store, slug
 
-DRAWN_COUNT = 300  # faces to draw where none are there: enough to tune on and to hold some out
+DRAWN_COUNT = 144  # faces to draw where none are there, a third of them held out
+DRAWN_LATENTS = 48  # of them to tune on and to score, as in the demo: minutes on a laptop
 PLACE = "DIR"  # stands for a folder that only the user knows
 PHOTOS = "photos"  # name of data and base in commands where the user has named no folder
 
@@ -149,8 +150,8 @@ def command(stage: str, config: Any) -> str:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         own = option(type(config), field.name)
-        if field.default_factory is not dataclasses.MISSING:
-            continue  # tables, which no chain sets
+        if isinstance(value, dict):
+            continue  # the weights of losses, which no chain sets
         if value == field.default or (stage == "prepare" and field.name == "source"):
             continue
         name = own.flags[0] if own.flags else flag(field.name)
@@ -292,7 +293,7 @@ class _Making:
             if name is None:
                 tuned: Artifact | None = there[n]
             else:
-                tuned = self._tune(name, base, learnt)
+                tuned = self._tune(name, base, learnt, drawn)
             ref = tuned.ref if tuned else slug(name or "")
             parts.append((replace(part, ref=ref), tuned))
         return parts
@@ -376,7 +377,9 @@ class _Making:
         config = TrainConfig(data=data.ref if data else name, name=name)
         return self.chain.make("train", "model", train.run, config, data=data)
 
-    def _tune(self, name: str, base: Artifact | None, data: Artifact | None) -> Artifact | None:
+    def _tune(
+        self, name: str, base: Artifact | None, data: Artifact | None, drawn: bool
+    ) -> Artifact | None:
         model = base.name if base else self._planned("model") or PHOTOS
         source = data.name if data else self._planned("data") or PHOTOS
         called = invert.name_of(source, model)
@@ -385,6 +388,7 @@ class _Making:
             model=base.ref if base else model,
             preset=name,
             name=called,
+            count=DRAWN_LATENTS if drawn else InvertConfig.count,
         )
         latents = self.chain.make("invert", "latents", invert.run, inverting, data=data, model=base)
         tuning = FinetuneConfig(
