@@ -33,7 +33,7 @@ def finetune(run: Run, config: FinetuneConfig) -> None:
         config,
         next_commands=lambda made: [
             run.hint("edit", *run.to_edit(made), "--with", _named(made)),
-            run.hint("grid", "--tuned", _named(made)),
+            run.hint("grid", "--with", _named(made)),
         ],
     )
 

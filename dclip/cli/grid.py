@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     "dclip grid",
     "dclip grid photo.jpg --columns original,reconstruction,edit",
     "dclip grid --out figure.pdf",
-    "dclip grid --tuned sketch --tuned smiling --rows 5",
+    "dclip grid --with sketch --with smiling --rows 5",
     "dclip grid --columns original,edit --strengths=-0.5,0,0.5,1    # a strip of strengths",
     "dclip grid --columns original,edit --steps 6,20,50",
     "dclip grid --columns original,edit:sketch@0.5,edit:sketch:0.8+smiling --transpose",
