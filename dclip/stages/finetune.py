@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ from dclip.models.face import load_face_network
 from dclip.models.tuned import Adapter, Full, above, merged
 from dclip.random import key, permutation
 from dclip.recipes import recipe
-from dclip.recipes.contract import Batch, Problem
+from dclip.recipes.contract import Batch, LossAndTerms, Problem
 from dclip.store import Artifact, Staging, Store, slug
 from dclip.training.loop import Loop
 
@@ -195,7 +195,7 @@ class _Tuning:
             Adapter(self.base, rank, key(config.seed, "adapter")) if rank else Full(self.base)
         ).to(device)
         self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=tuning.lr)
-        self._merged: tuple[tuple[int, bool], dict[str, Tensor]] | None = None
+        self.merged: dict[str, Tensor] = {}
         self.directions = wanted = directions
         saturation = known(tuning.guidance.saturation)
         seen = [self._scores(each) for each in directions]
@@ -251,16 +251,22 @@ class _Tuning:
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
         with self._autocast():
-            out: Tensor = functional_call(self.base, self._weights(), (x, t))
+            out: Tensor = functional_call(self.base, self.merged, (x, t))
         return out
 
-    def _weights(self) -> dict[str, Tensor]:
-        """The tuned weights, merged once an update and not at every network call."""
-        now = (self.loop.step, torch.is_grad_enabled())
-        if self._merged is None or self._merged[0] != now:
+    def _losses(self, problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
+        """The losses of one round; the tuned weights are merged once for each of them.
+
+        Not in :meth:`_model`: a decode calls it many times, and recomputes some of the calls.
+        """
+        losses = self.inner_loop(problem, batch)
+        while True:
             own = dict(self.base.named_parameters())
-            self._merged = now, {k: own[k] + d for k, d in self.delta.deltas().items()}
-        return self._merged[1]
+            self.merged = {k: own[k] + d for k, d in self.delta.deltas().items()}
+            found = next(losses, None)
+            if found is None:
+                return
+            yield found
 
     def _frozen(self, x: Tensor, t: Tensor) -> Tensor:
         with self._autocast():  # as the tuned one rounds, so that only the edit differs
@@ -272,7 +278,7 @@ class _Tuning:
 
     def run(self) -> dict[str, Any]:
         total = self.tuning.updates
-        self.loop = loop = Loop(
+        loop = Loop(
             self.staging,
             updates=total,
             images=self.tuning.batch,
@@ -294,7 +300,7 @@ class _Tuning:
             self._snapshot(counters)
         with closing(loop.rounds(self.context.report, "fine-tuning")) as rounds:
             for _ in rounds:
-                for loss, terms in self.inner_loop(problem, self._batch(counters["round"])):
+                for loss, terms in self._losses(problem, self._batch(counters["round"])):
                     left = 1 - (1 - self.tuning.decay) * loop.step / total
                     for group in self.optimizer.param_groups:
                         group["lr"] = self.tuning.lr * left
