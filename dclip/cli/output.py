@@ -287,7 +287,7 @@ class Output:
             self.note(empty)
         else:
             table = Table(box=None, pad_edge=False, header_style="bold")
-            texts = [[printable(short(row.get(key))) for key in columns] for row in rows]
+            columns_of = [[printable(short(row.get(key))) for row in rows] for key in columns]
             wide = 0
             for (key, heading), cells in zip(
                 columns.items(), zip(*texts, strict=True), strict=True
@@ -296,8 +296,8 @@ class Output:
                 longest = max(map(cell_len, (heading, *cells)))
                 wide += (longest if whole else min(longest, NARROWEST)) + 2
                 table.add_column(heading, overflow="fold", no_wrap=whole)
-            for row in texts:
-                table.add_row(*map(_markup, row))
+            for cells in zip(*columns_of, strict=True):
+                table.add_row(*map(_markup, cells))
             # A terminal may wrap such a line; a reference cut in two could not be copied.
             width = max(self.out.width, wide)
             self.out.print(table, soft_wrap=False, width=width, crop=False)
