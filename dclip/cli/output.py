@@ -289,9 +289,7 @@ class Output:
             table = Table(box=None, pad_edge=False, header_style="bold")
             columns_of = [[printable(short(row.get(key))) for row in rows] for key in columns]
             wide = 0
-            for (key, heading), cells in zip(
-                columns.items(), zip(*texts, strict=True), strict=True
-            ):
+            for (key, heading), cells in zip(columns.items(), columns_of, strict=True):
                 whole = key in WHOLE
                 longest = max(map(cell_len, (heading, *cells)))
                 wide += (longest if whole else min(longest, NARROWEST)) + 2
@@ -299,8 +297,10 @@ class Output:
             for cells in zip(*columns_of, strict=True):
                 table.add_row(*map(_markup, cells))
             # A terminal may wrap such a line; a reference cut in two could not be copied.
-            width = max(self.out.width, wide)
-            self.out.print(table, soft_wrap=False, width=width, crop=False)
+            before = self.out.width
+            self.out.width = max(before, wide)
+            self.out.print(table, soft_wrap=False)
+            self.out.width = before
 
     def tree(self, tree: Tree, document: Any, identities: Sequence[str]) -> None:
         """Show a tree to a person, ``document`` as JSON, or the ids in it."""
