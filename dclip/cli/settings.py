@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import stat
 import tomllib
 import typing
 from collections.abc import Collection, Mapping
@@ -19,9 +18,9 @@ from typing import Any, TypeVar
 
 from dclip.config import flag, from_dict, jsonable
 from dclip.errors import BadInput
+from dclip.textfile import read_text
 
 CONFIG_FILE = Path("dclip.toml")
-MOST_BYTES = 1_000_000  # of a config file
 DEFAULT_STORE = Path("artifacts")
 FILE_GLOBALS = ("store", "device", "workers")  # what may stand above the sections of the file
 
@@ -106,7 +105,7 @@ def load_config(path: Path | None, sections: Sections | None) -> ConfigFile:
             return ConfigFile(None, {})
         path = CONFIG_FILE
     try:
-        content = tomllib.loads(_text(path))
+        content = tomllib.loads(read_text(path, "config file"))
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
@@ -123,25 +122,6 @@ def load_config(path: Path | None, sections: Sections | None) -> ConfigFile:
             if inner and isinstance(table := content.get(group, {}), Mapping):
                 check_names(table, inner, f"in [{group}] of {path}", "section")
     return ConfigFile(path, content)
-
-
-def _text(path: Path) -> str:
-    """What a config file holds.
-
-    Raises:
-        BadInput: no file (a pipe would be waited for), or a very large one.
-        OSError, ValueError: it cannot be read as text.
-    """
-    found = path.expanduser()
-    what = found.stat()
-    if not stat.S_ISREG(what.st_mode):
-        raise BadInput(f"the config {path} is not a file", "give --config a TOML file")
-    if what.st_size > MOST_BYTES:
-        raise BadInput(
-            f"the config file {path} has {what.st_size} bytes, and {MOST_BYTES} at most are read",
-            "give --config a TOML file",
-        )
-    return found.read_text(encoding="utf-8")
 
 
 def store_path(flags: Flags, file: ConfigFile) -> Path:

@@ -7,7 +7,19 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 
 from dclip.config import Excludes, Option, settings
-from dclip.configs.common import MOST, Count, Factor, Name, Norm, Precision, Rate, Seed, Share, ref
+from dclip.configs.common import (
+    MOST,
+    Count,
+    Factor,
+    File,
+    Name,
+    Norm,
+    Precision,
+    Rate,
+    Seed,
+    Share,
+    ref,
+)
 from dclip.errors import BadInput
 
 _FILE = Option(file_only=True)
@@ -25,7 +37,7 @@ class ClipTrainConfig:
     """CLIP to go on from: an artifact, a folder or NAME:TAG. Else a fresh one is trained."""
     model: Annotated[str, Option(metavar="NAME"), Excludes("init")] = "small"
     """small, small-convnext, or any open_clip model."""
-    contrasts: Annotated[str | None, Option(metavar="FILE")] = None
+    contrasts: File | None = None
     """JSON of contrasts: else those of the data's attributes."""
     images: Count = 200_000
     """Pictures to see in all."""

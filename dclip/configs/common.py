@@ -89,6 +89,17 @@ CROPS = ("center", "face")
 Crop = Annotated[str, AfterValidator(_check_crop), Option(metavar="HOW")]
 """``center``, ``face``, or a number of pixels."""
 
+
+def _check_file(value: str) -> str:
+    from dclip.textfile import check_file
+
+    check_file(value, "file")
+    return value
+
+
+File = Annotated[str, AfterValidator(_check_file), Option(metavar="FILE")]
+"""A file, and neither a folder, a pipe nor a device."""
+
 Preset = Annotated[
     str, AfterValidator(OneOf("dclip.guidance.prompts:PRESETS")), Option(metavar="NAME")
 ]

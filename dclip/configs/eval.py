@@ -11,6 +11,7 @@ from dclip.configs.common import (
     MOST,
     Count,
     Edits,
+    File,
     Locality,
     Mix,
     Name,
@@ -58,7 +59,7 @@ class EvalConfig:
     """CLIP of S_dir: else the one that guided."""
     held_out: Annotated[str | None, ref("clip")] = None
     """Another CLIP, which did not guide: an artifact, a folder or NAME:TAG."""
-    face: Annotated[str | None, Option(metavar="FILE")] = None
+    face: File | None = None
     """Face recognition network (TorchScript), which compares faces."""
     trust: Annotated[bool, Needs("face")] = False
     """Load a --face TorchScript file, which can run code and write files."""
