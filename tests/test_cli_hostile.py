@@ -21,7 +21,7 @@ from dclip.cli.app import main
 from tests.small_cli import COMMANDS, add_clip, save_photo
 from tests.small_store import small_store
 
-EXAMPLES = int(os.environ.get("DCLIP_ATTACKS", "2"))
+EXAMPLES = int(os.environ.get("DCLIP_ATTACKS", "1"))
 """Values for each option; more, in a run of the attacks alone: DCLIP_ATTACKS=50."""
 
 DOCUMENTED = {0, 2, 3, 4, 6}
@@ -148,20 +148,36 @@ def test_no_command_line_ends_in_an_internal_error(words: list[str]) -> None:
 PLACES = [
     (words, param)
     for words, param in OPTIONS
-    if param.name in ("config", "root", "face", "contrasts", "clip", "photos", "out", "data")
-    and words in PLANS
+    if (param.name in ("root", "face", "contrasts", "clip", "photos", "out") and words in PLANS)
+    or (param.name in ("config", "store") and words == ("train",))
 ]
+WORST_PLACES = (
+    *("pipe", "/dev/zero", "~nosuchuser/x", "a\x00b", "a\udcffb"),
+    *("x" * 300, "photos/" * 900),
+)
+NUMERIC = [
+    (words, param) for words, param in OPTIONS if (param.metavar or "").split("[")[0] in ("N", "X")
+]
+WORST_NUMBERS = ("9" * 5000, str(2**63), "nan", "-1", "1e999")
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("place", ["pipe", "/dev/zero"])
 @pytest.mark.parametrize(
     ("words", "param"), PLACES, ids=[f"{' '.join(w)} {p.name}" for w, p in PLACES]
 )
-def test_no_pipe_is_waited_for_and_no_device_read(
-    words: tuple[str, ...], param: Any, place: str
+def test_places_that_are_none_are_refused_in_one_line(words: tuple[str, ...], param: Any) -> None:
+    for place in WORST_PLACES:
+        check(words_for(words, param, place))
+
+
+@pytest.mark.parametrize(
+    ("words", "param"), NUMERIC, ids=[f"{' '.join(w)} {p.name}" for w, p in NUMERIC]
+)
+def test_numbers_beyond_all_bounds_are_refused_in_one_line(
+    words: tuple[str, ...], param: Any
 ) -> None:
-    check(words_for(words, param, place))
+    for number in WORST_NUMBERS:
+        check(words_for(words, param, number))
 
 
 def test_a_deleted_current_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
