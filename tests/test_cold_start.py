@@ -204,3 +204,13 @@ def test_the_chain_takes_celeba_for_what_it_is(shell: Shell) -> None:
     for place in ("data", "plain", "somewhere/img_align_celeba.zip"):
         making._prepare(place)
     assert [config.source for config in seen] == ["celeba", "folder", "celeba"]
+
+
+def test_a_guide_is_recorded_by_name_and_path(shell: Shell) -> None:
+    store = small_store(shell.store)
+    clip = add_clip(store)
+    words = ("--target", "sketch", "--updates", "1", "--batch", "2", "--device", "cpu")
+    made = json.loads(shell("finetune", *words, "--json")[0])
+    assert made["metrics"]["guides"] == [
+        {"name": "clip/small/v1", "path": str(clip.path.resolve()), "id": clip.id}
+    ]

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dclip.cli.app import main
 from dclip.cli.failures import explain
+from dclip.cli.options import names_in
 from dclip.cli.output import Output, json_text, printable
 from dclip.cli.progress import LiveReporter, PlainReporter, Watch, reporter_for
 from dclip.cli.settings import load_config
@@ -298,3 +299,20 @@ def test_every_name_has_near_ones(
     assert (code, out) == (2, "")
     fix = err.splitlines()[1]
     assert re.match(rf"fix: did you mean [^?]*\b{near}\b", fix), err
+
+
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("smi", {"smiling"}),
+        ("my-", {"my-model", "my-model/v1"}),
+        ("sketch:0.8+my-", {"sketch:0.8+my-model", "sketch:0.8+my-model/v1"}),
+        ("sketch+my-model:0.", {"sketch+my-model:0.5", "sketch+my-model:0.8"}),
+    ],
+)
+def test_the_last_part_of_with_is_completed(tmp_path: Path, typed: str, offered: set[str]) -> None:
+    (tmp_path / "tuned" / "my-model" / "v1").mkdir(parents=True)
+    assert set(names_in(tmp_path, "tuned", typed)) == offered

@@ -180,7 +180,14 @@ class Run:
             with self.report.watching():
                 artifact = work(config, self.store, self.context)
         except Planned as planned:
-            self.out.plan(planned.plan, planned.before)
+            from dclip.cost import cost
+
+            plans = [
+                dict(each) | ({"cost": found} if (found := cost(each, self.store, device)) else {})
+                for device in (self.context.device,)
+                for each in (*planned.before, planned.plan)
+            ]
+            self.out.plan(plans[-1], plans[:-1])
             return None
         ready(artifact)
         self.out.artifact(

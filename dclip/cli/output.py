@@ -62,6 +62,14 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def duration(seconds: float) -> str:
+    """Write how long something takes, for a person: to a minute, an hour or a day."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def here(path: Path) -> str:
     """Write a path for a person: relative where it is below the current folder."""
     try:
@@ -294,8 +302,8 @@ class Output:
                 longest = max(map(cell_len, (heading, *cells)))
                 wide += (longest if whole else min(longest, NARROWEST)) + 2
                 table.add_column(heading, overflow="fold", no_wrap=whole)
-            for cells in zip(*columns_of, strict=True):
-                table.add_row(*map(_markup, cells))
+            for line in zip(*columns_of, strict=True):
+                table.add_row(*map(_markup, line))
             # A terminal may wrap such a line; a reference cut in two could not be copied.
             before = self.out.width
             self.out.width = max(before, wide)
@@ -343,8 +351,10 @@ def _flat(plan: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             for inner, item in value.items():
                 if key == "inputs":
                     item = item["ref"]
-                elif inner == "bytes":
-                    item = size(item)
+                elif inner in ("bytes", "memory_bytes"):
+                    item, inner = size(item), inner.removesuffix("_bytes")
+                elif inner == "seconds":
+                    item, inner = f"about {duration(item)}", "time"
                 yield f"{key}.{inner}", item
         else:
             yield key, value

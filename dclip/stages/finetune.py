@@ -127,18 +127,36 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         seed=config.seed,
         context=context,
         estimate={"updates": tuning.updates, "images": tuning.updates * tuning.batch},
-        make=lambda staging: _Tuning(
-            config,
-            tuning,
-            settings,
-            data,
-            base,
-            directions or [load(*each) for each in found],
-            device,
-            context,
-            staging,
-        ).run(),
+        make=lambda staging: (
+            _Tuning(
+                config,
+                tuning,
+                settings,
+                data,
+                base,
+                directions or [load(*each) for each in found],
+                device,
+                context,
+                staging,
+            ).run()
+            | {"guides": _guides(found)}
+        ),
     )
+
+
+def _guides(found: Sequence[tuple[str, Artifact | None]]) -> list[dict[str, Any]]:
+    """The CLIPs as they were named and where they were, beside the hashes in the config.
+
+    Where a CLIP lies does not change the result, so this is no part of the key.
+    """
+    return [
+        {
+            "name": clip.ref if clip else where,
+            "path": str(Path(where).resolve()) if Path(where).exists() else None,
+            "id": clip.id if clip else fingerprint(where),
+        }
+        for where, clip in found
+    ]
 
 
 def _notes(
