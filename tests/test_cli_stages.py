@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import typer
-from dclip.cli.defaults import config_defaults
 
 from dclip.cli.app import app, main
+from dclip.cli.defaults import config_defaults
 from dclip.store import Artifact, Staging, Store
 
 TINY_DATA = ("prepare", "faces", "--count", "40", "--size", "32", "--workers", "1")
