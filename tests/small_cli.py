@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from small_guide import write_clip
+from small_store import CPU
 
 from dclip.cli.app import app, main
 from dclip.store import Artifact, Staging, Store
-from tests.small_guide import write_clip
-from tests.small_store import CPU
 
 
 class Shell:

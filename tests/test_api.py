@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_cli import save_photo
+from small_store import SIZE, STEPS, R, small_store
 
 import dclip
 from dclip.errors import BadInput, MissingArtifact
 from dclip.store import Store
-from tests.small_cli import save_photo
-from tests.small_store import SIZE, STEPS, R, small_store
 
 ROOT = Path(__file__).parents[1]
 

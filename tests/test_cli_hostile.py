@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from small_cli import COMMANDS, add_clip, save_photo
+from small_store import small_store
 
 from dclip.cli.app import main
-from tests.small_cli import COMMANDS, add_clip, save_photo
-from tests.small_store import small_store
 
 EXAMPLES = int(os.environ.get("DCLIP_ATTACKS", "1"))
 """Values for each option; more, in a run of the attacks alone: DCLIP_ATTACKS=50."""

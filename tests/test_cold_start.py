@@ -11,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from small_cli import COMMANDS, Shell, add_clip, save_photo
+from small_store import CPU, SIZE, T, add_base, add_tuned, small_store
 
 from dclip.cli.common import Run
 from dclip.configs.prepare import PrepareConfig
 from dclip.configs.train import TrainConfig
 from dclip.stages import prepare, train
 from dclip.store import Store
-from tests.small_cli import COMMANDS, Shell, add_clip, save_photo
-from tests.small_store import CPU, SIZE, T, add_base, add_tuned, small_store
 
 HINT = re.compile(r"^next: (dclip .*)$", re.MULTILINE)
 

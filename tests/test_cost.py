@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_cli import Shell, add_clip, save_photo
+from small_store import small_store
 
 from dclip import cost
 from dclip.cli.output import duration
 from dclip.diffusion.schedule import Schedule
 from dclip.models.checkpoint import ModelInfo
 from dclip.models.unet import SIZES
-from tests.small_cli import Shell, add_clip, save_photo
-from tests.small_store import small_store
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from small_cli import Shell, save_photo
+from small_store import SIZE, add_base, add_tuned, small_store
 
 from dclip.store import Store
-from tests.small_cli import Shell, save_photo
-from tests.small_store import SIZE, add_base, add_tuned, small_store
 
 
 @pytest.fixture(scope="module")
