@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from dclip.config import Option, settings
-from dclip.configs.common import MOST, Preset, Seed, ref
+from dclip.configs.common import Preset, Seed, ref
 from dclip.errors import BadInput
 
 SEED = 20_260  # of faces that no shipped model was trained on
@@ -19,7 +19,7 @@ class DemoConfig:
 
     target: Preset = "sketch"
     """A preset that the renderer can draw."""
-    faces: Annotated[int, Ge(4), Le(MOST), Option(metavar="N")] = 48
+    faces: Annotated[int, Ge(4), Le(10_000), Option(metavar="N")] = 48
     """Faces to draw; a third is held out."""
     model: Annotated[str, ref("model")] = "embedded"
     """Base model."""

@@ -65,7 +65,10 @@ class PrepareConfig:
     """Percentages for train/val, or train/val/test; for CelebA also official."""
     limit: Annotated[Count | None, _PHOTOS] = None
     """Take only the first N pictures."""
-    count: Annotated[Count | None, Needs("source", ("faces",))] = None
+    count: Annotated[
+        Annotated[int, Ge(1), Le(10_000_000), Option(metavar="N")] | None,
+        Needs("source", ("faces",)),
+    ] = None
     """How many faces to draw: else 6000."""
     style: Annotated[str, AfterValidator(_check_style), Option(metavar="STYLE")] | None = None
     """Of drawn faces: photo, another style, all, or pairs. Of photos only pairs: each photo is
