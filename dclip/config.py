@@ -384,9 +384,20 @@ def _bad_input(cls: Any, error: pydantic.ValidationError, where: str) -> BadInpu
     if kind == "missing":
         return BadInput(f"{where}{name} is missing", f"give {flag(str(first['loc'][-1]))}")
     context = {k: _shown(v) for k, v in first.get("ctx", {}).items()}
+    if kind == "literal_error" and isinstance(value, str):
+        choices = [str(choice) for choice in _choices(cls, first["loc"])]
+        return BadInput(f"{where}{name} {value!r} is unknown", nearest(value, choices))
     words = _WORDS.get(kind)
     if kind in ("greater_than_equal", "less_than_equal") and (both := _range(cls, first["loc"])):
         words = both
     fix = words.format(**context) if words else first["msg"]
     shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
     return BadInput(f"{where}{name} is {shown}", fix)
+
+
+def _choices(cls: Any, loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values that a setting may have, where its type names them."""
+    for part in loc:
+        if isinstance(part, str) and part in _hints(cls):
+            return typing.get_args(plain_type(cls, part))
+    return ()

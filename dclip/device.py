@@ -61,6 +61,8 @@ def choose(device: str = "auto") -> torch.device:
     try:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as e:
+        if "out of memory" in str(e).lower():
+            raise  # it is here, and full
         raise BadInput(f"device {device!r} is not available here", "use --device cpu") from e
     return chosen
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +34,7 @@ from dclip.cli import (
 )
 from dclip.cli.common import State, add, group, with_shared_options
 from dclip.cli.failures import INTERRUPTED, explain
-from dclip.cli.output import Output
+from dclip.cli.output import Output, tolerant
 
 app = group(
     "Edit photos of faces by text with diffusion models.",
@@ -92,13 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):  # closed by the caller (`>&-`), Python has None there
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        tolerant(getattr(sys, name))
     try:
-        code = app(
-            args=None if argv is None else list(argv),
-            prog_name="dclip",
-            obj=state,
-            standalone_mode=False,
-        )
+        with _terminable():
+            code = app(
+                args=None if argv is None else list(argv),
+                prog_name="dclip",
+                obj=state,
+                standalone_mode=False,
+            )
         if state.failure is not None:
             return _fail(state.failure, state)
         if code == INTERRUPTED:  # Typer's answer to Ctrl-C outside a subcommand
@@ -111,6 +116,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, state)
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, with which batch systems and containers end a job, do what Ctrl-C does."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _fail(error: BaseException, state: State) -> int:
     if state.flags.debug:
         traceback.print_exception(error)
@@ -119,5 +140,5 @@ def _fail(error: BaseException, state: State) -> int:
         # The reader is gone: what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif failure.message:
-        Output(store=state.flags.store).error(failure.message, failure.fix)
+        Output(store=state.flags.store).error(failure.message, failure.fix, failure.steps)
     return failure.code

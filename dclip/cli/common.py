@@ -19,10 +19,11 @@ from rich.markup import escape
 from dclip.cli.options import StageCommand, gathered, parameters
 from dclip.cli.output import Mode, Output
 from dclip.cli.settings import ConfigFile, Flags, build_config, load_config, store_path
-from dclip.context import Context, Reporter
+from dclip.context import Context
 from dclip.errors import BadInput
 
 if TYPE_CHECKING:
+    from dclip.cli.progress import LiveReporter, PlainReporter, QuietReporter
     from dclip.store import Artifact, Store
 
 C = TypeVar("C")
@@ -114,7 +115,7 @@ class Run:
     out: Output
 
     @cached_property
-    def report(self) -> Reporter:
+    def report(self) -> LiveReporter | PlainReporter | QuietReporter:
         """Where progress, notes and warnings go."""
         from dclip.cli.progress import reporter_for  # rich's progress is slow to import
 
@@ -160,19 +161,62 @@ class Run:
         work: Callable[[C, Store, Context], Artifact],
         config: C,
         *,
+        ready: Callable[[Artifact], None] = lambda _: None,
+        first: Callable[[Artifact], tuple[Sequence[Path], str] | None] = lambda _: None,
         next_commands: Callable[[Artifact], Sequence[str]] = lambda _: (),
         show: Callable[[Artifact], Mapping[str, Any]] = lambda _: {},
     ) -> Artifact | None:
-        """Run a stage and show its artifact; None after a dry run, whose plan is shown."""
+        """Run a stage and show its artifact; None after a dry run, whose plan is shown.
+
+        Args:
+            ready: what is to be done with the artifact before it is shown.
+            first: files that a person is shown before all else, and what they are.
+            next_commands: whole command lines that go on from here.
+            show: further results, by name.
+        """
         from dclip.store import Planned
 
         try:
-            artifact = work(config, self.store, self.context)
+            with self.report.watching():
+                artifact = work(config, self.store, self.context)
         except Planned as planned:
-            self.out.plan(planned.plan, planned.before)
+            from dclip.cost import cost
+
+            plans = [
+                dict(each) | ({"cost": found} if (found := cost(each, self.store, device)) else {})
+                for device in (self.context.device,)
+                for each in (*planned.before, planned.plan)
+            ]
+            self.out.plan(plans[-1], plans[:-1])
             return None
-        self.out.artifact(artifact, next_commands=next_commands(artifact), show=show(artifact))
+        ready(artifact)
+        self.out.artifact(
+            artifact,
+            first=first(artifact),
+            next_commands=next_commands(artifact),
+            show=show(artifact),
+        )
         return artifact
+
+    def to_edit(self, made: Artifact) -> tuple[str, ...]:
+        """What a hint names to be edited by a model: a photo, or drawn data if it knows no more."""
+        from dclip.domains import DOMAINS
+        from dclip.errors import DclipError
+        from dclip.models.checkpoint import read_info
+
+        try:
+            base = made if made.kind == "model" else self.store.input(made, "model")
+            if not DOMAINS[read_info(base.path).domain].drawn:
+                return ("photo.jpg",)
+            drawn = [
+                data.name
+                for data in self.store.list("data")
+                if DOMAINS[data.config.get("domain", "photos")].drawn
+            ]
+        except (DclipError, KeyError):
+            return ("photo.jpg",)
+        # Without drawn data in the store, `--make` draws some.
+        return ("--data", drawn[-1]) if drawn else ("--data", "faces", "--make")
 
     def hint(self, *words: str) -> str:
         """Write a command that goes on from here, with the shared options that were typed."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from dclip.cli.common import Run, command
+from dclip.cli.common import Run, command, switch
 from dclip.cli.options import option
 from dclip.configs.edit import EditConfig
 from dclip.errors import BadInput
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 @command(
-    "dclip edit photo.jpg",
+    "dclip edit photo.jpg --with smiling          # writes photo-smiling.png beside it",
     "dclip edit photo.jpg --strength 0.8 --out edited.png",
     "dclip edit photos/ --strength 0.8 --out edited",
     "dclip edit me.jpg you.jpg --strength 0,0.5,1,1.5 --side-by-side",
     "dclip edit photo.png --with sketch:0.8 --with smiling:0.5   # two edits at once",
     "dclip edit photo.png --with sketch@60-100 --with smiling    # sketch at high noise alone",
     "dclip edit --data celeba --where Smiling=-1 --count 16 --with smiling",
+    "dclip edit --data faces --with smiling --make    # drawn faces; minutes on a laptop",
+    "dclip edit photo.jpg --with smiling --make --root ~/celeba   # hours: a base is trained",
     config=EditConfig,
 )
 def edit(
@@ -33,37 +35,76 @@ def edit(
         option(
             "--out",
             metavar="PATH",
-            help="Copy the pictures to this folder, or one to this file (--force overwrites).",
+            help="Write the pictures to this folder, or one to this file (--force overwrites):"
+            " else beside the photos.",
+        ),
+    ] = None,
+    make: Annotated[
+        bool,
+        switch("--make", help="Make what is missing of a preset's edit: data, base, latents, all."),
+    ] = False,
+    root: Annotated[
+        str | None,
+        option(
+            "--root",
+            metavar="DIR",
+            help="With --make: photos to learn from, a folder, CelebA or a data artifact.",
         ),
     ] = None,
 ) -> None:
-    """Edit photos with tuned models, at any strength, one or several together."""
-    from dclip.stages import edit as stage
+    """Edit photos with tuned models, at any strength, one or several together.
 
-    if out is not None and stage.is_picture(out):
+    The pictures are as large as the base model's: 64 pixels a side of the one that comes with
+    dclip, which knows only faces that dclip draws.
+    """
+    from dclip.editing import results
+    from dclip.stages import chain
+
+    if out is not None and results.is_picture(out):
         one = len(config.photos) == 1 and not Path(config.photos[0]).is_dir()
         if not one or len(config.strength) > 1 or config.side_by_side:
             raise BadInput(f"several pictures do not fit in {out}", "name a folder with --out")
+    written: list[Path] = []
 
-    def found(made: Artifact) -> Mapping[str, Any]:
-        images = sorted(made.path.glob("images/*"))
-        where: dict[str, Any] = {} if out is None else {"out": out}
-        if run.out.mode == "json":
-            where |= {"images": [str(image) for image in images]}
-        elif len(images) == 1:
-            where |= {"picture": images[0]}
-        else:
-            where |= {"pictures": made.path / "images"}
+    def write(made: Artifact) -> None:
         if out is not None:
-            stage.copy_pictures(made, out, overwrite=bool(run.flags.force))
-        return where
+            overwrite = bool(run.flags.force)
+            written.extend(results.copy_pictures(made, out, config.photos, overwrite=overwrite))
+            return
+        try:
+            written.extend(results.place_pictures(made, config.photos))
+        except OSError as error:
+            # The work is done and kept; only the copies have no place.
+            run.out.warn(
+                f"the pictures are in {made.path / 'images'} alone, since nothing can be written"
+                f" beside the photos ({error.strerror or error}): see --out"
+            )
+
+    def shown(made: Artifact) -> Mapping[str, Any]:
+        if run.out.mode != "json":
+            return {}
+        images = sorted(made.path.glob("images/*"))
+        return {
+            "images": [str(image) for image in images],
+            "written": [str(path) for path in written],
+            **({} if out is None else {"out": out}),
+        }
 
     run.stage(
-        stage.run,
+        lambda config, store, context: chain.run_edit(config, store, context, make=make, root=root),
         config,
-        show=found,
+        ready=write,
+        first=lambda made: _first(made, written, results.size_of),
+        show=shown,
         next_commands=lambda made: [run.hint("grid", *_with(config), *_at(config), *config.photos)],
     )
+
+
+def _first(made: Artifact, written: Sequence[Path], size_of: Any) -> tuple[Sequence[Path], str]:
+    """The pictures, and how large they are."""
+    pictures = written or sorted(made.path.glob("images/*"))
+    width, height = size_of(pictures[0])
+    return pictures, f"{width} x {height} pixels"
 
 
 def _at(config: EditConfig) -> list[str]:

@@ -55,7 +55,7 @@ def eval_(run: Run, config: EvalConfig) -> None:
             else {TABLE: made.path / TABLE} | _in_words(_table(made))
         ),
         next_commands=lambda made: [
-            run.hint("edit", "photo.jpg", "--with", w) for w in config.tuned
+            run.hint("edit", *run.to_edit(made), "--with", w) for w in config.tuned
         ],
     )
     if made is None or run.out.mode != "human":

@@ -32,7 +32,7 @@ def finetune(run: Run, config: FinetuneConfig) -> None:
         stage.run,
         config,
         next_commands=lambda made: [
-            run.hint("edit", "photo.jpg", "--with", _named(made)),
+            run.hint("edit", *run.to_edit(made), "--with", _named(made)),
             run.hint("grid", "--with", _named(made)),
         ],
     )

@@ -17,6 +17,9 @@ from dclip import config as configs
 from dclip.cli.settings import Flags, load_config, store_path
 from dclip.config import Needs, OneOf
 
+STRENGTHS = ("0.5", "0.8", "1", "1.5", "-1")
+"""That completion offers."""
+
 
 def option(*names: str, help: str, metavar: str | None = None, **more: Any) -> Any:
     """An option of a stage; not given is None, which means the stage's own default."""
@@ -37,15 +40,23 @@ def _refs(kind: str | None) -> Any:
 def names_in(root: Path, kind: str | None, incomplete: str) -> list[str]:
     """List the references in a store that begin with ``incomplete``, for the shell.
 
-    A reference is completed in the form that is being typed: name, name/vN or kind/name/vN. After
-    ``+`` the next model of ``--with`` is completed.
+    A reference is completed in the form that is being typed: name, name/vN or kind/name/vN. Of
+    tuned models, joined with ``+``, the last one is completed; after its colon some strengths, and
+    presets, which ``--make`` makes, stand beside the models.
     """
     before, plus, incomplete = incomplete.rpartition("+")
+    name, colon, number = incomplete.rpartition(":")
+    if kind == "tuned" and colon:
+        return [before + plus + f"{name}:{s}" for s in STRENGTHS if s.startswith(number)]
     found = set()
     for version in root.glob(f"{kind or '*'}/*/v*"):
         ref = version.relative_to(root).as_posix()
         _, name, last = ref.split("/")
         found |= {ref} | ({name, f"{name}/{last}"} if kind else set())
+    if kind == "tuned":
+        from dclip.guidance.prompts import PRESETS
+
+        found |= {preset for preset in PRESETS if " " not in preset}
     return sorted(before + plus + ref for ref in found if ref.startswith(incomplete))
 
 

@@ -7,6 +7,7 @@ A command hands over what it has; how that looks is decided here and nowhere els
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -14,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as _markup
 from rich.table import Table
 from rich.tree import Tree
 
@@ -30,6 +32,10 @@ PIPE_WIDTH = 400
 _COMMAND = re.compile(r"`(dclip [^`]*)`")
 
 PICTURES = (".png", ".pdf")
+WHOLE = ("ref", "id", "name", "path")
+"""Columns whose values are for copying: they are never broken over lines."""
+NARROWEST = 12  # characters that other columns keep at least
+MOST_FILES = 4  # that are named one by one
 
 
 def short(value: Any) -> str:
@@ -54,6 +60,14 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Write how long something takes, for a person: to a minute, an hour or a day."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def here(path: Path) -> str:
@@ -85,6 +99,49 @@ def summary(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+# Control characters, which a terminal would obey, invisible and direction-changing characters,
+# which would deceive a reader, and lone surrogates, which stand for bytes that are no text.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""``text`` with what a terminal would obey or not show as an escape: ``\x1b``, ``\udcff``."""
+    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def _escaped(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def json_text(document: Any, encoding: str | None) -> str:
+    """A document as JSON that a terminal shows as it is and that ``encoding`` can write."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    safe = _UNSAFE.sub(lambda f: "\n" if f[0] == "\n" else json.dumps(f[0])[1:-1], text)
+    try:
+        safe.encode(encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return json.dumps(document, indent=2, default=str)
+    return safe
+
+
+def escape(text: str) -> str:
+    """Text from outside as rich's markup shows it unchanged, but for :func:`printable`."""
+    return _markup(printable(text))
+
+
+def tolerant(stream: Any) -> Any:
+    """Let a text stream write an escape for what its encoding lacks, instead of failing at it."""
+    change = getattr(stream, "reconfigure", None)
+    if change is not None and getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+        change(errors="backslashreplace")
+    return stream
+
+
 class _Console(Console):
     """A console that leaves it to us what a reader does that has gone away."""
 
@@ -107,8 +164,8 @@ class Output:
     def __init__(self, mode: Mode = "human", store: Path | None = None) -> None:
         self.mode, self.store = mode, store
         wide = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.out = _Console(file=sys.stdout, width=wide, highlight=False, soft_wrap=True)
-        self.err = _Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.out = _Console(file=tolerant(sys.stdout), width=wide, highlight=False, soft_wrap=True)
+        self.err = _Console(file=tolerant(sys.stderr), highlight=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Say what the user may want to know; silent in quiet mode."""
@@ -119,12 +176,14 @@ class Output:
         """Say what the user should act on; shown in every mode."""
         self.err.print(f"[yellow]warning:[/yellow] {escape(self._pasteable(message))}")
 
-    def error(self, message: str, fix: str = "") -> None:
-        """Tell a failure: one line, and the fix on a second one."""
+    def error(self, message: str, fix: str = "", steps: Sequence[str] = ()) -> None:
+        """Tell a failure: one line, and the fix on a second one, with its steps below."""
         self.err.print(f"[bold red]error:[/bold red] {escape(' '.join(message.split()))}")
         if fix:
             fix = self._pasteable(" ".join(fix.split()))
             self.err.print(f"[bold]fix:[/bold] {escape(fix)}")
+        for step in steps:
+            self.err.print(f"  {escape(step)}")
 
     def _pasteable(self, message: str) -> str:
         if self.store is None:
@@ -140,18 +199,18 @@ class Output:
 
     def data(self, document: Any) -> None:
         """Write a JSON document to stdout, whatever the mode."""
-        text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
-        # Not through rich: it would colour, and a lone surrogate in a file name must not end us.
-        sys.stdout.write(text.encode("utf-8", "replace").decode("utf-8") + "\n")
+        # Not through rich, which would colour it.
+        sys.stdout.write(json_text(document, sys.stdout.encoding) + "\n")
 
     def line(self, text: str) -> None:
         """Write one line of data to stdout, untouched by markup or wrapping."""
-        self.out.print(text, markup=False)
+        self.out.print(printable(text), markup=False)
 
     def artifact(
         self,
         artifact: Artifact,
         *,
+        first: tuple[Sequence[Path], str] | None = None,
         next_commands: Sequence[str] = (),
         show: Mapping[str, Any] | None = None,
     ) -> None:
@@ -159,6 +218,7 @@ class Output:
 
         Args:
             artifact: what the stage returned.
+            first: files that a person is shown before all else, and what they are.
             next_commands: whole command lines that go on from here.
             show: further results for this screen, e.g. where copies were written.
         """
@@ -170,6 +230,8 @@ class Output:
         if self.mode == "quiet":
             self.line(artifact.id)
             return
+        if first is not None:
+            self._files(*first)
         state = "[bold green]made[/bold green]" if artifact.fresh else "[bold]up to date[/bold]"
         self.out.print(f"{state}  {escape(artifact.ref)}  [dim]{artifact.id[:12]}[/dim]")
         # What is listed for a person is what fits a line; the rest is in `show --json`.
@@ -181,6 +243,15 @@ class Output:
         }
         self.pairs(rows)
         self.next(next_commands)
+
+    def _files(self, files: Sequence[Path], what: str) -> None:
+        """Name files, a line each; of many the folder that they are in."""
+        if len(files) > MOST_FILES:
+            folder = Path(os.path.commonpath(files))
+            self.line(f"{here(folder)}{os.sep}  {len(files)} pictures, {what}")
+            return
+        for file in files:
+            self.line(f"{here(file)}  {what}")
 
     def pairs(self, rows: Mapping[str, str]) -> None:
         """Write aligned ``name  value`` lines (human mode's small table)."""
@@ -224,11 +295,20 @@ class Output:
             self.note(empty)
         else:
             table = Table(box=None, pad_edge=False, header_style="bold")
-            for heading in columns.values():
-                table.add_column(heading, overflow="fold")
-            for row in rows:
-                table.add_row(*(escape(short(row.get(key))) for key in columns))
+            columns_of = [[printable(short(row.get(key))) for row in rows] for key in columns]
+            wide = 0
+            for (key, heading), cells in zip(columns.items(), columns_of, strict=True):
+                whole = key in WHOLE
+                longest = max(map(cell_len, (heading, *cells)))
+                wide += (longest if whole else min(longest, NARROWEST)) + 2
+                table.add_column(heading, overflow="fold", no_wrap=whole)
+            for line in zip(*columns_of, strict=True):
+                table.add_row(*map(_markup, line))
+            # A terminal may wrap such a line; a reference cut in two could not be copied.
+            before = self.out.width
+            self.out.width = max(before, wide)
             self.out.print(table, soft_wrap=False)
+            self.out.width = before
 
     def tree(self, tree: Tree, document: Any, identities: Sequence[str]) -> None:
         """Show a tree to a person, ``document`` as JSON, or the ids in it."""
@@ -271,8 +351,10 @@ def _flat(plan: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             for inner, item in value.items():
                 if key == "inputs":
                     item = item["ref"]
-                elif inner == "bytes":
-                    item = size(item)
+                elif inner in ("bytes", "memory_bytes"):
+                    item, inner = size(item), inner.removesuffix("_bytes")
+                elif inner == "seconds":
+                    item, inner = f"about {duration(item)}", "time"
                 yield f"{key}.{inner}", item
         else:
             yield key, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,14 +21,14 @@ from rich.table import Column
 from rich.text import Text
 
 from dclip.cli.output import Output, size
-from dclip.context import Reporter, Silent, Task
+from dclip.context import Silent, Task
 
 LINE_SECONDS = 10.0  # a plain line at least this often ...
 LINE_PERCENT = 10.0  # ... and at every tenth of the way,
 LINE_PAUSE = 1.0  # but never a flood of them
 
 
-def reporter_for(output: Output) -> Reporter:
+def reporter_for(output: Output) -> LiveReporter | PlainReporter | QuietReporter:
     """The reporter that suits the mode and the terminal."""
     if output.mode == "quiet":
         return QuietReporter(output)
@@ -77,11 +78,66 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+class Watch:
+    """Speaks up when nothing has been said for a while, whatever the work is waiting for.
+
+    A step, a first network call or reading weights can take minutes; a thread of its own looks.
+
+    Args:
+        say: writes one line.
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, say: Callable[[str], None], now: Callable[[], float]) -> None:
+        self._say, self._now = say, now
+        self.start = self.last = now()
+        self.tasks: list[Callable[[], None]] = []
+        """What says how far each open task is, the innermost last."""
+
+    def heard(self) -> None:
+        """Something was said."""
+        self.last = self._now()
+
+    def look(self) -> None:
+        """Say how things stand, if nothing has been said for ten seconds."""
+        if self._now() - self.last < LINE_SECONDS:
+            return
+        if self.tasks:
+            self.tasks[-1]()
+        else:
+            held = memory()
+            parts = [f"still working: {clock(self._now() - self.start)}"]
+            self._say("  ".join([*parts, *([f"mem {size(held)}"] if held else [])]))
+        self.heard()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look once a second, from a thread of its own."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                self.look()
+
+        thread = threading.Thread(target=watch, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
 class QuietReporter(Silent):
     """Nothing but warnings."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Nothing is said, however long it takes."""
+        yield
 
     def warn(self, message: str) -> None:
         self._output.warn(message)
@@ -120,21 +176,36 @@ class LiveReporter:
         self._output = output
         self._open = 0
         self._progress: Progress | None = None
+        self._watch = Watch(output.note, time.monotonic)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Say that work goes on where no bar is shown."""
+        with self._watch.watching():
+            yield
 
     @contextmanager
     def task(
         self, description: str, total: int | None, *, unit: str = "img", done: int = 0
     ) -> Iterator[Task]:
         if self._progress is None:
+            name = Column(max_width=16, no_wrap=True, overflow="ellipsis")
+            # In a narrow terminal the figures at the end are cut, never the time that is left.
             self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=16),
-                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-                _Count(table_column=Column(no_wrap=True)),
+                TextColumn("{task.description}", markup=False, table_column=name),
+                BarColumn(bar_width=12),
+                TimeRemainingColumn(
+                    compact=True,
+                    elapsed_when_finished=True,
+                    table_column=Column(no_wrap=True, min_width=8),
+                ),
+                _Count(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
                 console=self._output.err,
                 redirect_stdout=False,
+                expand=True,
             )
             self._progress.start()
+            self._watch.tasks.append(lambda: None)  # the bar moves by itself
         progress = self._progress
         self._open += 1
         index = progress.add_task(description, total=total, completed=done, unit=unit, stats={})
@@ -146,11 +217,15 @@ class LiveReporter:
             if self._open == 0:
                 progress.stop()
                 self._progress = None
+                self._watch.tasks.pop()
+                self._watch.heard()
 
     def note(self, message: str) -> None:
+        self._watch.heard()
         self._output.note(message)
 
     def warn(self, message: str) -> None:
+        self._watch.heard()
         self._output.warn(message)
 
 
@@ -207,17 +282,30 @@ class PlainReporter:
     def __init__(self, output: Output, now: Callable[[], float] = time.monotonic) -> None:
         self._output = output
         self._now = now
+        self.watch = Watch(self.note, now)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Say how things stand where a step takes long, and between tasks."""
+        with self.watch.watching():
+            yield
 
     @contextmanager
     def task(
         self, description: str, total: int | None, *, unit: str = "img", done: int = 0
     ) -> Iterator[Task]:
-        task = _PlainTask(self._output.note, description, total, unit, done, self._now)
-        yield task
+        task = _PlainTask(self.note, description, total, unit, done, self._now)
+        self.watch.tasks.append(task.say)
+        try:
+            yield task
+        finally:
+            self.watch.tasks.pop()
         task.close()
 
     def note(self, message: str) -> None:
+        self.watch.heard()
         self._output.note(message)
 
     def warn(self, message: str) -> None:
+        self.watch.heard()
         self._output.warn(message)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from dclip.cli.common import Run, command
 from dclip.configs.sample import SampleConfig
+
+if TYPE_CHECKING:
+    from dclip.store import Artifact
 
 
 @command(
@@ -25,11 +28,12 @@ def sample(run: Run, config: SampleConfig) -> None:
     run.stage(
         stage.run,
         config,
-        next_commands=lambda made: [_next(run, made.manifest.inputs)],
+        next_commands=lambda made: [_next(run, made)],
     )
 
 
-def _next(run: Run, inputs: Mapping[str, Mapping[str, str]]) -> str:
+def _next(run: Run, made: Artifact) -> str:
+    inputs = made.manifest.inputs
     if "tuned" in inputs:
-        return run.hint("edit", "photo.jpg", "--with", inputs["tuned"]["ref"])
+        return run.hint("edit", *run.to_edit(made), "--with", inputs["tuned"]["ref"])
     return run.hint("invert", "--model", inputs["model"]["ref"])

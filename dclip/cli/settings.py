@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from dclip.config import flag, from_dict, jsonable
 from dclip.errors import BadInput
+from dclip.textfile import read_text
 
 CONFIG_FILE = Path("dclip.toml")
 DEFAULT_STORE = Path("artifacts")
@@ -100,17 +101,18 @@ def load_config(path: Path | None, sections: Sections | None) -> ConfigFile:
         BadInput: the named file is missing, is not TOML, or has a section that no command reads.
     """
     if path is None:
-        if not CONFIG_FILE.is_file():
+        if not CONFIG_FILE.exists():
             return ConfigFile(None, {})
         path = CONFIG_FILE
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(
-            f"cannot read the config file {path}: {error.strerror}",
-            fix="give --config an existing TOML file",
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(read_text(path, "config file"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise BadInput(
+                f"cannot read the config file {path}: {reason}",
+                fix="give --config an existing TOML file",
+            ) from error
         raise BadInput(
             f"{path} is not valid TOML: {error}", fix=f"correct {path} (https://toml.io)"
         ) from error

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from dclip.config import Excludes, Option, settings
-from dclip.configs.common import Count, Factor, Name, Norm, Precision, Rate, Seed, Share, ref
+from dclip.configs.common import (
+    MOST,
+    Count,
+    Factor,
+    File,
+    Name,
+    Norm,
+    Precision,
+    Rate,
+    Seed,
+    Share,
+    ref,
+)
 from dclip.errors import BadInput
 
 _FILE = Option(file_only=True)
@@ -25,11 +37,11 @@ class ClipTrainConfig:
     """CLIP to go on from: an artifact, a folder or NAME:TAG. Else a fresh one is trained."""
     model: Annotated[str, Option(metavar="NAME"), Excludes("init")] = "small"
     """small, small-convnext, or any open_clip model."""
-    contrasts: Annotated[str | None, Option(metavar="FILE")] = None
+    contrasts: File | None = None
     """JSON of contrasts: else those of the data's attributes."""
     images: Count = 200_000
     """Pictures to see in all."""
-    batch: Annotated[int, Ge(2), Option(metavar="N")] = 128
+    batch: Annotated[int, Ge(2), Le(MOST), Option(metavar="N")] = 128
     """Pictures in memory at once."""
     accumulate: Count = 1
     """Batches an update; the contrastive loss sees all of them together (as with GradCache, Gao et

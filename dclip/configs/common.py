@@ -7,15 +7,19 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BeforeValidator
 
-from dclip.config import OneOf, Option
+from dclip.config import OneOf, Option, nearest
+from dclip.errors import BadInput
 
-Count = Annotated[int, Ge(1), Option(metavar="N")]
+MOST = 2**31 - 1
+"""The largest count: more is a slip of the fingers, and beyond what arrays are indexed with."""
+
+Count = Annotated[int, Ge(1), Le(MOST), Option(metavar="N")]
 """A whole number of 1 or more."""
 
 Seed = Annotated[int, Ge(0), Lt(2**63), Option(metavar="N")]
 """Decides everything random."""
 
-Factor = Annotated[float, Ge(0), Option(metavar="X")]
+Factor = Annotated[float, Ge(0), Le(1e6), Option(metavar="X")]
 """A weight or factor of 0 or more."""
 
 Share = Annotated[float, Ge(0), Lt(1), Option(metavar="X")]
@@ -24,7 +28,7 @@ Share = Annotated[float, Ge(0), Lt(1), Option(metavar="X")]
 Rate = Annotated[float, Gt(0), Lt(1), Option(metavar="X")]
 """A learning rate."""
 
-Norm = Annotated[float, Gt(0), Option(metavar="X")]
+Norm = Annotated[float, Gt(0), Le(1e6), Option(metavar="X")]
 """A limit of the gradient's norm. At 0 nothing would be learnt."""
 
 Locality = Annotated[float, Ge(0), Le(0.4), Option(metavar="X")]
@@ -75,13 +79,30 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_read_counts), Option(meta
 
 
 def _check_crop(value: str) -> str:
+    if not value.isdigit() and value not in CROPS:
+        raise BadInput(
+            f"crop {value!r} is unknown", f"{nearest(value, CROPS)}, or a number of pixels"
+        )
     from dclip.data.images import check_crop  # torch
 
     return check_crop(value)
 
 
+CROPS = ("center", "face")
+
 Crop = Annotated[str, AfterValidator(_check_crop), Option(metavar="HOW")]
 """``center``, ``face``, or a number of pixels."""
+
+
+def _check_file(value: str) -> str:
+    from dclip.textfile import check_file
+
+    check_file(value, "file")
+    return value
+
+
+File = Annotated[str, AfterValidator(_check_file), Option(metavar="FILE")]
+"""A file, and neither a folder, a pipe nor a device."""
 
 Preset = Annotated[
     str, AfterValidator(OneOf("dclip.guidance.prompts:PRESETS")), Option(metavar="NAME")
@@ -104,6 +125,9 @@ Edits = Annotated[
     Option(flags=("--with",), metavar="REF[:X]", ref="tuned"),
 ]
 """Tuned models, each ``REF[:STRENGTH][@LOW-HIGH]``, several joined with ``+``."""
+
+Split = Annotated[Literal["train", "val", "test", "all"], Option(metavar="SPLIT")]
+"""Which part of a data artifact."""
 
 Mix = Literal["weights", "noise"]
 """How several tuned models are combined, see :class:`dclip.editing.plan.Plan`."""

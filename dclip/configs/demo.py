@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dclip.config import Option, settings
 from dclip.configs.common import Preset, Seed, ref
@@ -19,7 +19,7 @@ class DemoConfig:
 
     target: Preset = "sketch"
     """A preset that the renderer can draw."""
-    faces: Annotated[int, Ge(4), Option(metavar="N")] = 48
+    faces: Annotated[int, Ge(4), Le(10_000), Option(metavar="N")] = 48
     """Faces to draw; a third is held out."""
     model: Annotated[str, ref("model")] = "embedded"
     """Base model."""

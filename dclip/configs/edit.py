@@ -15,6 +15,7 @@ from dclip.configs.common import (
     Numbers,
     Precision,
     Seed,
+    Split,
     Texts,
     ref,
 )
@@ -36,7 +37,7 @@ class EditConfig:
     """How far: 0 is the photo; one or several, 0,0.5."""
     data: Annotated[str | None, ref("data")] = None
     """Data artifact to take photos from, instead."""
-    split: Annotated[str, Option(metavar="SPLIT"), _SAMPLES] = "val"
+    split: Annotated[Split, _SAMPLES] = "val"
     """Of --data: train, val, test or all."""
     where: Annotated[Texts, Option(metavar="NAME=X"), _SAMPLES] = ()
     """Of --data: only such samples, as Smiling=-1."""

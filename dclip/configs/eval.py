@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
+    MOST,
     Count,
     Edits,
+    File,
     Locality,
     Mix,
     Name,
     Numbers,
     Precision,
     Seed,
+    Split,
     Texts,
     ref,
 )
@@ -37,11 +40,11 @@ class EvalConfig:
     """Edits that were made already, instead."""
     data: Annotated[str | None, ref("data"), _MAKES] = None
     """Data to edit: else new drawn faces, or the base's own."""
-    split: Annotated[str, Option(metavar="SPLIT"), _MAKES] = "val"
+    split: Annotated[Split, _MAKES] = "val"
     """Of --data: train, val, test or all."""
     where: Annotated[Texts, Option(metavar="NAME=X"), Needs("data")] = ()
     """Of --data: only such samples, as Smiling=-1."""
-    count: Annotated[int, Ge(2), Option(metavar="N"), _MAKES] = FACES
+    count: Annotated[int, Ge(2), Le(MOST), Option(metavar="N"), _MAKES] = FACES
     """How many pictures."""
     target: Annotated[str | None, Option(metavar="NAME")] = None
     """Name of the edit: else known by its prompts."""
@@ -57,7 +60,7 @@ class EvalConfig:
     """CLIP of S_dir: else the one that guided."""
     held_out: Annotated[str | None, ref("clip")] = None
     """Another CLIP, which did not guide: an artifact, a folder or NAME:TAG."""
-    face: Annotated[str | None, Option(metavar="FILE")] = None
+    face: File | None = None
     """Face recognition network, which compares faces: weights of ArcFace IR-SE50 or MobileFaceNet,
     or TorchScript."""
     trust: Annotated[bool, Needs("face")] = False

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Name, Precision, Preset, Seed, Texts, ref
+from dclip.configs.common import File, Name, Precision, Preset, Seed, Texts, ref
 from dclip.configs.guidance import GuidanceConfig, UpdateConfig, filled
 from dclip.errors import BadInput
 from dclip.guidance import prompts
@@ -47,7 +47,7 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
     for the rest."""
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 where that is faster."""
-    face: Annotated[str | None, Option(metavar="FILE")] = None
+    face: File | None = None
     """Face recognition network, which holds the face's identity: weights of ArcFace IR-SE50 or
     MobileFaceNet, or TorchScript."""
     trust: Annotated[bool, Needs("face")] = False

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from dclip.config import Excludes, Option, settings
-from dclip.configs.common import Count, Locality, Rate, Share
+from dclip.configs.common import MOST, Count, Locality, Rate, Share
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -26,16 +26,16 @@ class GuidanceConfig:
     """Share of r at and below which the base decodes alone; 0 for none."""
     saturation: Annotated[float, Ge(0), Le(3), Option(metavar="X")] | None = None
     """Factor on the colours that the CLIP sees: 0 is grey, 1 the picture's own."""
-    goal_scale: Annotated[float, Gt(0), Option(metavar="X")] | None = None
+    goal_scale: Annotated[float, Gt(0), Le(1e6), Option(metavar="X")] | None = None
     """Distance of the goal: of a style in text differences, of an attribute or colour in distances
     between the photos that show it most and least."""
     blur: Annotated[float, Ge(0), Le(2), Option(metavar="X")] | None = None
     """Largest blur of the views that the CLIP sees; 1 is half the resolution."""
-    views: Annotated[int, Ge(0), Option(metavar="N")] | None = None
+    views: Annotated[int, Ge(0), Le(MOST), Option(metavar="N")] | None = None
     """Random crops of each picture that the CLIP sees; 0 shows the picture itself."""
     locality: Locality | None = None
     """Below this share of its strongest change an edit shows the photo; 0 shows the edit alone."""
-    scale: Annotated[float, Gt(0), Option(metavar="X")] | None = None
+    scale: Annotated[float, Gt(0), Le(1e6), Option(metavar="X")] | None = None
     """Factor on the tuned difference at strength 1."""
 
 
@@ -55,7 +55,7 @@ class UpdateConfig:
     """Passes over the training latents, instead of --updates."""
     decode_steps: Count | None = None
     """Decode steps in training, and later in edits: else those of the latents."""
-    rank: Annotated[int, Ge(0), Option(metavar="N")] | None = None
+    rank: Annotated[int, Ge(0), Le(MOST), Option(metavar="N")] | None = None
     """Rank of the adapter; 0 tunes every weight."""
 
 

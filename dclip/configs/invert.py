@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dclip.config import Excludes, Needs, Option, settings
-from dclip.configs.common import Count, Factor, Name, Precision, Preset, Seed, ref
+from dclip.configs.common import MOST, Count, Factor, Name, Precision, Preset, Seed, ref
 from dclip.errors import BadInput
 
 R = 50  # the report's
@@ -25,7 +25,7 @@ class InvertConfig:
     model: Annotated[str | None, ref("model")] = None
     """Base model: else the newest, else the embedded one."""
     name: Name | None = None
-    """Name of the latents: else the data's."""
+    """Name of the latents: else the data's, and the model's after it if that is another."""
     r: Annotated[Count | None, Excludes("preset")] = None
     """Timestep to invert to, in 1..T: else 50."""
     preset: Preset | None = None
@@ -35,14 +35,14 @@ class InvertConfig:
     method: Literal["fixed-point", "ddim", "simplified"] = "fixed-point"
     """fixed-point is the most exact; ddim takes one network call a step; simplified is the
     report's."""
-    refinements: Annotated[int, Ge(0), Option(metavar="N"), _REFINED] | None = None
+    refinements: Annotated[int, Ge(0), Le(MOST), Option(metavar="N"), _REFINED] | None = None
     """At most so many network calls a step after the first."""
     tolerance: Annotated[Factor, _REFINED] | None = None
     """What a decoded step may miss by (root mean square)."""
     split: Literal["train+val", "train", "val", "test", "all"] = "train+val"
     """train+val takes two thirds and one third, so that fine-tuning can learn on the one and score
     on the other."""
-    count: Annotated[int, Ge(0), Option(metavar="N")] = 96
+    count: Annotated[int, Ge(0), Le(MOST), Option(metavar="N")] = 96
     """How many pictures; 0 takes them all."""
     batch: Count = 16
     """Pictures a network call. Part of the result: rounding differs with it."""

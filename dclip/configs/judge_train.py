@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from dclip.config import Option, settings
-from dclip.configs.common import Count, Factor, Name, Norm, Precision, Rate, Seed, Share, Texts, ref
+from dclip.configs.common import (
+    MOST,
+    Count,
+    Factor,
+    Name,
+    Norm,
+    Precision,
+    Rate,
+    Seed,
+    Share,
+    Texts,
+    ref,
+)
 from dclip.errors import BadInput
 
 _FILE = Option(file_only=True)
@@ -23,7 +35,7 @@ class JudgeTrainConfig:
     """Name of the judge: else the first data's."""
     images: Count = 200_000
     """Pictures to see in all."""
-    batch: Annotated[int, Ge(2), Option(metavar="N")] = 64
+    batch: Annotated[int, Ge(2), Le(MOST), Option(metavar="N")] = 64
     """Pictures an update."""
     lr: Rate = 3e-3
     """AdamW's peak learning rate."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
-from dclip.config import Needs, OneOf, Option, settings
+from dclip.config import Needs, OneOf, Option, nearest, settings
 from dclip.configs.common import Count, Crop, Name, Seed
 from dclip.domains import DRAWN_FACES, FACES, PHOTOS
 from dclip.errors import BadInput
@@ -30,8 +30,22 @@ def parse_split(text: str) -> tuple[int, ...]:
 
 
 def _check_split(value: str) -> str:
+    if value != "official" and not re.search("[0-9]", value):
+        raise BadInput(
+            f"split {value!r} is unknown", f"{nearest(value, ['official'])}, or e.g. 90/10"
+        )
     if value != "official":
         parse_split(value)
+    return value
+
+
+def _check_style(value: str) -> str:
+    from dclip.data.faces import STYLES  # numpy
+    from dclip.data.rendered import ALL_STYLES, PAIRS
+
+    known = ("photo", *(style for style in STYLES if style != "photo"), ALL_STYLES, PAIRS)
+    if value not in known:
+        raise BadInput(f"style {value!r} is unknown", nearest(value, known))
     return value
 
 
@@ -52,9 +66,12 @@ class PrepareConfig:
     """Percentages for train/val, or train/val/test; for CelebA also official."""
     limit: Annotated[Count | None, _PHOTOS] = None
     """Take only the first N pictures."""
-    count: Annotated[Count | None, Needs("source", ("faces",))] = None
+    count: Annotated[
+        Annotated[int, Ge(1), Le(10_000_000), Option(metavar="N")] | None,
+        Needs("source", ("faces",)),
+    ] = None
     """How many faces to draw: else 6000."""
-    style: Annotated[str | None, Option(metavar="STYLE")] = None
+    style: Annotated[str, AfterValidator(_check_style), Option(metavar="STYLE")] | None = None
     """Of drawn faces: photo, another style, all, or pairs. Of photos only pairs: each photo is
     followed by the same photo filtered as a drawing or an old picture."""
     strict: Annotated[bool, _PHOTOS] = False

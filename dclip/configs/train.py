@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
@@ -42,7 +42,7 @@ class TrainConfig:
     """How the noise grows with t."""
     T: Annotated[Count, Option(flags=("-T", "--timesteps")), _FRESH] = 200
     """Diffusion timesteps."""
-    epochs: Annotated[float, Gt(0), Option(metavar="X"), Excludes("images")] = 10.0
+    epochs: Annotated[float, Gt(0), Le(1e6), Option(metavar="X"), Excludes("images")] = 10.0
     """Passes over the training images."""
     images: Count | None = None
     """Training images to see in all, instead of --epochs."""

@@ -22,23 +22,32 @@ STEPS = 20  # where a tuned model does not say how many it was made with
 _SILENT = Silent()
 
 
-def check_domain(info: ModelInfo, domain: str, *, anyway: bool) -> None:
+class DrawnOnly(BadInput):
+    """Photos for a model that knows only drawn faces."""
+
+
+def check_domain(info: ModelInfo, domain: str, *, anyway: bool, report: Reporter = _SILENT) -> None:
     """Refuse photos for a model that knows only drawn faces.
 
     Args:
         info: the base model.
         domain: what the pictures to edit show.
-        anyway: the user insists.
+        anyway: the user insists, and is warned.
 
     Raises:
-        BadInput: what a model that can edit them takes.
+        DrawnOnly: what a model that can edit them takes.
     """
-    if DOMAINS[info.domain].drawn and not DOMAINS[domain].drawn and not anyway:
-        raise BadInput(
-            "this model knows only faces that dclip draws: on a photo it paints drawn features",
-            "for photos, train a base on photos and tune it (docs/training.md); --anyway insists,"
-            " e.g. for pictures of drawn faces",
-        )
+    if not DOMAINS[info.domain].drawn or DOMAINS[domain].drawn:
+        return
+    what = "this model knows only faces that dclip draws: on a photo it paints drawn features"
+    if anyway:
+        report.warn(what)
+        return
+    raise DrawnOnly(
+        what,
+        "for photos, train a base on photos and tune it (docs/training.md); --anyway insists,"
+        " e.g. for pictures of drawn faces",
+    )
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,12 @@ class Plan:
             where = f"\u00a0t\u00a0{part.window[0]}–{part.window[1]}" if part.window else ""
             words.append(part.artifact.name + ("" if plain else f"\u00a0{number}") + where)
         return " + ".join(words)
+
+    @property
+    def written(self) -> str:
+        """As a user writes it for ``--with``: ``sketch:0.8+smiling@1-40``."""
+        parts = (PartSpec(p.artifact.name, p.strength, p.window) for p in self.parts)
+        return "+".join(map(str, parts))
 
     def idle(self) -> list[str]:
         """What to warn of, for each part that acts at none of the grid's timesteps."""

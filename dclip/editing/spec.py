@@ -29,6 +29,13 @@ class PartSpec:
     strength: float = 1.0
     window: tuple[int, int] | None = None
 
+    def __str__(self) -> str:
+        """As :func:`parse_parts` reads it."""
+        number = f"{self.strength:.9f}".rstrip("0").rstrip(".")
+        strength = "" if self.strength == 1 else f":{number}"
+        window = f"@{self.window[0]}-{self.window[1]}" if self.window else ""
+        return f"{self.ref or ''}{strength}{window}"
+
 
 def parse_parts(text: str) -> tuple[PartSpec, ...]:
     """Read ``REF[:STRENGTH][@LOW-HIGH]``, several joined with ``+``.

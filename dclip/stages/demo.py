@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -34,6 +32,7 @@ from dclip.guiding import preset_r
 from dclip.metrics import psnr
 from dclip.models.checkpoint import read_info
 from dclip.stages import finetune, invert, prepare
+from dclip.stages.chain import Chain
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Planned, Staging, Store, slug
 
@@ -54,7 +53,7 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
     info = read_info(model.path)
     r = preset_r(preset(config.target), info.schedule.T)
     name = f"demo-{slug(config.target)}"
-    steps = _Steps(store, context)
+    steps = Chain(store, context)
     data = steps.make(
         "prepare",
         "data",
@@ -115,67 +114,15 @@ def run(config: DemoConfig, store: Store, context: Context = Context()) -> Artif
             ),
         )
 
-    made = steps.make("demo", "figure", figure, config, name, latents=latents, tuned=tuned)
+    made = steps.make(
+        "demo", "figure", figure, config, name, last=True, latents=latents, tuned=tuned
+    )
     if made is None:
         *before, last = steps.plans
         raise Planned(last, before)
     if made.fresh:
         context.report.note(f"the demo took {time.monotonic() - started:.0f} s")
     return made
-
-
-class _Steps:
-    """Runs stages one after the other; in a dry run, plans those that can be planned.
-
-    Attributes:
-        plans: of a dry run, in order.
-    """
-
-    def __init__(self, store: Store, context: Context) -> None:
-        self.store, self.context = store, context
-        self.plans: list[dict[str, Any]] = []
-
-    def make(
-        self,
-        stage: str,
-        kind: str,
-        run: Callable[[Any, Store, Context], Artifact],
-        config: Any,
-        name: str | None = None,
-        **inputs: Artifact | None,
-    ) -> Artifact | None:
-        """The artifact; in a dry run None for the last one, and for what is not made yet."""
-        if None not in inputs.values():
-            try:
-                return run(config, self.store, self.context)
-            except Planned as planned:
-                self.plans.append(planned.plan)
-                if stage == "demo" or not planned.plan["cached"]:
-                    return None
-                return self.store.find(planned.plan["ref"])
-        known = {k: v for k, v in asdict(config).items() if v is not None}
-        names = {plan["kind"]: f"{plan['kind']}/{plan['name']}, to be made" for plan in self.plans}
-        self.plans.append(
-            {
-                "stage": stage,
-                "kind": kind,
-                "name": name or known["name"],
-                "config": {k: v for k, v in known.items() if k not in ("name", "seed", *inputs)},
-                "inputs": {
-                    role: {"id": made.id, "ref": made.ref}
-                    if made
-                    else {"id": None, "ref": names[role]}
-                    for role, made in inputs.items()
-                },
-                "seed": config.seed,
-                "key": None,
-                "cached": False,
-                "ref": None,
-                "resumes": False,
-                "estimate": None,
-            }
-        )
-        return None
 
 
 def _make(

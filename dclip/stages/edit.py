@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from dclip.configs.edit import EditConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
-from dclip.data.images import SUFFIXES, save_png, to_float, to_pixels
+from dclip.data.images import save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
@@ -31,7 +28,6 @@ from dclip.metrics import psnr
 from dclip.random import permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
-from dclip.store.files import write_atomic
 
 BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
 PANEL_ROWS = 4  # up to so many photos stand below each other,
@@ -113,7 +109,7 @@ def _photos(
     """The photos, the artifact that they are from, and what identifies them in the config."""
     size = plan.info.image_size
     if config.data is None:
-        check_domain(plan.info, PHOTOS, anyway=config.anyway)
+        check_domain(plan.info, PHOTOS, anyway=config.anyway, report=context.report)
         like = None if config.crop else plan.info.crop
         photos = photo_files(
             config.photos,
@@ -132,7 +128,7 @@ def _photos(
         }
         return photos, {}, settings
     source = store.resolve(config.data, "data", context.report)
-    check_domain(plan.info, source.config["domain"], anyway=config.anyway)
+    check_domain(plan.info, source.config["domain"], anyway=config.anyway, report=context.report)
     data = DataSet(source.path)
     chosen = data.split(config.split)
     if config.where:
@@ -218,7 +214,11 @@ class _Editing:
         skipped = [(row["file"], row["reason"]) for row in failures]
         write_csv(self.staging.path / "skipped.csv", ["file", "reason"], skipped)
         last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
+        files = list(dict.fromkeys(row["file"] for row in rows))
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
+            "photo": f"{files[0]}{more}",
+            "edit": self.editor.plan.written,
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean(last)),
@@ -318,62 +318,6 @@ class _Editing:
 def panel_cell(size: int, about: int) -> int:
     """The multiple of a picture's side that is nearest to ``about`` pixels: no blur."""
     return size * max(1, round(about / size))
-
-
-def is_picture(place: Path) -> bool:
-    """Whether a place for copies names a picture, ``edited.png``, and not a folder of them."""
-    return place.suffix.lower() in SUFFIXES and not place.expanduser().is_dir()
-
-
-def copy_pictures(artifact: Artifact, place: Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy an ``edits`` artifact's pictures to a place; returns where each one is.
-
-    Args:
-        place: a folder, made where it is not there; for a single picture also a file of any format
-            that Pillow writes.
-        overwrite: replace files of the same names; files that are the same already always pass.
-
-    Raises:
-        BadInput: a file of that name with another content, several pictures for one file, a format
-            that cannot be written, or a file where the folder is to be.
-    """
-    sources = sorted((artifact.path / "images").iterdir())
-    place = place.expanduser()
-    one = is_picture(place)
-    if one and len(sources) > 1:
-        raise BadInput(f"{len(sources)} pictures do not fit in {place}", "name a folder with --out")
-    if place.exists() and not (one or place.is_dir()):
-        raise BadInput(f"{place} is a file", "name a folder with --out")
-    targets = [place if one else place / source.name for source in sources]
-    other = [
-        (source, target)
-        for source, target in zip(sources, targets, strict=True)
-        if not target.is_file() or target.read_bytes() != _as(source, target)
-    ]
-    for _, target in other:
-        if not overwrite and target.exists():
-            raise BadInput(
-                f"{target} is there already",
-                f"name another place, or say --force (the edits are in {artifact.path})",
-            )
-    for source, target in other:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, _as(source, target))
-    return targets
-
-
-def _as(source: Path, target: Path) -> bytes:
-    """A PNG's bytes, converted to the format that the target's name says if that is another."""
-    suffix = target.suffix.lower()
-    if suffix == source.suffix:
-        return source.read_bytes()
-    out = io.BytesIO()
-    try:
-        with Image.open(source) as image:
-            image.save(out, Image.registered_extensions()[suffix], quality=95)
-    except (KeyError, OSError, ValueError) as e:
-        raise BadInput(f"cannot write {suffix} pictures", "name a .png or .jpg file") from e
-    return out.getvalue()
 
 
 def _hwc(pixels: Pixels) -> Pixels:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,18 +107,36 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         seed=config.seed,
         context=context,
         estimate={"updates": tuning.updates, "images": tuning.updates * tuning.batch},
-        make=lambda staging: _Tuning(
-            config,
-            tuning,
-            settings,
-            data,
-            base,
-            directions or [load(clip) for clip in found],
-            device,
-            context,
-            staging,
-        ).run(),
+        make=lambda staging: (
+            _Tuning(
+                config,
+                tuning,
+                settings,
+                data,
+                base,
+                directions or [load(clip) for clip in found],
+                device,
+                context,
+                staging,
+            ).run()
+            | {"guides": _guides(found)}
+        ),
     )
+
+
+def _guides(found: Sequence[FoundClip]) -> list[dict[str, Any]]:
+    """The CLIPs as they were named and where they were, beside the hashes in the config.
+
+    Where a CLIP lies does not change the result, so this is no part of the key.
+    """
+    return [
+        {
+            "name": clip.artifact.ref if clip.artifact else clip.where,
+            "path": str(Path(clip.where).resolve()) if clip.is_here else None,
+            "id": clip.key,
+        }
+        for clip in found
+    ]
 
 
 def _notes(

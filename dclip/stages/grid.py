@@ -202,7 +202,7 @@ def _photos(
     """The photos to show, and what identifies them in the config."""
     size = lead.info.image_size
     if config.photos:
-        check_domain(lead.info, PHOTOS, anyway=config.anyway)
+        check_domain(lead.info, PHOTOS, anyway=config.anyway, report=context.report)
         like = None if config.crop else lead.info.crop
         photos = photo_files(
             config.photos,

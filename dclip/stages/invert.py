@@ -30,7 +30,7 @@ from dclip.metrics import mae, psnr
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import permutation
 from dclip.stages.revisions import REVISIONS
-from dclip.store import Artifact, Journal, Staging, Store
+from dclip.store import Artifact, Journal, Staging, Store, slug
 
 EDIT_STEPS, EDIT_REFINEMENTS = 10, 1
 """How latents for an edit are made. An exact inversion over few steps hides in the latent whatever
@@ -90,6 +90,11 @@ def select(data: DataSet, split: str, count: int, seed: int) -> NDArray[np.int64
     return np.sort(np.concatenate([first("train", count - from_val), first("val", from_val)]))
 
 
+def name_of(data: str, model: str) -> str:
+    """What latents are called: after their data, and their model where it has another name."""
+    return data if data == model else slug(f"{data}-{model}")
+
+
 def run(config: InvertConfig, store: Store, context: Context = Context()) -> Artifact:
     """Invert pictures and commit them as a ``latents`` artifact.
 
@@ -123,7 +128,7 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
         revision=REVISIONS["invert"],
         device=describe(device),
         kind="latents",
-        name=config.name or source.name,
+        name=config.name or name_of(source.name, base.name),
         config={k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS},
         inputs={"data": source, "model": base},
         seed=config.seed,

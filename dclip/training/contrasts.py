@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
+from dclip.textfile import read_text
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def read(path: Path) -> tuple[Contrast, ...]:
         BadInput: not such a file.
     """
     try:
-        rows: Sequence[Mapping[str, Any]] = json.loads(path.read_text())
+        rows: Sequence[Mapping[str, Any]] = json.loads(read_text(path, "list of contrasts"))
         return tuple(
             Contrast(
                 row["name"],
@@ -163,7 +164,7 @@ def read(path: Path) -> tuple[Contrast, ...]:
             )
             for row in rows
         )
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise BadInput(f"{path} is no list of contrasts ({e})", "see docs/clip.md") from e
 
 

@@ -227,16 +227,15 @@ class _Row:
 
 @contextmanager
 def _patient_interrupt(report: Reporter) -> Iterator[threading.Event]:
-    """An event that the first SIGINT sets; the second raises as ever.
+    """An event that the first SIGINT or SIGTERM sets; the second raises as ever.
 
-    Where SIGINT has another handler than Python's own, or outside the main thread, which alone may
-    set one, nothing changes.
+    Only signals that raise KeyboardInterrupt are taken (the command line makes SIGTERM one of
+    them), and only in the main thread, which alone may set handlers.
     """
     asked = threading.Event()
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield asked
-        return
+    ours = (signal.SIGINT, signal.SIGTERM) if main else ()
+    taken = [each for each in ours if signal.getsignal(each) is signal.default_int_handler]
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
@@ -244,8 +243,10 @@ def _patient_interrupt(report: Reporter) -> Iterator[threading.Event]:
         asked.set()
         report.note("stopping after what is being computed now (Ctrl-C again: at once)")
 
-    signal.signal(signal.SIGINT, handle)
+    for each in taken:
+        signal.signal(each, handle)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in taken:
+            signal.signal(each, signal.default_int_handler)
