@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
@@ -47,12 +50,26 @@ def map_processes(
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_worker) as pool:
+            with _without_main():
+                for _ in range(workers):  # each starts a process, as none is idle yet
+                    pool.submit(os.getpid)
             yield from _ordered(pool, function, jobs, workers)
     except BrokenProcessPool:
         raise DclipError(
             "a worker process died",
             "use one worker; in a script of your own, call this under if __name__ == '__main__'",
         ) from None
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run the user's script again, which has no main guard perhaps."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _ordered(
