@@ -52,7 +52,7 @@ def cost(plan: Mapping[str, Any], store: Store, device: str) -> dict[str, Any]:
         return {}
     if work is None:
         return {}
-    seconds, held, weights = _measure(work, pick(device))
+    seconds, held, weights = _measure(work, choose(device))
     copies = 5 if work.training else 1  # with gradients, Adam's two and the average
     left_out = "; ".join(filter(None, ("reading and writing", work.without)))
     return {

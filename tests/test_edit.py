@@ -26,12 +26,13 @@ from dclip.diffusion import ddim
 from dclip.editing.editor import load_editor
 from dclip.editing.mask import localised
 from dclip.editing.plan import make_plan
+from dclip.editing.results import copy_pictures
 from dclip.editing.spec import PartSpec, parse_parts
 from dclip.errors import BadInput, MissingArtifact
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import read_deltas
 from dclip.stages import prepare
-from dclip.stages.edit import copy_pictures, run
+from dclip.stages.edit import run
 from dclip.store import Artifact, Store
 
 DEVICE = torch.device("cpu")
