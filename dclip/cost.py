@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dclip.device import choose
 from dclip.errors import DclipError
 from dclip.models.checkpoint import ModelInfo, read_info
 from dclip.store import Store
