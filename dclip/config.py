@@ -320,8 +320,8 @@ def from_dict(
     where = where or cls.__name__
     if not isinstance(mapping, Mapping):
         raise BadInput(f"{where} is {mapping!r}, not a table of settings")
-    if not defaults and (absent := [f.name for f in _fields(cls) if f.name not in mapping]):
-        raise BadInput(f"{where} lacks {', '.join(map(repr, absent))}")
+    if not defaults:
+        _check_whole(cls, mapping, where)
     text = json.dumps(jsonable(mapping, where=where))
     try:
         # Of JSON the strict mode takes lists for tuples and texts for paths, and nothing else.
@@ -330,6 +330,18 @@ def from_dict(
         raise _bad_input(cls, error, f"{where}.") from None
     check_effects(config, [name for name in mapping if defaults])
     return typing.cast(T, config)
+
+
+def _check_whole(cls: Any, mapping: Mapping[str, Any], where: str) -> None:
+    """Refuse a table that lacks a setting, also one within it."""
+    if absent := [f.name for f in _fields(cls) if f.name not in mapping]:
+        raise BadInput(
+            f"{where} lacks {', '.join(map(repr, absent))}", "it was changed, or saved by another dclip"
+        )
+    for f in _fields(cls):
+        inner, value = plain_type(cls, f.name), mapping[f.name]
+        if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
+            _check_whole(inner, value, f"{where}.{f.name}")
 
 
 @cache

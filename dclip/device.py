@@ -55,9 +55,9 @@ def choose(device: str = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as e:
-        raise BadInput(f"there is no device {device!r}", f"use one of {', '.join(KINDS)}") from e
+        raise BadInput(f"there is no device {device!r}", "use --device cpu, cuda or mps") from e
     if chosen.type not in KINDS:
-        raise BadInput(f"dclip does not run on {chosen.type}", f"use one of {', '.join(KINDS)}")
+        raise BadInput(f"dclip does not run on {chosen.type}", "use --device cpu, cuda or mps")
     try:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as e:

@@ -13,8 +13,10 @@ from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.demo import DemoConfig
 from dclip.configs.edit import EditConfig
 from dclip.configs.eval import EvalConfig
+from dclip.configs.explain import ExplainConfig
 from dclip.configs.finetune import FinetuneConfig
 from dclip.configs.grid import GridConfig
+from dclip.configs.import_model import ImportConfig
 from dclip.configs.invert import InvertConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.prepare import PrepareConfig
@@ -111,6 +113,13 @@ SAMPLE = Stage(
         "strength": Case({"strength": 0.5}, {"model": DROP, "tuned": "sketch"}),
         "count": 3,
         "sampler": "ddpm",
+        "eta": 0.5,
+        "grid": "leading",
+        "guide": {"guide": ("colour:#ff0000:1",)},
+        "clip": Case(
+            {"clip": ("@clip2",)}, {"guide": ("clip:a smiling person:1",), "clip": ("@clip",)}
+        ),
+        "through": Case({"through": "network"}, {"guide": ("colour:#ff0000:1",)}),
         "steps": 4,
         "batch": Case({"batch": 1}, looks_at="calls"),
     },
@@ -375,9 +384,20 @@ DEMO = Stage(
     },
 )
 
+EXPLAIN = Stage(
+    "explain",
+    ExplainConfig,
+    {"points": 60, "clip_steps": 3, "denoiser_steps": 3},
+    ("numbers.json",),
+    {"points": 90, "clip_steps": 6, "denoiser_steps": 6},
+)
+
+ELSEWHERE = {ImportConfig: "tests/test_pretrained.py has a file for each of its settings"}
+
 STAGES = {
     stage.module: stage
     for stage in (
         PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, FINETUNE, EDIT, GRID, EVAL, DEMO,
+        EXPLAIN,
     )
 }  # fmt: skip

@@ -148,7 +148,7 @@ def test_noise_mixing_adds_up_the_differences_of_the_predictions(
     editor = load_editor(store, [("sketch", 0.8), ("smiling", -0.5)], DEVICE, steps=1, mix="noise")
     start = editor.invert(photos)
     x_r, t = start.x_r, torch.full((len(photos),), R)
-    base = editor.weights.network
+    base = editor.networks.network
     one = load_editor(store, [("sketch", 1.0)], DEVICE)._network(1.0)
     two = load_editor(store, [("smiling", 1.0)], DEVICE)._network(1.0)
     with torch.no_grad():
@@ -209,8 +209,8 @@ def test_where_a_model_was_not_tuned_the_base_decodes(store: Store, photos: Tens
     ("changes", "why"),
     [
         ({"tuned": ("above@4-5",)}, "above t=6 and within 4..5"),
-        ({"tuned": ("above",), "r": 6}, "above t=6, and the decode's labels are"),
-        ({"tuned": ("sketch@4-5",)}, "within 4..5, and the decode's labels are 3, 6, 9, 12"),
+        ({"tuned": ("above",), "r": 6}, "above t=6, and the decode's timesteps are"),
+        ({"tuned": ("sketch@4-5",)}, "within 4..5, and the decode's timesteps are 3, 6, 9, 12"),
         ({"tuned": ("above",)}, None),
         ({"tuned": ("above@1-5", "sketch@4-5")}, "sketch changes nothing"),
     ],

@@ -18,8 +18,9 @@ import huggingface_hub
 import open_clip
 import pytest
 import torch
+from fakes import Stop
 from huggingface_hub import constants
-from small_guide import CONFIG, Stop, write_clip
+from small_guide import CONFIG, write_clip
 
 from dclip import hub
 from dclip.errors import BadInput, StoreError

@@ -77,6 +77,7 @@ def test_latents_open_beside_their_pictures_and_rows(store: Store, small: Artifa
     assert dict(small.config) == {
         "r": 20, "steps": 4, "method": "fixed-point", "refinements": REFINEMENTS,
         "tolerance": TOLERANCE, "split": "train+val", "count": 10, "batch": 4,
+        "precision": "fp32",
     }  # fmt: skip
 
 

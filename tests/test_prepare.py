@@ -559,7 +559,7 @@ def test_a_dry_run_downloads_nothing(
 
 
 def test_unknown_style_names_the_styles(store: Store) -> None:
-    with pytest.raises(BadInput, match="unknown style") as caught:
+    with pytest.raises(BadInput, match="is unknown") as caught:
         make(store, source="faces", style="sketchy")
     assert "sketch" in caught.value.fix
 

@@ -702,8 +702,8 @@ def test_half_precision_on_disk_halves_it_and_refuses_what_it_cannot_hold(tmp_pa
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"schedule": "sine"}, "schedule is 'sine'"),
-        ({"grid": "odd"}, "grid is 'odd'"),
+        ({"schedule": "sine"}, "schedule 'sine' is unknown"),
+        ({"grid": "odd"}, "grid 'odd' is unknown"),
         ({"heads": 4, "head_channels": 64}, "--heads has no effect with --head-channels"),
         ({"T": 0}, "T is 0"),
         ({"base": "b", "size": 64}, "--size has no effect with --base"),

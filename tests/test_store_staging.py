@@ -237,8 +237,8 @@ class Training:
                 optimizer.zero_grad()
                 loss = network(torch.full((2, 4), step / 8)).square().mean()
                 loss.backward()
-                loop.update(float(loss))
-                loop.add({"loss": float(loss)})
+                loop.update(loss)
+                loop.add({"loss": loss.detach()})
                 if step % 2:
                     (staging.path / "snapshots").mkdir(exist_ok=True)
                     (staging.path / "snapshots" / f"{step}.txt").write_text(str(float(loss)))

@@ -191,14 +191,14 @@ def test_what_the_system_refuses_has_its_code_and_fix(
 def test_a_full_accelerator_is_not_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from dclip.device import pick
+    from dclip.device import choose
 
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
 
     monkeypatch.setattr(torch, "empty", full)
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        pick("cuda")
+        choose("cuda")
     assert "--device cpu" in explain(caught.value).fix
 
 

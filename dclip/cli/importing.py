@@ -25,7 +25,7 @@ def import_(run: Run, config: ImportConfig) -> None:
         stage.run,
         config,
         next_commands=lambda made: [
-            run.hint("edit", "photo.jpg", "--with", made.name)
+            run.hint("edit", *run.to_edit(made), "--with", made.name)
             if made.kind == "tuned"
             else run.hint("sample", "--model", made.name)
         ],

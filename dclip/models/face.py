@@ -56,7 +56,9 @@ def load_face_network(
     if not is_file(file):
         raise BadInput(f"{path} is no file", "give the file of a face recognition network")
     with enough_memory(f"the face network {path}", "take a smaller one, or --device cpu"):
-        for holds, read in KNOWN.values():
+        # Nothing but a look at its parts before a program is told apart from weights.
+        known = () if _is_program(file) else KNOWN.values()
+        for holds, read in known:
             if holds(file):
                 network = read(file, frame).to(device)
                 break
@@ -78,12 +80,15 @@ def is_torchscript(file: Path) -> bool:
     return any("/code/" in name or name.endswith("/constants.pkl") for name in names)
 
 
-def _torchscript(file: Path, device: torch.device, trust: bool) -> Any:
+def _is_program(file: Path) -> bool:
     try:
-        program = is_torchscript(file)
+        return is_torchscript(file)
     except (OSError, ValueError, zipfile.BadZipFile):
-        program = False
-    if not program:
+        return False
+
+
+def _torchscript(file: Path, device: torch.device, trust: bool) -> Any:
+    if not _is_program(file):
         kinds = ["a TorchScript network", *(f"weights of {name}" for name in KNOWN)]
         raise BadInput(
             f"{file} is not {' or '.join(kinds)}",
