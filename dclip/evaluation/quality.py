@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from dclip.metrics import psnr
+from dclip.metrics import mae, psnr
 
 LPIPS_NETWORK: Literal["alex", "squeeze"] = "alex"
 BATCH = 16
@@ -59,7 +59,7 @@ def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dic
     x, reference = x.float().clamp(-1, 1).cpu(), reference.float().cpu()
     alike: Any = ssim(x, reference, data_range=2.0, kernel_size=WINDOW)
     found = {
-        "mae": float((x - reference).abs().mean() / 2),
+        "mae": float(mae(x, reference).mean()),
         "psnr": float(psnr(x, reference).mean()),
         "ssim": float(alike),
     }

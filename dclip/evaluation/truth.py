@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dclip.data import faces
 from dclip.errors import BadInput
+from dclip.metrics import psnr
 
 Pixels = NDArray[np.float32]
 
@@ -132,8 +134,8 @@ class Truth:
             gain[i] = 1 - float(np.sqrt(own / whole))
             progress[i] = float(((edit - original) * change).mean() / whole)
             if not inside.all():
-                error = np.square(edits[i][:, ~inside] - originals[i][:, ~inside]).mean()
-                kept[i] = 10 * np.log10(4 / max(error, 1e-10))
+                outside = (torch.from_numpy(a[i][:, ~inside])[None] for a in (edits, originals))
+                kept[i] = float(psnr(*outside))
             distance = np.square(self.pictures - edits[i]).mean(axis=(1, 2, 3))
             identity[i] = int(distance.argmin()) == i
         return TruthScores(self.applies, success, identity, gain, progress, kept)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dclip.colour import luma
+
 
 def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
     """L_dir = 1 - cos(d_img, d_text), one value a sample (B,) in [0, 2].
@@ -56,14 +58,8 @@ def identity_l1(x: Tensor, reference: Tensor) -> Tensor:
     return (x - reference).abs().flatten(1).mean(1)
 
 
-def luma(x: Tensor) -> Tensor:
-    """The brightness (ITU-R BT.601) of pictures (B, 3, H, W), (B, 1, H, W)."""
-    weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (x * weights).sum(1, keepdim=True)
-
-
 def colours(x: Tensor) -> Tensor:
-    """What is left of pictures (B, 3, H, W) without their luma, same shape."""
+    """What is left of pictures (B, 3, H, W) without their brightness, same shape."""
     return x - luma(x)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dclip.guidance.losses import luma
+from dclip.colour import luma
 
 Draw = Callable[..., Tensor]
 """Uniform numbers in [0, 1) of the given shape, as ``torch.rand``."""

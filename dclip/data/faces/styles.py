@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dclip.colour import luma
 from dclip.data.faces.canvas import Array, Canvas, Colour, Look
 from dclip.data.faces.drawing import paint
 from dclip.data.faces.params import FaceParams
@@ -33,8 +34,8 @@ def _plain(canvas: Canvas, params: FaceParams) -> Array:
 
 
 def _luma(rgb: Array) -> Array:
-    """Rec. 601 luma (H, W)."""
-    return np.asarray(0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2], np.float32)
+    """The brightness (H, W) of a picture (3, H, W)."""
+    return np.asarray(luma(rgb)[0], np.float32)
 
 
 def _grid(size: int) -> tuple[Array, Array]:
