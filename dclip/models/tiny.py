@@ -6,7 +6,7 @@ Kept to reproduce the report; :mod:`dclip.models.unet` is the network to use.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le, MultipleOf
@@ -18,6 +18,9 @@ from dclip.config import settings
 @settings
 class TinyConfig:
     """Base width ``channels`` (the report's C) and width ``time_dim`` of the time embedding."""
+
+    lr: ClassVar[float] = 2e-4
+    """Learning rate where `train` is given none."""
 
     channels: Annotated[int, Ge(8), MultipleOf(8), Le(4096)] = 64
     time_dim: Annotated[int, Ge(2), MultipleOf(2), Le(65536)] = 256

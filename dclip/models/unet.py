@@ -7,7 +7,7 @@ full-resolution work, where most of a small U-Net's time goes, into channels.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ class UNetConfig:
         refine: channels at full resolution before the last convolution, which sees the input
             too: without it a patched network's pixels show the grid of the patches.
     """
+
+    prediction: ClassVar[str] = "v"
 
     channels: Annotated[int, Ge(16), MultipleOf(16), Le(4096)] = 64
     mults: Annotated[tuple[Annotated[int, Ge(1), Le(64)], ...], Len(1, 10)] = (1, 2, 2)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dclip.configs.prepare import PrepareConfig, parse_split
+from dclip.configs.prepare import DRAWN, PrepareConfig, parse_split
 from dclip.context import Context
-from dclip.data import celeba, filters, folder
+from dclip.data import celeba, filters
 from dclip.data.arrays import ShardReader, ShardWriter
 from dclip.data.images import Decoded, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
 from dclip.data.paths import name_bytes, shown
 from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
+from dclip.data.sources import SOURCES
 from dclip.data.table import SPLITS, ordered, write_csv
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
@@ -40,7 +41,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
     Raises:
         BadInput: nothing to prepare, or with ``strict`` a picture that cannot be read.
     """
-    pictures = _faces(config) if config.source == "faces" else _photos(config, context)
+    pictures = _faces(config) if config.source == DRAWN else _photos(config, context)
     resolved = {
         "source": config.source,
         "domain": config.shows,
@@ -49,7 +50,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         "crop": pictures.crop,
         "split": config.split,
         "limit": config.limit,
-        "count": len(pictures.items) if config.source == "faces" else None,
+        "count": len(pictures.items) if config.source == DRAWN else None,
         "style": pictures.style,
     }
     count = len(pictures.items) + len(pictures.left_out)
@@ -124,10 +125,10 @@ class _Block:
 def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     assert config.root is not None
     source: FileSource
-    if config.source == "celeba":
-        source = _celeba(config, context)
+    if config.download:
+        source = _downloaded(config, context)
     else:
-        source = folder.open_folder(config.root, config.limit, context.report)
+        source = SOURCES[config.source].load()(config.root, config.limit, context.report)
     for note in source.notes:
         context.report.note(note)
     crop = config.crop or source.crop
@@ -180,19 +181,19 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     )
 
 
-def _celeba(config: PrepareConfig, context: Context) -> celeba.CelebA:
+def _downloaded(config: PrepareConfig, context: Context) -> celeba.CelebA:
+    """CelebA, fetched first where it is not there."""
     assert config.root is not None
-    if config.download:
-        try:
-            return celeba.open_celeba(config.root, config.limit, context.report)
-        except BadInput:
-            if context.dry_run:
-                raise BadInput(
-                    f"CelebA is not in {config.root} yet, so there is nothing to plan with",
-                    "leave --dry-run out, and 1.4 GB are fetched into it",
-                ) from None
-            context.report.note(f"fetching CelebA into {config.root}")
-            celeba.download(config.root)
+    try:
+        return celeba.open_celeba(config.root, config.limit, context.report)
+    except BadInput:
+        if context.dry_run:
+            raise BadInput(
+                f"CelebA is not in {config.root} yet, so there is nothing to plan with",
+                "leave --dry-run out, and 1.4 GB are fetched into it",
+            ) from None
+        context.report.note(f"fetching CelebA into {config.root}")
+        celeba.download(config.root)
     return celeba.open_celeba(config.root, config.limit, context.report)
 
 

@@ -23,9 +23,15 @@ from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
-from dclip.models.checkpoint import ModelInfo, load_model, load_weights, read_info, save_model
+from dclip.models.checkpoint import (
+    ARCHITECTURES,
+    ModelInfo,
+    load_model,
+    load_weights,
+    read_info,
+    save_model,
+)
 from dclip.models.ema import EMA
-from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.store import Artifact, Staging, Store
@@ -50,7 +56,7 @@ def resolve(config: TrainConfig, network: str, images: int, device: torch.device
         config,
         images=config.images or max(1, math.ceil(config.epochs * images)),
         epochs=TrainConfig.epochs,
-        lr=config.lr or (2e-4 if network == "tiny" else 5e-4),
+        lr=config.lr or getattr(ARCHITECTURES[network][0], "lr", 5e-4),
         precision=resolve_precision(config.precision, device),
     )
 
@@ -75,11 +81,12 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
         info = replace(read_info(inputs["init"].path), **shown)
         context.report.note(f"network and schedule are those of {inputs['init'].ref}")
     else:
+        network = ARCHITECTURES[config.network][0]
         info = ModelInfo(
             architecture=config.network,
-            config=SIZES[config.size] if config.network == "unet" else TinyConfig(),
+            config=SIZES[config.size] if config.network == "unet" else network(),
             schedule=Schedule.make(config.schedule, config.T),  # type: ignore[arg-type]
-            prediction="v" if config.network == "unet" else "eps",
+            prediction=getattr(network, "prediction", "eps"),
             **shown,
         )
     if data.size % info.config.stride:
