@@ -1,4 +1,4 @@
-"""How near pictures are to what they should be: MAE, PSNR, SSIM, LPIPS."""
+"""Distances of pictures to their references: MAE, PSNR, SSIM, LPIPS."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def lpips_weights() -> Path:
 
 
 def lpips_missing() -> str | None:
-    """Why there is no LPIPS, with what to do about it; None where there is.
+    """Why LPIPS cannot be computed, and what to do; None where it can.
 
-    Nothing is fetched unasked: the weights are some 240 MB.
+    The weights, some 240 MB, are not downloaded without being asked for.
     """
     if lpips_weights().is_file():
         return None
@@ -47,7 +47,7 @@ def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dic
 
     Args:
         x: the pictures.
-        reference: what they should be.
+        reference: their references.
         lpips: also LPIPS (Zhang et al. 2018), with AlexNet as the paper's own code.
 
     Returns:

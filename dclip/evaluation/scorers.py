@@ -1,4 +1,4 @@
-"""Who scores edits: the judge, and CLIPs with the direction that the edit shall go in."""
+"""What scores edits: the judge, and CLIPs with the text's direction."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Prompts = tuple[str, str]
 """Target and source prompt of an edit."""
 
 Found = tuple[str, Artifact | None]
-"""A CLIP that is not loaded yet: its folder or name, and its artifact where it is one."""
+"""A CLIP before it is loaded: its folder or name, and its artifact where it is one."""
 
 
 def prompts_of(target: str | None, tuned: Artifact | None) -> Prompts | None:
-    """The prompts of a preset, else those that a model was tuned with; None where nobody knows."""
+    """The prompts of a preset, else those that a model was tuned with; None without either."""
     if target in PRESETS:
         return PRESETS[target].target, PRESETS[target].source
     if tuned is None or not tuned.config.get("source"):
@@ -62,12 +62,12 @@ def find_judge(spec: str | None, drawn: bool, store: Store, report: Reporter) ->
 def goal_of(
     judge: Judge, target: str | None, drawn: str | None, expected: str | None, samples: EvalSamples
 ) -> goals.Goal:
-    """What the judge is to look for.
+    """What the judge should look for.
 
     Args:
         target: the edit's name, of a preset.
         drawn: its name among the renderer's targets, where the samples are drawn faces.
-        expected: ``Smiling=1``, over what the target's name says.
+        expected: ``Smiling=1``; wins over what the target's name says.
 
     Raises:
         BadInput: an attribute that the judge does not know, or that all samples have already.
@@ -88,7 +88,7 @@ def goal_of(
     labels = samples.labels.get(attribute) if attribute else None
     if labels is not None and not (labels == (-1 if value else 1)).any():
         raise BadInput(
-            f"all of the {len(samples)} pictures have what {attribute} shall become",
+            f"all of the {len(samples)} pictures have the expected {attribute} already",
             "choose others with --where, or more with --count",
         )
     style = None if attribute else _style_of(target)
@@ -108,11 +108,11 @@ class Clips:
     """CLIPs that score. None is loaded, or fetched, before :meth:`directions` is called.
 
     Attributes:
-        prompts: of the edit; None where nobody knows them, and no CLIP can score.
-        named: whether the guides were named, and have to be there.
+        prompts: of the edit; None where they are unknown, and no CLIP can score.
+        named: whether the user named the guides, so that a missing one is an error.
         found: folder or name, and artifact, by the name of their score: ``s_dir`` (one or more) and
             ``s_dir_held_out``.
-        notes: which are left out and why.
+        notes: those left out, with the reason.
     """
 
     prompts: Prompts | None
@@ -122,7 +122,7 @@ class Clips:
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """What identifies them, by score, once all are found: a folder's files are read for it."""
+        """Their identities by score; of a folder its files are read."""
         return {
             score: [artifact.id if artifact else fingerprint(where) for where, artifact in several]
             for score, several in self.found.items()
@@ -139,7 +139,7 @@ class Clips:
         }
 
     def directions(self, device: torch.device, report: Reporter) -> dict[str, list[Direction]]:
-        """Load them, by score; guides that nobody named and that are not to be had are left out.
+        """Load them, by score. Guides that cannot be loaded are left out unless they were named.
 
         Raises:
             BadInput: another one cannot be used.
@@ -175,7 +175,7 @@ def find_clips(
     store: Store,
     report: Reporter,
 ) -> Clips:
-    """The CLIPs that guided (or the one that is named) and one that did not, where there are such.
+    """The CLIPs that guided, or the named one, and the held-out CLIP if one is named.
 
     Raises:
         BadInput: the held-out CLIP is one that guided, or a named one cannot be found.
@@ -183,7 +183,7 @@ def find_clips(
     """
     clips = Clips(prompts, named=clip is not None)
     if prompts is None:
-        clips.notes.append("S_dir is left out: nobody knows the prompts of this edit")
+        clips.notes.append("S_dir is left out: the prompts of this edit are unknown")
         return clips
     try:
         guides = [find_clip(clip, store, report)] if clip else _guides_of(tuned, store)
@@ -204,7 +204,7 @@ def find_clips(
 def _guides_of(tuned: Artifact | None, store: Store) -> list[Found]:
     """The CLIPs that guided a tuned model."""
     if tuned is None or not tuned.config.get("clips"):
-        raise BadInput("nobody knows which that was", "give --clip")
+        raise BadInput("the CLIP that guided is not recorded", "give --clip")
     found: list[Found] = []
     for number, name in enumerate(tuned.config["clips"], 1):
         if clip_role(number) in tuned.manifest.inputs:
