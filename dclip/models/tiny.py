@@ -1,6 +1,6 @@
 """TinyUNet: the report's network, exactly (sections 3.1-3.3 of "A Simplified DiffusionCLIP").
 
-Kept to reproduce the report; :mod:`dclip.models.unet` is the network to use.
+For reproducing the report; :mod:`dclip.models.unet` is the default network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TinyConfig:
 
 
 def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Transformer-style encoding of times: (B,) -> (B, dim), sines then cosines (section 3.1)."""
+    """Sinusoidal embedding of timesteps: (B,) -> (B, dim), sines then cosines (section 3.1)."""
     half = dim // 2
     rate = torch.exp(
         -math.log(max_period) * torch.arange(half, device=t.device, dtype=torch.float32) / half
