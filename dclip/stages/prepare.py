@@ -28,7 +28,7 @@ from dclip.errors import BadInput
 from dclip.figures.panel import sheet
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
-BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
+BLOCK = 64  # pictures between two entries in the journal, the most that a kill can lose
 FACES_COUNT = 6000
 
 
@@ -107,7 +107,7 @@ class _Pictures:
     # The columns of what is known, and the rows of the chosen items, one after the other.
     known: Sequence[str]
     rows: Callable[[Sequence[int], int], Iterable[Mapping[str, str]]]
-    # What is the same thing twice, by item number, and may not be parted by a split.
+    # The name of an item's subject: items of one subject get the same split.
     subject: Callable[[int], str]
     # Pictures that are there and cannot be read here, with the reason.
     left_out: Mapping[str, str]
@@ -337,7 +337,7 @@ def _splits(config: PrepareConfig, pictures: _Pictures, kept: Sequence[int]) -> 
     shares = parse_split(config.split)
 
     def key(number: int) -> int:
-        # Two drawings of one face stay together: a split that parts them tests what it trained on.
+        # Two drawings of one face get the same split, so that no test is on a training face.
         subject = name_bytes(f"{config.seed}:{pictures.subject(number)}")
         digest = hashlib.blake2b(subject).digest()
         return int.from_bytes(digest[:8])
@@ -346,7 +346,7 @@ def _splits(config: PrepareConfig, pictures: _Pictures, kept: Sequence[int]) -> 
     order = np.argsort(keys, kind="stable")
     first = 0
     for number, share in enumerate(shares[1:], 1):
-        # At least one picture where there are enough: a val split that is empty helps nobody.
+        # At least one picture in each split where there are enough.
         last = first + round(len(kept) * share / 100)
         if share and last == first and len(kept) > len(shares):
             last += 1

@@ -42,7 +42,7 @@ VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 MOST_PANELS = 100
 NOT_SETTINGS = ("data", "name", "init", "epochs", "network", "size", "schedule", "T")
-"""What the inputs, the model's description or ``images`` say already."""
+"""Settings that the inputs, the model's description or ``images`` hold already."""
 
 
 def crop_of(data: Artifact) -> str:
@@ -145,7 +145,7 @@ class _Training:
         self.per_update = config.batch * config.accumulate
         self.updates = math.ceil(config.images / self.per_update)
         self.per_epoch = max(1, len(self.train) // self.per_update)
-        # After every epoch, or every few: of little data there are so many that looking takes over.
+        # Panels after every epoch; with little data after every few, since there are so many.
         epochs = math.ceil(self.updates / self.per_epoch)
         self.shown_every = self.per_epoch * math.ceil(epochs / MOST_PANELS)
         self._order: tuple[int, np.ndarray] | None = None  # of one epoch

@@ -167,7 +167,7 @@ def _oil(canvas: Canvas, params: FaceParams) -> Array:
     detail = _blur(np.hypot(gx, gy) * (size / 64), 0.03 * size)
     share = np.clip(detail * 22.0 - 0.3, 0.0, 1.0)
     mixed = broad + share * (fine - broad)
-    # The painter's last touches: sharp where the sitter's features are.
+    # Sharper where the face has detail.
     mixed = mixed + np.clip(detail * 22.0 - 0.6, 0.0, 0.62) * (rgb - mixed)
     relief = (ridge + share * (fine_ridge - ridge)) * (1.0 - 0.3 * share)
     mixed = mixed * (1.0 - 0.12 * np.clip(relief, -1, 1)) + 0.02
