@@ -75,7 +75,7 @@ class PrepareConfig:
     """Percentages for train/val, or train/val/test; for CelebA also official."""
     limit: Annotated[Count | None, _PHOTOS] = None
     """Take only the first N pictures."""
-    count: Annotated[Count | None, Needs("source", (DRAWN,))] = None
+    count: Annotated[Count | None, Needs("source", ("faces",))] = None
     """How many faces to draw: else 6000."""
     style: Annotated[str | None, Option(metavar="STYLE")] = None
     """Of drawn faces: photo, another style, all, or pairs. Of photos only pairs: each photo is

@@ -23,7 +23,7 @@ Prompts = tuple[str, str]
 """Target and source prompt of an edit."""
 
 Found = tuple[str, Artifact | None]
-"""A CLIP before it is loaded: its folder or name, and its artifact where it is one."""
+"""A CLIP that is not loaded yet: its folder or name, and its artifact where it is one."""
 
 
 def prompts_of(target: str | None, tuned: Artifact | None) -> Prompts | None:
@@ -108,11 +108,11 @@ class Clips:
     """CLIPs that score. None is loaded, or fetched, before :meth:`directions` is called.
 
     Attributes:
-        prompts: of the edit; None where they are unknown, and no CLIP can score.
-        named: whether the user named the guides, so that a missing one is an error.
+        prompts: of the edit; None where nobody knows them, and no CLIP can score.
+        named: whether the guides were named, and have to be there.
         found: folder or name, and artifact, by the name of their score: ``s_dir`` (one or more) and
             ``s_dir_held_out``.
-        notes: those left out, with the reason.
+        notes: which are left out and why.
     """
 
     prompts: Prompts | None
@@ -122,7 +122,7 @@ class Clips:
 
     @cached_property
     def settings(self) -> dict[str, list[str]]:
-        """Their identities by score; of a folder its files are read."""
+        """What identifies them, by score, once all are found: a folder's files are read for it."""
         return {
             score: [artifact.id if artifact else fingerprint(where) for where, artifact in several]
             for score, several in self.found.items()
@@ -204,7 +204,7 @@ def find_clips(
 def _guides_of(tuned: Artifact | None, store: Store) -> list[Found]:
     """The CLIPs that guided a tuned model."""
     if tuned is None or not tuned.config.get("clips"):
-        raise BadInput("the CLIP that guided is not recorded", "give --clip")
+        raise BadInput("nobody knows which that was", "give --clip")
     found: list[Found] = []
     for number, name in enumerate(tuned.config["clips"], 1):
         if clip_role(number) in tuned.manifest.inputs:

@@ -22,7 +22,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     extra: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Write everything that a loop needs to resume, atomically.
+    """Write everything that a loop needs to go on, atomically.
 
     Args:
         counters: JSON-able numbers, e.g. the step.

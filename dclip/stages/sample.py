@@ -85,8 +85,8 @@ def _make(
     batches = [
         range(i, min(i + config.batch, config.count)) for i in range(0, config.count, config.batch)
     ]
-    # Pictures are written atomically, so files that exist are done; batches keep their borders, so
-    # that a resumed run computes the same.
+    # A picture is complete or not there, so what is there needs no further record; batches keep
+    # their borders, so that a resumed run computes the same.
     left = [batch for batch in batches if not all(files[i].exists() for i in batch)]
     done = config.count - sum(len(batch) for batch in left)
     with context.report.task("sampling", config.count, done=done) as task:
@@ -123,8 +123,8 @@ def draw(
 
     Args:
         sampler: one of :data:`SAMPLERS`.
-        grid: increasing timesteps from 0 to T.
-        numbers: of the pictures, counted from 0 for a seed.
+        grid: increasing labels from 0 to T.
+        numbers: which pictures of the seed's endless row.
     """
     shape = (3, size, size)
 
