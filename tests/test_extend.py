@@ -104,7 +104,6 @@ def test_a_loss(put: Any, made: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_sampler(put: Any, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dclip.diffusion.samplers")
     names = run("A sampler", put, made, tmp_path, monkeypatch)
 
     def drawn(sampler: str, steps: int) -> list[np.ndarray]:
@@ -147,7 +146,6 @@ def test_a_data_source(
 
 
 def test_a_stage(put: Any, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dclip.stages.revisions")
     from dclip.cli.app import app, main
 
     monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
