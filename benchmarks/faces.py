@@ -6,17 +6,20 @@ import sys
 import time
 
 from dclip.data import faces
+from dclip.data.parallel import map_processes
+from dclip.data.rendered import Rendered
+
+CHUNK = 64
 
 
 def rate(workers: int, *, size: int, style: str, count: int) -> float:
     """Faces per second, without the start of the processes."""
-    pictures = faces.draw_many(
-        0, range(count + 64 * workers), size=size, style=style, workers=workers
-    )
+    source = Rendered(count + CHUNK * workers, 0, style, size)
+    chunks = [range(first, first + CHUNK) for first in range(0, source.count, CHUNK)]
     drawn, start = 0, 0.0
-    for number, chunk in enumerate(pictures):
+    for number, pictures in enumerate(map_processes(source.draw, chunks, workers)):
         if number >= workers:
-            drawn += len(chunk)
+            drawn += len(pictures)
         else:
             start = time.perf_counter()
     return drawn / (time.perf_counter() - start)

@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dclip.data import faces, images
+from dclip.data import images
+from dclip.data.rendered import Rendered
 from dclip.diffusion import ddim, inversion
 from dclip.diffusion.network import EpsModel, predict
 from dclip.diffusion.schedule import Schedule
+from dclip.metrics import psnr
 from dclip.models.checkpoint import load_model
 
 Method = Callable[[EpsModel, Schedule, Tensor, tuple[int, ...]], Tensor]
@@ -70,18 +72,17 @@ def rows(
 
         x_r = method(counted, schedule, x0, grid)
         x = ddim.decode(model, schedule, x_r, grid)
-        psnr = 10 * torch.log10(4 / (x - x0).square().flatten(1).mean(1))
         noise = float(((x_r - a * x0) / b).square().mean().sqrt())
-        yield name, calls / (len(grid) - 1), psnr, noise
+        yield name, calls / (len(grid) - 1), psnr(x, x0), noise
 
 
 def pictures(folder: Path | None, count: int, size: int) -> Tensor:
     """``count`` pictures (B,3,H,W) in [-1, 1], of a folder or drawn."""
     if folder is None:
-        u8 = faces.draw_batch(UNSEEN_SEED, range(count), size=size)
-    else:
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in images.SUFFIXES)[:count]
-        u8 = np.stack([images.decode(f, size=size, crop="face").pixels for f in files])
+        drawn = Rendered(count, UNSEEN_SEED, "photo", size).draw(range(count))
+        return images.to_float(torch.from_numpy(drawn))
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in images.SUFFIXES)[:count]
+    u8 = np.stack([images.decode(f, size=size, crop="face").pixels for f in files])
     return images.to_float(torch.from_numpy(u8).permute(0, 3, 1, 2).contiguous())
 
 
@@ -106,9 +107,9 @@ def main() -> None:
     print("|------:|--------|-------------:|-----------------:|------:|")
     for steps in args.steps:
         grid = ddim.grid(args.r, steps, info.schedule.T)
-        for name, calls, psnr, noise in rows(model, info.schedule, x0, grid):
+        for name, calls, decibels, noise in rows(model, info.schedule, x0, grid):
             print(
-                f"| {steps} | {name} | {calls:.2f} | {psnr.mean():.1f} ({psnr.min():.1f}) |"
+                f"| {steps} | {name} | {calls:.2f} | {decibels.mean():.1f} ({decibels.min():.1f}) |"
                 f" {noise:.3f} |",
                 flush=True,
             )

@@ -5,9 +5,10 @@
 
 Each recipe tunes on the same 64 faces, with the embedded base and CLIP, in a process of its own
 whose time and memory are measured, and is scored by `dclip eval` on the same 64 faces that nothing
-was trained on. Rows are merged into docs/results.json, so parts add up; the tables between the
-markers in docs/results.md and one panel a target (docs/quality-*.jpg) are written from it. What the
-store has is not made again. Rows of another base, CLIP or judge than the present ones are dropped.
+was trained on. Rows are merged into docs/lab/results.json, so parts add up; the tables between the
+markers in docs/lab/results.md and one panel a target (docs/lab/quality-*.jpg) are written from it.
+What the store has is not made again. Rows of another base, CLIP or judge than the present ones are
+dropped.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ COLUMNS = {
     "identity@1": ("identity@1", "share"),
     "gain": ("gain", "number"),
     "progress": ("progress", "number"),
-    "monotone": ("gain / reach grow", "text"),
+    "monotone": ("gain / progress grow", "text"),
     "kept_psnr": ("rest kept, dB", "decibel"),
     "judge_target": ("judge: target", "share"),
     "judge_target_truth": ("of truth", "share"),
@@ -263,7 +264,7 @@ def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, default=Path("artifacts"))
-    parser.add_argument("--docs", type=Path, help="where the results go: else docs/")
+    parser.add_argument("--docs", type=Path, help="where the results go: else docs/lab/")
     parser.add_argument("--targets", nargs="+", default=TARGETS, choices=TARGETS, metavar="NAME")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--held-out", metavar="CLIP", help="a CLIP that did not guide, for S_dir")
@@ -272,8 +273,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, help="of every recipe, for a quick look")
     options = parser.parse_args()
     if options.updates and options.docs is None:
-        parser.error("rows of other --updates are not for docs/: say where with --docs")
-    options.docs = options.docs or ROOT / "docs"
+        parser.error("rows of other --updates are not for docs/lab/: say where with --docs")
+    options.docs = options.docs or ROOT / "docs" / "lab"
     torch.manual_seed(0)
     store, data = Store(options.store), options.docs / "results.json"
     options.docs.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How far pictures are from their references."""
+"""Distances of pictures to their references."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 PSNR_LIMIT = 100.0
-"""Above it two float32 pictures are equal but for rounding, whose digits are the device's: they
-would make the ids of equal work differ."""
+"""Above it float32 pictures differ by rounding alone, which depends on the device: without the
+limit equal work would have other ids."""
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal to noise in dB of each picture, (B,): both (B,3,H,W) in [-1, 1], so peak 2.
+    """Peak signal-to-noise ratio in dB of each picture, (B,): both (B,3,H,W) in [-1, 1], so peak 2.
 
     At most :data:`PSNR_LIMIT`.
     """

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dclip.data import faces
+from dclip.data.parallel import map_processes
+from dclip.data.rendered import Rendered
 
 KEYS = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 PEOPLE = [faces.sample(3, index) for index in range(400)]
@@ -21,9 +23,10 @@ PEOPLE = [faces.sample(3, index) for index in range(400)]
 _HASH = """
 import hashlib
 from dclip.data import faces
+from dclip.data.rendered import Rendered
 digest = hashlib.sha256()
 for style in faces.STYLES:
-    digest.update(faces.draw_batch(5, [7, 3], size=48, style=style).tobytes())
+    digest.update(Rendered(8, 5, style, 48).draw([7, 3]).tobytes())
 print(digest.hexdigest())
 """
 
@@ -54,15 +57,17 @@ def test_same_pictures_in_another_process_and_order() -> None:
     ).stdout.strip()
     digest = hashlib.sha256()
     for style in faces.STYLES:
-        digest.update(faces.draw_batch(5, [3, 7], size=48, style=style)[::-1].tobytes())
+        digest.update(Rendered(8, 5, style, 48).draw([3, 7])[::-1].tobytes())
     assert digest.hexdigest() == other
 
 
 def test_workers_draw_the_same_faces_in_order() -> None:
-    alone = np.concatenate(list(faces.draw_many(1, range(10), size=16, chunk=4)))
-    shared = np.concatenate(list(faces.draw_many(1, range(10), size=16, chunk=4, workers=2)))
-    assert np.array_equal(alone, shared)
-    assert np.array_equal(alone, faces.draw_batch(1, range(10), size=16))
+    source = Rendered(10, 1, "photo", 16)
+    chunks = [range(0, 4), range(4, 8), range(8, 10)]
+    shared = np.concatenate(list(map_processes(source.draw, chunks, 2)))
+    assert np.array_equal(shared, source.draw(range(10)))
+    alone = [faces.draw(faces.sample(1, i), size=16).transpose(2, 0, 1) for i in range(10)]
+    assert np.array_equal(shared, np.stack(alone))
 
 
 def test_a_bigger_picture_shows_the_same_face() -> None:

@@ -15,6 +15,7 @@ from fakes import Stop
 from dclip.context import Context
 from dclip.data import faces
 from dclip.data.dataset import DataSet
+from dclip.data.rendered import Rendered
 from dclip.data.table import write_table
 from dclip.errors import BadInput, CorruptArtifact, MissingArtifact
 from dclip.evaluation import goals
@@ -156,7 +157,7 @@ def test_a_partner_is_another_face_or_another_style(store: Store) -> None:
 
 
 def test_spoilt_pictures_are_far_from_what_they_were_and_harder_ones_are_near() -> None:
-    x = torch.from_numpy(faces.draw_batch(1, range(40), size=32)).permute(0, 3, 1, 2) / 127.5 - 1
+    x = torch.from_numpy(Rendered(40, 1, "photo", 32).draw(range(40))) / 127.5 - 1
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape: int) -> torch.Tensor:
@@ -195,8 +196,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Judge:
 
 @pytest.fixture(scope="module")
 def photos() -> torch.Tensor:
-    pictures = faces.draw_batch(20_261, range(COUNT), size=64)
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = Rendered(COUNT, 20_261, "photo", 64).draw(range(COUNT))
+    return torch.from_numpy(pictures).float() / 127.5 - 1
 
 
 def drawn(target: str) -> torch.Tensor:

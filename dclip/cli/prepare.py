@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dclip.cli.common import Run, add, command, group
-from dclip.configs.prepare import PrepareConfig
+from dclip.cli.common import Function, Run, add, command, group
+from dclip.configs.prepare import DRAWN, PrepareConfig
+from dclip.data.sources import SOURCES, Source
 
 
-@command(
-    "dclip prepare celeba --root ~/celeba",
-    "dclip prepare celeba --root img_align_celeba.zip --size 64 --limit 5000",
-    "dclip prepare celeba --root ~/celeba --download --split official",
-    "dclip prepare celeba --root ~/celeba --style pairs    # for dclip clip train",
-    config=PrepareConfig,
-    fixed={"source": "celeba"},
-)
-def celeba(run: Run, config: PrepareConfig) -> None:
-    """Prepare CelebA, in any form that people have it in.
+def _of_files(name: str, source: Source) -> Function:
+    """The command that prepares a source of :data:`SOURCES`."""
 
-    The lists of attributes, partition and identities are used where they lie beside the pictures.
-    """
-    _prepare(run, config)
+    def prepare(run: Run, config: PrepareConfig) -> None:
+        _prepare(run, config)
 
-
-@command(
-    "dclip prepare folder --root photos",
-    "dclip prepare folder --root photos --size 64 --crop face --strict",
-    config=PrepareConfig,
-    fixed={"source": "folder"},
-)
-def folder(run: Run, config: PrepareConfig) -> None:
-    """Prepare a folder of pictures of anything aligned."""
-    _prepare(run, config)
+    prepare.__name__, prepare.__doc__ = name, source.help
+    return command(*source.examples, config=PrepareConfig, fixed={"source": name})(prepare)
 
 
 @command(
@@ -38,7 +22,7 @@ def folder(run: Run, config: PrepareConfig) -> None:
     "dclip prepare faces --count 20000 --size 64",
     "dclip prepare faces --style all --name styles    # what a CLIP is trained on",
     config=PrepareConfig,
-    fixed={"source": "faces"},
+    fixed={"source": DRAWN},
 )
 def faces(run: Run, config: PrepareConfig) -> None:
     """Draw faces, with attributes and captions: no download needed."""
@@ -59,5 +43,6 @@ prepare = group(
     "dclip prepare folder --root photos",
     "dclip prepare faces",
 )
-for function in (celeba, folder, faces):
-    add(prepare, function)
+for name, source in SOURCES.items():
+    add(prepare, _of_files(name, source))
+add(prepare, faces)

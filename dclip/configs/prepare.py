@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
 from dclip.config import Needs, OneOf, Option, nearest, settings
 from dclip.configs.common import Count, Crop, Name, Seed
-from dclip.domains import DRAWN_FACES, FACES, PHOTOS
+from dclip.data.sources import SOURCES
+from dclip.domains import DRAWN_FACES
 from dclip.errors import BadInput
 
-_PHOTOS = Needs("source", ("celeba", "folder"))
+DRAWN = "faces"
+"""The one source that is drawn and not read."""
+
+
+class _FileSources(Sequence[str]):
+    """The names in :data:`SOURCES`, whenever they are asked for."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(SOURCES)[index]
+
+    def __len__(self) -> int:
+        return len(SOURCES)
+
+
+_PHOTOS = Needs("source", _FileSources())  # type: ignore[arg-type]
+
+
+def _check_source(value: str) -> str:
+    names = [*SOURCES, DRAWN]
+    if value not in names:
+        raise BadInput(f"source {value!r} is unknown", nearest(value, names))
+    return value
 
 
 def parse_split(text: str) -> tuple[int, ...]:
@@ -53,7 +76,7 @@ def _check_style(value: str) -> str:
 class PrepareConfig:
     """What to prepare, and how. The pictures enter the result by content, not by path."""
 
-    source: Literal["celeba", "folder", "faces"]
+    source: Annotated[str, AfterValidator(_check_source)]
     """Where the pictures come from: CelebA, a folder of photos, or faces that dclip draws."""
     root: Annotated[str | None, Option(metavar="DIR"), _PHOTOS] = None
     """Where the photos are: a folder, for CelebA also img_align_celeba.zip."""
@@ -94,7 +117,7 @@ class PrepareConfig:
     """Decides the split, and which faces are drawn."""
 
     def __post_init__(self) -> None:
-        if self.source != "faces":
+        if self.source != DRAWN:
             if self.style not in (None, "pairs"):
                 raise BadInput(
                     f"photos have no style {self.style!r}", "use --style pairs, or leave it out"
@@ -107,10 +130,11 @@ class PrepareConfig:
     @property
     def shows(self) -> str:
         """What the pictures show, a name in :data:`dclip.domains.DOMAINS`."""
-        known = {"celeba": FACES, "faces": DRAWN_FACES}
-        return self.domain or known.get(self.source, PHOTOS)
+        if self.source == DRAWN:
+            return DRAWN_FACES
+        return self.domain or SOURCES[self.source].domain
 
     @property
     def side(self) -> int:
         """Side of the pictures in pixels."""
-        return self.size or (64 if self.source == "faces" else 128)
+        return self.size or (64 if self.source == DRAWN else 128)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from dclip.colour import LUMA
 from dclip.random import key
 
 MEDIA: Mapping[str, tuple[str, ...]] = {
@@ -30,7 +31,7 @@ COLOURLESS = ("sketch", "bw", "sepia")
 UNSEEN_COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "Rosy_Cheeks")
 """Attributes of CelebA that nobody can see there."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA, np.float32)
 
 
 def style_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The deterministic side: grids of timesteps, one DDIM step in either direction, and the walk down.
+"""Deterministic steps: grids of timesteps, one DDIM step in either direction, and the decode.
 
 Song et al. 2021, "Denoising Diffusion Implicit Models" (2010.02502).
 """

@@ -1,4 +1,4 @@
-"""The stochastic side: noising, the training loss, and one ancestral step down.
+"""Stochastic steps: noising, the training loss, and ancestral sampling.
 
 Ho et al. 2020, "Denoising Diffusion Probabilistic Models" (2006.11239).
 """
@@ -17,7 +17,7 @@ from dclip.errors import BadInput
 
 
 def q_sample(schedule: Schedule, x0: Tensor, t: int | Tensor, eps: Tensor) -> Tensor:
-    """Noise photos to ``t`` in one go; equation (4).
+    """Noise photos to timestep ``t`` in one step; equation (4).
 
     Args:
         x0: (B,C,H,W) in [-1, 1].
@@ -51,8 +51,8 @@ def ancestral_step(
 ) -> Tensor:
     """Draw ``x_s`` from the posterior q(x_s | x_t, x0_hat) for any s < t; equations (6) and (7).
 
-    With s < t - 1 this is the same posterior of the chain that skips the states between, whose
-    one step has ``alpha = alpha_bar_t / alpha_bar_s``. At ``s = 0`` its variance is 0: the result
+    With s < t - 1 it is the posterior of the chain without the states between, whose step has
+    ``alpha = alpha_bar_t / alpha_bar_s``. At ``s = 0`` its variance is 0: the result
     is x0_hat, whatever the noise.
 
     Args:
@@ -97,7 +97,7 @@ def sample_ddpm(
         x_r: (B,C,H,W) at timestep ``grid[-1]``; standard normal where that is T.
         grid: increasing timesteps, as from :func:`dclip.diffusion.ddim.grid`.
         noise: ``noise(s)`` is the standard normal draw, like ``x_r``, for the step that arrives
-            at timestep s > 0. The caller keys it, so that no batch or worker changes it.
+            at timestep s > 0. The caller keys it by sample, so that it does not depend on batches.
         on_step: see :data:`dclip.diffusion.network.OnStep`.
         clip_x0: clamp x0_hat to [-1, 1] at each step.
 

@@ -1,7 +1,7 @@
 """From a photo to the state that decodes back to it.
 
-A decode steps from t to s along eps(x_t, t). To invert it exactly one needs, at x_s, the noise of
-the state x_t that is not known yet. The methods differ in what they take instead.
+A decode steps from t to s along eps(x_t, t). Its exact inversion needs, at x_s, the noise of the
+state x_t, which is not known yet. The methods differ in how they approximate it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from dclip.errors import BadInput
 Method = Literal["ddim", "fixed-point", "simplified"]
 
 REFINEMENTS = 24
-"""Most network calls that a step may take after its first; few steps but the first come near."""
+"""Most network calls of a step after its first; few steps but the first need nearly as many."""
 
 TOLERANCE = 1e-3
-"""What a decode of one step may miss by, RMS; the state that is kept misses by about a tenth."""
+"""Largest error of a decoded step, RMS; that of the kept state is about a tenth of it."""
 
-# Anderson mixing over three guesses. More gain nothing: the first step's slow directions are not
-# linear enough for an older guess to say something about them.
+# Anderson mixing over three guesses; older ones did not help, the first step is far from linear.
 _MEMORY = 2
 
 
@@ -47,24 +46,22 @@ def invert(
     - ``ddim``: eps at the state that the step comes from, with the timestep that it goes to, as
       diffusers' DDIMInverseScheduler is driven. One network call a step, error O(h^2) a step.
     - ``fixed-point``: refine until eps is taken at the state that the step arrives at, so that
-      :func:`dclip.diffusion.ddim.decode` on the same grid returns the photo. Nearly all that a
-      round trip loses is lost in the first step, whose decode must return what the network would
-      rather have denoised away; so calls are spent by need, many there and one or two later.
+      :func:`dclip.diffusion.ddim.decode` on the same grid returns the photo. Nearly all of a round
+      trip's error is made in the first step, where the network removes fine detail of the photo; so
+      the number of calls depends on the error: many there, one or two later.
     - ``simplified``: equation (3) of "A Simplified Implementation of DiffusionCLIP":
       ``x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps(x_s, s)`` with the *original* x0. This is no
-      inversion: each state is x0 noised afresh with the last prediction, and what the network
-      does not explain at one step is dropped instead of carried along, so no decode leads back.
-      (DDIM's own update has x0_hat of x_s there.) Its first call, at the photo itself, uses t = 1,
-      the lowest that a network knows. Kept for comparison.
+      inversion: each state is x0 noised again with the last prediction, so no decode returns the
+      photo. (DDIM's own update has x0_hat of x_s there.) Its first call, at the photo itself, uses
+      t = 1, the lowest that a network knows. Kept for comparison.
 
     Args:
         x0: (B,C,H,W) in [-1, 1].
         grid: increasing timesteps from :func:`dclip.diffusion.ddim.grid`.
-        refinements: fixed-point only: network calls a step after its first, at most. 0 costs
-            what ``ddim`` costs and is closer, by the first guess that earlier steps give.
-        tolerance: fixed-point only: a sample is done with a step once a guess was tried that a
-            decode of the step would miss by less than this (RMS over its values). 0 always
-            makes all refinements.
+        refinements: fixed-point only: most network calls of a step after its first. 0 costs what
+            ``ddim`` costs and is more exact, since the first guess comes from earlier steps.
+        tolerance: fixed-point only: a sample's step ends once its decode would have an error below
+            this (RMS over its values). 0 always makes all refinements.
         on_step: see :data:`dclip.diffusion.network.OnStep`; ``t`` is the timestep arrived at.
 
     Raises:
@@ -112,7 +109,7 @@ def invert_with_offsets(
     decode_grid: Sequence[int] | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Invert, and keep what each decode step misses, so that a replay is exact to rounding.
+    """Invert, and keep the error of each decode step, so that a decode with them is exact.
 
     "Direct inversion" (Ju et al. 2023, 2310.01506): ``offsets[i]`` is the inversion's state at
     ``decode_grid[i]`` minus the decode step that should arrive there. Any method's errors are
@@ -165,10 +162,10 @@ def _implicit_eps(
     """Solve ``eps = model(step(x_s, eps), t)``: the noise that a decode will find at x_t.
 
     Because x_t is x_s moved along eps, the unknown is eps itself, and ``miss * (value - guess)``
-    is exactly what a decode of this step would miss x_s by. Two things make the plain iteration
-    (AIDI, 2309.04907; ReNoise, 2403.14602) converge in fewer calls: a first guess from the earlier
-    steps, and Anderson mixing. A sample that is done is left alone, and samples are solved apart
-    from each other, so that no result depends on what else is in the batch.
+    is the error of this step's decode. Two things make the plain iteration (AIDI, 2309.04907;
+    ReNoise, 2403.14602) converge in fewer calls: a first guess from the earlier steps, and Anderson
+    mixing. Each sample is solved on its own and stops on its own, so that no result depends on what
+    else is in the batch.
     """
     a_s, b_s = schedule.coefficients(s)
     a_t, b_t = schedule.coefficients(t)
@@ -189,7 +186,7 @@ def _implicit_eps(
 
 
 def _extrapolate(past: Sequence[tuple[int, Tensor]], t: int) -> Tensor:
-    """Where eps, known at one or two earlier timesteps, is likely to be at ``t``: on their line."""
+    """Linear extrapolation to ``t`` of eps at one or two earlier timesteps."""
     if len(past) == 1:
         return past[0][1]
     (t_1, eps_1), (t_2, eps_2) = past
@@ -207,7 +204,7 @@ def _anderson(guesses: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
     basis: list[tuple[Tensor, Tensor, Tensor]] = []
     for i in reversed(range(len(values) - 1)):
         dr, dv = residuals[i + 1] - residuals[i], values[i + 1] - values[i]
-        # Of a difference that repeats the earlier ones only rounding is left: the floor mutes it.
+        # A difference that repeats earlier ones is rounding alone: the floor removes it.
         floor = 1e-6 * _dot(dr, dr) + torch.finfo(dr.dtype).tiny
         for br, bv, norm in basis:
             weight = _dot(br, dr) / norm

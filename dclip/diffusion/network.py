@@ -1,4 +1,4 @@
-"""The one contract that every noise-prediction network keeps, and the one place that calls it."""
+"""The contract of noise-prediction networks, and the one place that calls them."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class InPrecision(ByTimestep):
 def predict(model: EpsModel, x: Tensor, t: int) -> Tensor:
     """The network's noise for a batch that stands at one timestep ``t``, in the dtype of ``x``.
 
-    The cast matters under autocast: the state stays in full precision while the network works in
-    half, so an inversion and its decode round the same way.
+    The state stays in full precision while the network computes in bf16, so an inversion and its
+    decode round in the same way.
     """
     network = model.at(t) if isinstance(model, ByTimestep) else model
     timesteps = torch.full((x.shape[0],), t, dtype=torch.int64, device=x.device)

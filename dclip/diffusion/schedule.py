@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the photo is left after ``t`` noise steps."""
+"""Noise schedules: the share of the photo that is left after ``t`` noise steps."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ class Schedule:
     ) -> Schedule:
         """Build a schedule by name.
 
-        ``"linear"`` is 1e-4 .. 0.02 whatever T is. That range was made for T = 1000: at T = 200 it
-        ends at alpha_bar_T = 0.13, an image with much of the photo left in it, so sampling from
-        pure noise starts at a state that training never saw. ``"linear-rescaled"`` multiplies the
-        range by 1000/T and so ends in noise at any T; at T = 1000 the two are the same.
+        ``"linear"`` is 1e-4 .. 0.02 for any T. That range was made for T = 1000: at T = 200 it ends
+        at alpha_bar_T = 0.13, with much of the photo left, and sampling from pure noise starts at a
+        state that is not in training. ``"linear-rescaled"`` multiplies the range by 1000/T and so
+        ends in noise at any T; at T = 1000 the two are the same.
 
         Args:
             ends: first and last beta of ``"linear"`` or ``"scaled-linear"``, where they are
@@ -182,7 +182,7 @@ class Schedule:
         return a.view(shape), b.view(shape)
 
     def _tables(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Both coefficients of every timestep, on a device; kept, since each network call asks."""
+        """Both coefficients of every timestep, on a device; kept for later calls."""
         if (dtype, device) not in self._kept:
             # Rounded on the CPU before it moves: some devices have no float64.
             tables = (self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())

@@ -1,7 +1,7 @@
 """From photos and tuned models to edits: what the edit and grid stages share.
 
-A photo is inverted with the base model; the state that comes out is decoded with the base plus the
-tuned models' differences. The decode takes the base's own errors back at every step ("direct
+A photo is inverted with the base model; the latent is decoded with the base plus the tuned models'
+differences. At every step the decode adds what the base alone would have missed ("direct
 inversion", Ju et al. 2023, 2310.01506), so that strength 0 is the photo itself.
 """
 
@@ -57,12 +57,12 @@ class Networks:
 
 @dataclass(frozen=True)
 class Inverted:
-    """Photos and what an edit of them starts from.
+    """Photos with their latents, from which edits are decoded.
 
     Attributes:
         photos: (B,3,H,W) in [-1, 1].
         x_r: their states at timestep r, same shape.
-        offsets: (S,B,3,H,W), what the base's decode of each step misses.
+        offsets: (S,B,3,H,W), the error of each step of the base's decode.
     """
 
     photos: Tensor
@@ -74,7 +74,7 @@ class Editor:
     """Inverts photos with the base and decodes them with the tuned models.
 
     Args:
-        plan: what with, and on which grid.
+        plan: the tuned models and the grid.
         networks: of the plan's base.
     """
 
@@ -85,10 +85,10 @@ class Editor:
 
     @torch.no_grad()
     def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
-        """Invert photos, and keep what the base's decode of each step misses.
+        """Invert photos, and keep the error of each step of the base's decode.
 
-        The offsets lead along the inversion's own states, so they also make up for a decode of
-        fewer steps than the inversion has.
+        The offsets are against the inversion's own states, so they also correct a decode in fewer
+        steps than the inversion's.
 
         Args:
             x0: (B,3,H,W) in [-1, 1].
@@ -184,8 +184,8 @@ class _Summed(ByTimestep):
 class _Mixed(ByTimestep):
     """``eps_base + sum s_i (eps_i - eps_base)`` over the parts that act at t.
 
-    The arithmetic of composing diffusion models (Liu et al. 2022, 2206.01714), and of Asyrp's and
-    SEGA's windows over t.
+    Composition of diffusion models as in Liu et al. 2022 (2206.01714); parts may act in a window of
+    timesteps only, as in Asyrp and SEGA.
     """
 
     def __init__(self, base: nn.Module, parts: Sequence[tuple[Part, nn.Module]]) -> None:

@@ -1,4 +1,4 @@
-"""Where an edit acts: what it hardly changes is the photo's own."""
+"""Locality: the photo is put back where an edit hardly changes it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from torch import Tensor
 from dclip.errors import BadInput
 
 MOST = 0.4
-"""The largest locality: beyond it nothing would be changed in full."""
+"""The largest locality: above 1 / RAMP no pixel would keep its whole change."""
 
-RAMP = 2.5  # the change is whole from so many localities on
-WINDOW = 5 / 64  # of a picture's side: over so much the change is felt
+RAMP = 2.5  # from RAMP times the locality on the edit is kept whole
+WINDOW = 5 / 64  # share of a picture's side that the change is averaged over
 
 
 def localised(edits: Tensor, photos: Tensor, locality: float) -> Tensor:
     """Edits with the photo put back where they hardly differ from it.
 
-    A tuned network changes a little of everything: a veil over the backdrop beside the hair that
-    is to be blond. Where the change, a mean over a small window, stays below ``locality`` of the
-    picture's largest, the photo returns; from 2.5 times that on the edit is as it was; between them
-    it fades. Masks from an edit's own size are DiffEdit's (2210.11427), on the predicted noise;
-    small changes are cut off at every step by ProxEdit (2306.05414). On the picture it costs
-    nothing, and it holds for any strength, since it is relative.
+    A tuned network changes every pixel a little, such as the backdrop beside the hair that is to be
+    blond. Where the change, averaged over a small window, is below ``locality`` times the picture's
+    largest, the photo returns; above 2.5 times that the edit is kept; between them they are
+    blended. DiffEdit (2210.11427) makes such masks from the predicted noise; ProxEdit (2306.05414)
+    cuts off small changes at every step.
 
     Args:
         edits, photos: (B, 3, H, W) in [-1, 1].

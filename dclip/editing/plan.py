@@ -1,4 +1,4 @@
-"""What an edit is made of before any weights are read: tuned models, their base, and the grid."""
+"""The plan of an edit: tuned models, their base and the grid. No weights are read for it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Part:
     window: tuple[int, int] | None = None
 
     def acts(self, t: int) -> bool:
-        """Whether it acts at timestep ``t``: where it was tuned to, and within the window."""
+        """Whether it acts at timestep ``t``: above its ``t_min`` and within the window."""
         if t <= int(self.artifact.config.get("t_min") or 0):
             return False
         return self.window is None or self.window[0] <= t <= self.window[1]
@@ -67,7 +67,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """An edit before any weights are read: what with, and on which grid.
+    """The tuned models, base and grid of an edit.
 
     Attributes:
         base: the base model of all parts.

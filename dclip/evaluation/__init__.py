@@ -1,1 +1,1 @@
-"""Judging edits by what took no part in making them."""
+"""Scores of edits by models and pictures that took no part in making them."""

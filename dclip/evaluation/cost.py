@@ -1,4 +1,4 @@
-"""What a piece of work took: seconds, and memory at its peak."""
+"""The cost of a piece of work: seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 
 
 class Cost:
-    """Measures a ``with`` block; may be entered again, then seconds add up and the peak is kept.
+    """Measures ``with`` blocks: of several, the sum of seconds and the highest peak.
 
     Attributes:
-        seconds: how long it took.
-        peak: bytes at the peak: on CUDA what torch held, elsewhere the whole process, libraries
-            and weights included; 0 where that cannot be told.
+        seconds: wall time.
+        peak: bytes: on CUDA those that torch held, elsewhere those of the whole process, libraries
+            and weights included; 0 where that is unknown.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class Cost:
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            with suppress(OSError):  # Linux alone can forget an earlier, higher peak
+            with suppress(OSError):  # only Linux can reset the peak
                 Path("/proc/self/clear_refs").write_text("5")
         self._started = time.perf_counter()
         return self

@@ -1,4 +1,4 @@
-"""What an edit is to change and what it is to leave, in the words of a judge."""
+"""What an edit should change and leave, as attributes and styles of a judge."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Goal:
 
     Attributes:
         style: the style to see, or None.
-        attribute: the attribute to see, or None; both None where nobody said what to look for.
-        value: whether it shall be there or not.
+        attribute: the attribute to see, or None; both None where the goal is unknown.
+        value: whether it should be there or not.
         applies: bool (N,), pictures that do not have it yet; only they count.
-        untouched: bool (N, A) over the judge's attributes, those that the edit has to leave.
+        untouched: bool (N, A) over the judge's attributes, those that the edit should leave.
     """
 
     style: str | None
@@ -38,10 +38,10 @@ class Goal:
         """What a judge says of edits, as means over the pictures that count.
 
         Returns:
-            ``judge_target``: share in which it sees the goal; an attribute in what is no picture
-            of any style does not count as seen. ``judge_kept``: share of the untouched attributes
-            on which its verdict is that on the original. ``judge_picture``: share that it takes for
-            a picture of some style. None where there is nothing to tell.
+            ``judge_target``: share in which it sees the goal; an attribute does not count in a
+            picture of no style. ``judge_kept``: share of the untouched attributes with the same
+            verdict as on the original. ``judge_picture``: share that it takes for a picture of
+            some style. None where a score is not defined.
         """
         on = self.applies
         if not on.any():
@@ -65,12 +65,12 @@ class Goal:
 def of_drawn(params: Sequence[faces.FaceParams], target: str | None, names: Sequence[str]) -> Goal:
     """The goal of an edit of rendered photos.
 
-    What the target's own parameters change is touched, and so is what its style does not show: in
-    a pencil sketch nobody sees the colour of hair.
+    Untouched are the attributes that the target does not change and that its style shows: a pencil
+    sketch does not show the colour of hair.
 
     Args:
         params: the faces.
-        target: a name in :data:`dclip.data.faces.TARGETS`; None where the renderer has no such.
+        target: a name in :data:`dclip.data.faces.TARGETS`; None where the renderer lacks it.
         names: the judge's attributes.
     """
     untouched = np.zeros((len(params), len(names)), bool)
@@ -121,7 +121,7 @@ RELATED: dict[str, tuple[str, ...]] = {
     "Young": ("Gray_Hair", "Bags_Under_Eyes", "Attractive"),
     "Wearing_Lipstick": ("Heavy_Makeup",),
 }
-"""Labels, CelebA's and the renderer's, that a true edit of one may change with it."""
+"""Labels, CelebA's and the renderer's, that a correct edit of one may change too."""
 
 
 def of_labelled(
@@ -139,8 +139,8 @@ def of_labelled(
         count: pictures.
         names: the judge's attributes.
         attribute: what to see, or None.
-        value: whether it shall be there.
-        style: the style to see instead, or None. What nobody can see in it is not asked for.
+        value: whether it should be there.
+        style: the style to see instead, or None; attributes that it does not show do not count.
     """
     applies = np.ones(count, bool)
     if labels is not None:
@@ -153,7 +153,7 @@ def of_labelled(
 
 
 def read_expected(text: str) -> tuple[str, bool]:
-    """An attribute and whether it shall be there, from ``Smiling=1`` or ``Smiling=-1``.
+    """An attribute and whether it should be there, from ``Smiling=1`` or ``Smiling=-1``.
 
     Raises:
         BadInput: not of that form.

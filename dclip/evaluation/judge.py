@@ -1,9 +1,9 @@
 """The judge: a small network that names attributes and style, and guides nothing.
 
-What an edit was trained on flatters it. The judge is of another design than every CLIP that guides
-here (depthwise convolutions with squeeze-and-excitation after MobileNetV3, Howard et al. 2019,
-1905.02244), learns from labels instead of texts, and has a class for what is no picture of any
-style, so that smears do not pass for edits.
+A CLIP that guided an edit scores it too high. The judge has another design than every CLIP here
+(depthwise convolutions with squeeze-and-excitation after MobileNetV3, Howard et al. 2019,
+1905.02244), learns from labels instead of texts, and has a class for damaged pictures, so that they
+do not pass for edits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dclip.config import from_dict, settings, to_dict
 from dclip.errors import BadInput, CorruptArtifact
 
 OTHER = "other"
-"""The style class of what is no picture of any style: noise, blotches, washes, blends."""
+"""The class of pictures of no style: noise, blotches, tints, blends."""
 
 WEIGHTS, SETTINGS = "judge.safetensors", "judge.json"
 BATCH = 64
@@ -42,12 +42,12 @@ class JudgeShape:
     Attributes:
         attributes: names of the attributes, one logit each.
         styles: names of the styles, :data:`OTHER` last; empty where the data has no styles.
-        size: side of the pictures that it looks at.
+        size: side of the pictures that it takes.
         widths: channels at a half, a quarter and an eighth of that.
         blocks: blocks of each.
 
     Raises:
-        BadInput: nothing to tell, or a size that cannot be halved three times.
+        BadInput: no attributes and no styles, or a size that cannot be halved three times.
     """
 
     attributes: tuple[str, ...]
@@ -58,7 +58,7 @@ class JudgeShape:
 
     def __post_init__(self) -> None:
         if not self.attributes and not self.styles:
-            raise BadInput("a judge without attributes and styles has nothing to tell")
+            raise BadInput("a judge needs attributes or styles")
 
 
 class _Block(nn.Module):
@@ -81,8 +81,8 @@ class _Block(nn.Module):
         return out
 
 
-# Kernel and padding of the strided convolutions: wide over pixels, where it costs little, narrow
-# where it would hold most of the weights.
+# Kernel and padding of the strided convolutions: wide at the pixels, where channels are few, narrow
+# where a wide one would have most of the weights.
 _STRIDED = ((5, 2), (3, 1), (2, 0))
 
 
@@ -150,7 +150,7 @@ def _index(name: str, names: Sequence[str], what: str) -> int:
 
 
 def joined(verdicts: Sequence[Verdict]) -> Verdict:
-    """What one judge says of several lots of pictures, one or more, as if they were one."""
+    """One judge's verdicts on several batches of pictures, one or more, joined."""
     first = verdicts[0]
     return Verdict(
         first.names,

@@ -1,4 +1,4 @@
-"""How near pictures are to what they should be: MAE, PSNR, SSIM, LPIPS."""
+"""Distances of pictures to their references: MAE, PSNR, SSIM, LPIPS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from dclip.metrics import psnr
+from dclip.metrics import mae, psnr
 
 LPIPS_NETWORK: Literal["alex", "squeeze"] = "alex"
 BATCH = 16
@@ -28,9 +28,9 @@ def lpips_weights() -> Path:
 
 
 def lpips_missing() -> str | None:
-    """Why there is no LPIPS, with what to do about it; None where there is.
+    """Why LPIPS cannot be computed, and what to do; None where it can.
 
-    Nothing is fetched unasked: the weights are some 240 MB.
+    The weights, some 240 MB, are not downloaded without being asked for.
     """
     if lpips_weights().is_file():
         return None
@@ -47,7 +47,7 @@ def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dic
 
     Args:
         x: the pictures.
-        reference: what they should be.
+        reference: their references.
         lpips: also LPIPS (Zhang et al. 2018), with AlexNet as the paper's own code.
 
     Returns:
@@ -59,7 +59,7 @@ def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dic
     x, reference = x.float().clamp(-1, 1).cpu(), reference.float().cpu()
     alike: Any = ssim(x, reference, data_range=2.0, kernel_size=WINDOW)
     found = {
-        "mae": float((x - reference).abs().mean() / 2),
+        "mae": float(mae(x, reference).mean()),
         "psnr": float(psnr(x, reference).mean()),
         "ssim": float(alike),
     }

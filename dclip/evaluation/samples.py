@@ -1,4 +1,4 @@
-"""The pictures that an evaluation edits, or finds edited, and what is known of them."""
+"""The pictures that an evaluation edits, or that were edited before, and what is known of them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class EvalSamples:
         originals: (N, 3, H, W) in [-1, 1].
         params: of drawn faces; None where they are photos, or drawn in another style.
         labels: attributes by name, int8 (N,): 1 yes, -1 no, 0 unknown.
-        edits: (N, 3, H, W) of each of ``strengths``, where they were made already.
-        strengths: growing; empty where nothing was made.
-        inputs, settings: what they are from, for a manifest.
+        edits: (N, 3, H, W) for each of ``strengths``, where they exist already.
+        strengths: increasing; empty where there are no edits.
+        inputs, settings: their origin, for a manifest.
     """
 
     originals: Tensor
@@ -92,7 +92,7 @@ def edited(artifact: Artifact, store: Store) -> EvalSamples:
     """The originals and edits of an edits artifact, with what its data says of them.
 
     Raises:
-        BadInput: it has a single photo, with which nothing can be compared.
+        BadInput: it has a single photo; the scores compare several.
     """
     with (artifact.path / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Who scores edits: the judge, and CLIPs with the direction that the edit shall go in."""
+"""What scores edits: the judge, and CLIPs with the text's direction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Prompts = tuple[str, str]
 
 
 def prompts_of(target: str | None, tuned: Artifact | None) -> Prompts | None:
-    """The prompts of a preset, else those that a model was tuned with; None where nobody knows."""
+    """The prompts of a preset, else those that a model was tuned with; None without either."""
     if target in PRESETS:
         return PRESETS[target].target, PRESETS[target].source
     if tuned is None or not tuned.config.get("source"):
@@ -58,12 +58,12 @@ def find_judge(spec: str | None, drawn: bool, store: Store, report: Reporter) ->
 def goal_of(
     judge: Judge, target: str | None, drawn: str | None, expected: str | None, samples: EvalSamples
 ) -> goals.Goal:
-    """What the judge is to look for.
+    """What the judge should look for.
 
     Args:
         target: the edit's name, of a preset.
         drawn: its name among the renderer's targets, where the samples are drawn faces.
-        expected: ``Smiling=1``, over what the target's name says.
+        expected: ``Smiling=1``; wins over what the target's name says.
 
     Raises:
         BadInput: an attribute that the judge does not know, or that all samples have already.
@@ -84,7 +84,7 @@ def goal_of(
     labels = samples.labels.get(attribute) if attribute else None
     if labels is not None and not (labels == (-1 if value else 1)).any():
         raise BadInput(
-            f"all of the {len(samples)} pictures have what {attribute} shall become",
+            f"all of the {len(samples)} pictures have the expected {attribute} already",
             "choose others with --where, or more with --count",
         )
     style = None if attribute else _style_of(target)
@@ -131,7 +131,7 @@ class Clips:
         }
 
     def directions(self, device: torch.device, report: Reporter) -> dict[str, list[Direction]]:
-        """Load them, by score; guides that nobody named and that are not to be had are left out.
+        """Load them, by score. Guides that cannot be loaded are left out unless they were named.
 
         Raises:
             BadInput: another one cannot be used.
@@ -166,7 +166,7 @@ def find_clips(
     store: Store,
     report: Reporter,
 ) -> Clips:
-    """The CLIPs that guided (or the one that is named) and one that did not, where there are such.
+    """The CLIPs that guided, or the named one, and the held-out CLIP if one is named.
 
     Raises:
         BadInput: the held-out CLIP is one that guided, or a named one cannot be found.
@@ -174,7 +174,7 @@ def find_clips(
     """
     clips = Clips(prompts, named=clip is not None)
     if prompts is None:
-        clips.notes.append("S_dir is left out: nobody knows the prompts of this edit")
+        clips.notes.append("S_dir is left out: the prompts of this edit are unknown")
         return clips
     try:
         guides = [find_clip(clip, store, report)] if clip else _guides_of(tuned, store)

@@ -1,4 +1,4 @@
-"""All the scores of edits at once, each where what it needs is there."""
+"""All scores of edits at once; each is given where its inputs are."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Scores:
     """The scores of one set of edits.
 
     Attributes:
-        row: their means over the pictures that the edit applies to, by name; None where a score
-            has nothing to tell. Scores that were not asked for are not there.
+        row: means over the pictures that the edit applies to, by name; None where a score is not
+            defined. Scores that were not asked for are absent.
         truth: those against the drawn truth, of every picture; None where there is none.
     """
 
@@ -42,7 +42,7 @@ class Scoring:
         originals: what was edited, (N, 3, H, W) in [-1, 1].
         truth: the drawings of rendered faces. Gives ``success``, ``identity@1``, ``gain``,
             ``progress``, ``kept_psnr``; see :class:`dclip.evaluation.truth.TruthScores`.
-        goal: what the edit is to change.
+        goal: what the edit should change.
         judge: with the goal, gives ``judge_target``, ``judge_kept``, ``judge_picture``; see
             :meth:`dclip.evaluation.goals.Goal.scores`.
         directions: CLIPs by the name of their score, such as ``s_dir``: the cosine between the
@@ -62,7 +62,8 @@ class Scoring:
         face: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.originals = originals.float().cpu()
-        if goal is not None and truth is not None:  # what was not to be edited does not count
+        if goal is not None and truth is not None:
+            # Pictures that the edit does not apply to do not count.
             goal = replace(goal, applies=goal.applies & truth.applies)
         self.truth, self.goal, self.judge = truth, goal, judge
         self.directions, self.face = dict(directions or {}), face
@@ -115,7 +116,7 @@ def _device(network: Any) -> torch.device:
 
 
 def monotone(strengths: Sequence[float], scores: Sequence[Scores]) -> dict[str, Any] | None:
-    """Whether gain and reach grow with the strength between 0 and 1.
+    """Whether gain and progress grow with the strength between 0 and 1.
 
     Returns:
         for each of the two, ``mean``: whether its mean never falls, and ``faces``: the share of

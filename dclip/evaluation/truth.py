@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dclip.data import faces
 from dclip.errors import BadInput
+from dclip.metrics import psnr
 
 Pixels = NDArray[np.float32]
 
 SAME = 1e-4
-"""Mean squared difference (in [-1, 1]) below which two drawings are one: that of sensor noise."""
+"""Mean squared difference (in [-1, 1]) below which two drawings count as equal: sensor noise."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,14 @@ class TruthScores:
 
     Attributes:
         applies: bool (N,), the edit can be drawn on this face and is not there yet; the other
-            arrays are meant where this is true.
+            arrays hold only where this is true.
         success: bool (N,), inside the edit's region the result is nearer (L2) to the truth than to
             the original and to every other target's drawing of the same face.
         identity: bool (N,), among all the faces' truths the nearest to the result is its own.
         gain: float (N,), how much of the distance (L2, inside the region) from original to truth
             the result has covered: 0 is the original, 1 the truth, below 0 further away from it.
-        progress: float (N,), how far along the straight line to the truth it has gone: 1 is as
-            far as the truth, whatever it has besides; above 1 it goes too far.
+        progress: float (N,), the projection on the line from original to truth: 1 is as far as
+            the truth, above 1 too far. Changes off the line do not count.
         kept: float (N,), PSNR in dB to the original outside the region; NaN where the region is
             the whole picture.
     """
@@ -61,10 +63,10 @@ class TruthScores:
 
 
 class Truth:
-    """The drawings that edits of some faces toward one target are measured by.
+    """The drawn truths of some faces for one target.
 
-    Drawing them is the slow part (every target of every face); scoring is quick, so one of these
-    serves any number of strengths and models.
+    Drawing every target of every face is slow and scoring quick, so one of these serves any number
+    of strengths and models.
 
     Args:
         params: the faces (N).
@@ -132,8 +134,8 @@ class Truth:
             gain[i] = 1 - float(np.sqrt(own / whole))
             progress[i] = float(((edit - original) * change).mean() / whole)
             if not inside.all():
-                error = np.square(edits[i][:, ~inside] - originals[i][:, ~inside]).mean()
-                kept[i] = 10 * np.log10(4 / max(error, 1e-10))
+                outside = (torch.from_numpy(a[i][:, ~inside])[None] for a in (edits, originals))
+                kept[i] = float(psnr(*outside))
             distance = np.square(self.pictures - edits[i]).mean(axis=(1, 2, 3))
             identity[i] = int(distance.argmin()) == i
         return TruthScores(self.applies, success, identity, gain, progress, kept)

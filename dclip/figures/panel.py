@@ -1,4 +1,4 @@
-"""Labelled panels of pictures: where everything goes, and drawing it in pixels.
+"""Labelled panels of pictures: their layout, and drawing it in pixels.
 
 A :class:`Layout` is the panel before it is drawn, so that :mod:`dclip.figures.pdf` can draw the
 same panel with letters as letters.
@@ -22,7 +22,7 @@ PAPER = (255, 255, 255)
 EDGE = (214, 214, 214)
 
 MAX_LINES = 3
-"""Lines that a caption or label may take before it is cut short."""
+"""Most lines of a caption or label; the rest is cut."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Layout:
         pen = ImageDraw.Draw(page)
         for picture in self.pictures:
             x, y, edge = picture.x, picture.y, self.edge
-            # A picture with a white background, as sketches have, would have no end on white.
+            # A sketch on white would have no visible border.
             box = (
                 x - edge,
                 y - edge,

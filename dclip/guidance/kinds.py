@@ -25,11 +25,11 @@ class Loss:
     Attributes:
         function: its name in :mod:`dclip.guidance.losses`.
         needs: the names of the function's arguments, of those that
-            :class:`dclip.guidance.objective.Objective` can give: ``x``, ``reference``, ``draw``,
-            ``face`` (once a batch); ``e_image``, ``e_reference``, ``difference``, ``goal`` (by each
-            CLIP).
-        help: one line for people who choose.
-        by_kind: its weight for each kind of edit; 0 for those that are not named.
+            :class:`dclip.guidance.objective.Objective` has: ``x``, ``reference``, ``draw``,
+            ``face`` (once a batch); ``e_image``, ``e_reference``, ``difference``, ``goal`` (for
+            each CLIP).
+        help: of the option, one line.
+        by_kind: its weight for each kind of edit; else 0.
     """
 
     function: str
@@ -105,7 +105,7 @@ LOSSES: dict[str, Loss] = {
         "Weight of the face's identity, by the network of --face: else 1.",
     ),
 }
-"""docs/recipes.md says how the weights were found."""
+"""docs/lab/recipes.md says how the weights were found."""
 
 KINDS: dict[str, GuidanceConfig] = {
     "style": GuidanceConfig(
@@ -126,10 +126,9 @@ KINDS: dict[str, GuidanceConfig] = {
 }
 """What each kind of edit takes where neither user nor recipe says otherwise.
 
-A style changes every pixel; an attribute should leave most as they are. What the base knows (a
-smile) it finishes best itself, so that a high ``t_min`` suits attributes; a style that it never saw
-it would undo. A small CLIP takes red lips for a smile, so that attributes are tuned on grey
-pictures (``saturation`` 0).
+Attributes have a high ``t_min``: the base's own last steps draw what it knows, such as a smile, and
+would undo a style that it never saw. They have ``saturation`` 0: in colour a small CLIP takes red
+lips for a smile.
 """
 
 
@@ -139,10 +138,10 @@ def weights_of(kind: str) -> dict[str, float]:
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse weights of losses that there are not, and weights below 0.
+    """Refuse weights of unknown losses, and weights below 0.
 
     Raises:
-        BadInput: which, and the names that there are.
+        BadInput: it names the weight, and the losses that exist.
     """
     from dclip.config import nearest
 

@@ -1,4 +1,4 @@
-"""The losses of fine-tuning: directional CLIP, identity, face identity."""
+"""The losses of fine-tuning, one value a sample each. :mod:`dclip.guidance.kinds` weighs them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dclip.colour import luma
+
 
 def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
     """L_dir = 1 - cos(d_img, d_text), one value a sample (B,) in [0, 2].
 
-    Equation (6) of the report, (9) of DiffusionCLIP (2110.02711), after StyleGAN-NADA. Where an
-    edit has not moved yet, ``d_img`` is zero and the cosine has no gradient worth having: there the
-    value is 1 and the gradient zero.
+    Equation (6) of the report, (9) of DiffusionCLIP (2110.02711), after StyleGAN-NADA. Where
+    ``d_img`` is zero the cosine is undefined: there the value is 1 and the gradient zero.
 
     Args:
         e_image: unit-length embeddings of the edited pictures (B, D).
-        e_reference: unit-length embeddings of what they started from (B, D).
+        e_reference: unit-length embeddings of the pictures before the edit (B, D).
         difference: target's minus source's text embedding, of any length, (D,) or (B, D).
     """
     d_text = F.normalize(difference, dim=-1)
@@ -31,16 +32,15 @@ def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Ten
 
 
 def goal_distance(e_image: Tensor, e_reference: Tensor, goal: Tensor) -> Tensor:
-    """How far an edit still is from where the text wants it, one value a sample (B,).
+    """Cosine distance of an edit to its goal, one value a sample (B,): 1 before the edit, 0 there.
 
-    The goal is the reference's embedding moved by the *whole* text difference, back on the unit
-    sphere; the loss is the cosine distance to it over that of the reference: 1 before the edit, 0
-    at the goal. The directional loss says where to go and not how far: once the direction is right
-    nothing holds the picture. This one is lowest at an edit of the text's own size.
+    The goal is the reference's embedding plus the text difference, normalised; the distance is
+    divided by that of the reference. The directional loss does not say how far an edit should go;
+    this one is lowest at an edit of the text difference's length.
 
     Args:
         e_image, e_reference: unit-length embeddings (B, D).
-        goal: the text difference, as long as the edit is to go, (D,) or (B, D).
+        goal: the text difference, of the length that the edit should have, (D,) or (B, D).
     """
     wanted = F.normalize(e_reference + goal, dim=-1)
     start = 1 - (e_reference * wanted).sum(-1)
@@ -56,14 +56,8 @@ def identity_l1(x: Tensor, reference: Tensor) -> Tensor:
     return (x - reference).abs().flatten(1).mean(1)
 
 
-def luma(x: Tensor) -> Tensor:
-    """The brightness (ITU-R BT.601) of pictures (B, 3, H, W), (B, 1, H, W)."""
-    weights = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (x * weights).sum(1, keepdim=True)
-
-
 def colours(x: Tensor) -> Tensor:
-    """What is left of pictures (B, 3, H, W) without their luma, same shape."""
+    """What is left of pictures (B, 3, H, W) without their brightness, same shape."""
     return x - luma(x)
 
 
@@ -78,11 +72,10 @@ def colourfulness(x: Tensor) -> Tensor:
 
 
 def speckle(x: Tensor, reference: Tensor) -> Tensor:
-    """How much more the colours vary from pixel to pixel than the reference's do, (B,).
+    """Total variation of the colours above that of the reference, (B,).
 
-    The total variation (Rudin, Osher, Fatemi 1992) of the colours, anisotropic, as far as it passes
-    the reference's. Edges of pictures are edges of brightness first: coloured speckle is how an
-    edit pleases a small CLIP without looking like anything.
+    Anisotropic total variation (Rudin, Osher, Fatemi 1992) of what is left without brightness.
+    Coloured speckle satisfies a small CLIP and has a high one.
     """
 
     def variation(z: Tensor) -> Tensor:
@@ -96,13 +89,12 @@ ALIKE, NEAR, PROPAGATION_SIDE, PARTNERS = 0.12, 0.5, 64, 4
 
 
 def propagation(x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
-    """How differently an edit treats pixels that look alike and lie near each other, (B,).
+    """How differently an edit changes pixels that look alike and lie near each other, (B,).
 
     Edit propagation (AppProp, An & Pellacini 2008; after the colorization of Levin et al. 2004):
     the weighted mean of ``|change_p - change_q|`` over pairs of pixels. Their weight is
     ``exp(-|c_p - c_q|^2 / 2 ALIKE^2 - |p - q|^2 / 2 NEAR^2)``, with colours c of the reference in
-    [-1, 1] and places in sides of the picture. A guide is content when the top of the head is
-    blond; this makes it all of the hair or none of it, and leaves the backdrop one colour.
+    [-1, 1] and positions in sides of the picture. Without it only part of the hair turns blond.
 
     Args:
         x, reference: (B, 3, H, W) in [-1, 1]; compared at :data:`PROPAGATION_SIDE` pixels a side.
@@ -132,12 +124,11 @@ WINDOW, SMALL = 7, 0.06**2
 
 
 def structure(x: Tensor, reference: Tensor) -> Tensor:
-    """How far brightness has lost the reference's local pattern, one value a sample (B,), 0 to 2.
+    """One minus the contrast-structure part of SSIM, one value a sample (B,), 0 to 2.
 
-    One minus the contrast-structure part of SSIM (Wang et al. 2004, equations (9) and (10), which
-    MS-SSIM compares at every scale), ``(2 s_xr + C) / (s_x^2 + s_r^2 + C)`` in windows of
-    :data:`WINDOW` pixels, of the luma. A face may turn to white paper and keep this; a mouth that
-    is smeared or bleached may not, and neither may grain that the reference does not have.
+    ``(2 s_xr + C) / (s_x^2 + s_r^2 + C)`` (Wang et al. 2004, equations (9) and (10)) of the
+    brightness in windows of :data:`WINDOW` pixels. A change of mean brightness costs nothing; lost
+    contours and grain that the reference does not have do.
 
     Args:
         x, reference: (B, 3, H, W) in [-1, 1].

@@ -1,4 +1,4 @@
-"""What fine-tuning minimises: CLIP losses over views of a picture, and losses that hold it."""
+"""What fine-tuning minimises: a weighted sum of CLIP losses and losses on the pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dclip.guidance.losses import colours
 from dclip.guidance.views import augment, blur
 
 WATCHED = ("direction", "identity")
-"""Losses that are computed for the log whatever they weigh."""
+"""Losses that are computed for the log even where their weight is 0."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         """What the CLIPs see of pictures and references.
 
-        Both get the same crops (as in FuseDream's AugCLIP), so that what differs between their
-        embeddings is the edit. The crops keep the colours: a CLIP that sees changed colours lets
-        the picture's own colours change too.
+        Both get the same crops (as in FuseDream's AugCLIP), so that their embeddings differ by the
+        edit alone. Colours are not augmented: a CLIP that sees random colours does not notice a
+        tint in the edit.
         """
         views = self.guidance.views or 0
         if views:
@@ -109,7 +109,7 @@ class Objective:
 
 
 def recoloured(x: Tensor, saturation: float) -> Tensor:
-    """Pictures (B, 3, H, W) with their colours times ``saturation``; the luma stays."""
+    """Pictures (B, 3, H, W) with their colours times ``saturation``; brightness stays."""
     if saturation == 1:
         return x
     return x + (saturation - 1) * colours(x)

@@ -1,4 +1,4 @@
-"""Presets: one visible table of prompt pairs and what each edit needs."""
+"""Presets: one table of prompt pairs, with the kind and r of each edit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Preset:
 
     Attributes:
         target: prompt of what to see.
-        source: prompt of what is there; several (see :func:`split_sources`) where photos differ in
-            what they show instead.
+        source: prompt of what is there before; several (see :func:`split_sources`) where photos
+            differ in it.
         kind: ``"style"`` repaints the whole picture, ``"drawing"`` does so without colours,
             ``"character"`` makes the person one that no photo shows, ``"attribute"`` changes a
             part of the picture, ``"colour"`` a part's colour alone.
-        r: the label to invert to for it, of T = 200: what is to change must drown in the noise.
+        r: the timestep to invert to, of T = 200. At r the noise must hide what is to change.
     """
 
     target: str
@@ -29,7 +29,7 @@ class Preset:
 
     @property
     def local(self) -> bool:
-        """Whether it changes a part to what other photos show there."""
+        """Whether it changes a part of the picture to what other photos show."""
         return self.kind in ("attribute", "colour")
 
 
@@ -42,10 +42,10 @@ def _hair(colour: str) -> Preset:
 
 
 def split_sources(source: str) -> list[str]:
-    """The prompts in a source text, which semicolons separate.
+    """The prompts in a source text, separated by semicolons.
 
-    From red hair another way leads to blond than from black: where there are several, each photo
-    starts from the one that the CLIP sees in it.
+    Of several, each photo starts from the one that the CLIP finds most like it: the text difference
+    from red hair to blond is not that from black.
     """
     return [part.strip() for part in source.split(";")]
 

@@ -1,4 +1,4 @@
-"""What a CLIP is shown of a picture: random crops, and blur."""
+"""What a CLIP sees of a picture: random crops, and blur."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def blur(x: Tensor, amount: Tensor) -> Tensor:
-    """Blurred pictures: a half-denoised estimate of x0 has no fine detail yet.
+    """Blurred pictures. Estimates of x0 at a noisy timestep have no fine detail either.
 
     Args:
         x: (B, 3, H, W), sides divisible by 4.
@@ -28,7 +28,7 @@ def augment(
 ) -> Tensor:
     """Random crops, shifts of brightness and contrast and mixing of colours, differentiably.
 
-    Rows of one group get the same crop and colours, so that what differs between them is the edit.
+    Rows of one group get the same crop and colours, so that they differ by the edit alone.
 
     Args:
         x: (B, 3, H, W) in [-1, 1].

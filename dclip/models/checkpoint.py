@@ -1,4 +1,4 @@
-"""Weights on disk: ``model.safetensors`` beside ``model.json``, loaded strictly or not at all."""
+"""Models on disk: ``model.safetensors`` and ``model.json``, loaded strictly."""
 
 from __future__ import annotations
 

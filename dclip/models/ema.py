@@ -10,7 +10,8 @@ class EMA:
     """Averages a model's parameters with a decay that warms up.
 
     The decay at update n is ``min(decay, (1 + n) / (10 + n))`` (as in TensorFlow's
-    ExponentialMovingAverage), so that a short run's average is not held at its random start.
+    ExponentialMovingAverage), so that the average of a short run does not stay near its random
+    start.
 
     Args:
         model: the network to follow; its buffers are copied, not averaged.
@@ -24,7 +25,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the model's present weights."""
+        """Move the average towards the model's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for name, value in model.state_dict().items():
@@ -38,7 +39,7 @@ class EMA:
         return {"updates": torch.tensor(self.updates), **self.weights}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` gave."""
         self.updates = int(state["updates"])
         for name in self.weights:
             self.weights[name] = state[name].to(self.weights[name].device).clone()

@@ -1,4 +1,4 @@
-"""Networks that predict something other than eps, adapted once, here."""
+"""Adapters of networks that predict something other than eps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class FromVelocity(nn.Module):
     """``eps = model(x, t)`` from a network that predicts v (Salimans & Ho 2022, 2202.00512).
 
     With ``x_t = a x0 + b eps`` and ``v = a eps - b x0``: ``eps = b x_t + a v``. Near pure noise
-    ``x0_hat`` divides eps's error by ``a``, which there is close to zero: a network that predicts
-    eps directly must be right to a few thousandths, one that predicts v need not.
+    ``a`` is close to 0, and ``x0_hat`` divides the error of eps by it; the error of v is not
+    amplified.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule) -> None:

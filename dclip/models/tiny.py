@@ -1,12 +1,12 @@
 """TinyUNet: the report's network, exactly (sections 3.1-3.3 of "A Simplified DiffusionCLIP").
 
-Kept to reproduce the report; :mod:`dclip.models.unet` is the network to use.
+For reproducing the report; :mod:`dclip.models.unet` is the default network.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le, MultipleOf
@@ -19,6 +19,9 @@ from dclip.config import settings
 class TinyConfig:
     """Base width ``channels`` (the report's C) and width ``time_dim`` of the time embedding."""
 
+    lr: ClassVar[float] = 2e-4
+    """Learning rate where `train` is given none."""
+
     channels: Annotated[int, Ge(8), MultipleOf(8), Le(4096)] = 64
     time_dim: Annotated[int, Ge(2), MultipleOf(2), Le(65536)] = 256
 
@@ -29,7 +32,7 @@ class TinyConfig:
 
 
 def sinusoidal(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Transformer-style encoding of times: (B,) -> (B, dim), sines then cosines (section 3.1)."""
+    """Sinusoidal embedding of timesteps: (B,) -> (B, dim), sines then cosines (section 3.1)."""
     half = dim // 2
     rate = torch.exp(
         -math.log(max_period) * torch.arange(half, device=t.device, dtype=torch.float32) / half

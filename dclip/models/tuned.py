@@ -1,8 +1,7 @@
-"""What fine-tuning changed: weight differences, as low-rank adapters or in full.
+"""Tuned models: weight differences to a base, as low-rank adapters or in full.
 
-A tuned model is its base plus a difference for each changed weight. Scaled, the difference is a
-strength; summed with others, a combination of edits (after LoRA, Hu et al. 2021, 2106.09685, and
-Concept Sliders, Gandikota et al. 2023, 2311.12092).
+A difference times a strength scales the edit, and a sum of differences combines edits (after LoRA,
+Hu et al. 2021, 2106.09685, and Concept Sliders, Gandikota et al. 2023, 2311.12092).
 """
 
 from __future__ import annotations
@@ -26,9 +25,8 @@ Deltas = dict[str, Tensor]
 
 
 PIXEL_LAYERS = frozenset({"stem", "head", "last"})
-"""The U-Net's first and last layers, which adapters leave alone. Where it works on patches these
-are the ones at the pixels' own resolution: tuned too, a style came with speckle that no CLIP
-saw."""
+"""The U-Net's first and last layers, which adapters do not change. With patches they are the ones
+at the pixels' own resolution: tuned too, they add speckle that a CLIP does not see."""
 
 
 class Adapter(nn.Module):

@@ -1,13 +1,13 @@
 """UNet: our noise-prediction network, in sizes from a laptop to 256x256.
 
 A residual U-Net after Ho et al. 2020 and Dhariwal & Nichol 2021 (scale-shift time conditioning,
-self-attention at low resolution), with a pixel-unshuffle stem (``patch``) that moves the
-full-resolution work, where most of a small U-Net's time goes, into channels.
+self-attention at low resolution), with a pixel-unshuffle stem (``patch``): patches of pixels become
+channels, since a small U-Net spends most of its time at full resolution.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,10 @@ class UNetConfig:
         heads: attention heads.
         patch: side of the pixel-unshuffle stem; level 0 works at ``side / patch``.
         refine: channels at full resolution before the last convolution, which sees the input
-            too: without it a patched network's pixels show the grid of the patches.
+            too: without it the grid of the patches shows in the pixels.
     """
+
+    prediction: ClassVar[str] = "v"
 
     channels: Annotated[int, Ge(16), MultipleOf(16), Le(4096)] = 64
     mults: Annotated[tuple[Annotated[int, Ge(1), Le(64)], ...], Len(1, 10)] = (1, 2, 2)

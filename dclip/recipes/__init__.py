@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: one table, each runnable as it stands."""
+"""Recipes of fine-tuning: an inner loop and its settings each, in one table."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Recipe:
 
     Attributes:
         loop: its name in :mod:`dclip.recipes.loops`; it yields losses, and an update follows each.
-        summary: one line for people who choose.
+        summary: one line.
         updating: how the weights are updated.
-        guidance: what it decides of how the text guides, over the kind of edit.
+        guidance: its settings of the guidance, which win over those of the kind of edit.
         per_step: whether it yields a loss for each decode step above ``t_min``, and not one a
             round.
     """
@@ -44,14 +44,14 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "stepwise": Recipe(
         "stepwise",
-        "the report's idea on the model's own states, steps mixed, against the frozen model's",
+        "x0_hat at every step in the model's own states, against the frozen model's; steps mixed",
         UpdateConfig(lr=3e-3, batch=8, updates=120, rank=8, decay=0.1),
         GuidanceConfig(views=1),
         per_step=True,
     ),
     "one-step": Recipe(
         "one_step",
-        "the one-step estimate of x0 at a random time, against the frozen model's; overshoots",
+        "x0_hat at a random timestep, against the frozen model's; overshoots",
         UpdateConfig(lr=1e-3, batch=8, updates=80, decode_steps=10, rank=8, decay=1.0),
         GuidanceConfig(views=1, t_min=0.0),
     ),
@@ -63,7 +63,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "simplified": Recipe(
         "per_step",
-        "the report's Table 1; kept to show what fails",
+        "the report's Table 1; kept for comparison",
         UpdateConfig(lr=2e-3, batch=30, epochs=5, decode_steps=50, rank=0, decay=1.0),
         GuidanceConfig(
             weights={
@@ -91,8 +91,8 @@ BY_KIND: dict[str, str] = {
 }
 """The recipe for each kind of edit (:data:`dclip.guidance.kinds.KINDS`), where none is named.
 
-On the final picture a loss keeps lines and mouths sharp; estimates of x0 at a noisy t are blurred.
-Of styles, unrolled makes clear colours, but adds grain and a tint to the whole picture."""
+A loss on the final picture keeps contours sharp; estimates of x0 at a noisy t are blurred. With
+styles, unrolled adds grain and a tint to the whole picture."""
 
 
 def recipe(name: str) -> Recipe:

@@ -26,7 +26,7 @@ class Problem:
         schedule: the noise schedule of both.
         grid: decode grid from 0 to r.
         objective: ``(x, reference, draw) -> loss, terms``.
-        t_min: at timesteps up to this one the base decodes, not the tuned model.
+        t_min: at and below this timestep the base decodes, not the tuned model.
     """
 
     model: EpsModel
@@ -44,7 +44,7 @@ class Batch:
     Attributes:
         photos: the original pictures (B, 3, H, W) in [-1, 1].
         latents: their inversions at ``grid[-1]``, same shape.
-        generator: all randomness of the round, keyed by seed and round.
+        generator: for all random numbers of the round, keyed by seed and round.
     """
 
     photos: Tensor

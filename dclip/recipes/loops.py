@@ -32,14 +32,12 @@ def per_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
 def stepwise(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """Like :func:`per_step`, on the tuned model's own states, against the frozen model's x0_hat.
 
-    Both networks walk the grid from the same latents, down to the timestep below which the base
-    decodes alone; so what differs between their estimates is the edit, and blur, which both have,
-    is no part of it (StyleGAN-NADA compares frozen and tuned outputs in the same way). Then follow
-    as many updates as there were steps, each on states of all timesteps mixed. The tuned network is
-    trained on the states that its own edits lead to, and so learns not to edit twice: on states of
-    unedited photos alone (:func:`one_step`) every decode step adds the whole edit again. With an
-    update for each step in turn, as in the report, the updates undo each other; with mixed
-    timesteps three times the learning rate is stable.
+    First both networks decode the same latents down to ``t_min``, without gradients. Their
+    estimates differ by the edit alone, since both are equally blurred (StyleGAN-NADA compares
+    frozen and tuned outputs in the same way). Then follow as many updates as there were steps, each
+    on states of all timesteps mixed: with one update for each step in turn, as in the report, they
+    undo each other. In its own states the network learns not to edit twice; trained on states of
+    unedited photos (:func:`one_step`), it adds the whole edit at every decode step.
     """
     schedule = problem.schedule
     states, references, timesteps = [], [], []
@@ -62,16 +60,15 @@ def stepwise(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
 
 
 def _down(problem: Problem) -> list[tuple[int, int]]:
-    """The grid's (s, t) pairs from r down to where the base goes on alone."""
+    """The grid's (s, t) pairs with t above ``t_min``, from r down."""
     return [(s, t) for s, t in reversed(list(pairwise(problem.grid))) if t > problem.t_min]
 
 
 def unrolled(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """One loss on the final picture, through all decode steps; DiffusionCLIP's own loop.
 
-    The picture is what an edit will show: below ``t_min`` the base ends it. Each step is recomputed
-    in the backward pass (gradient checkpointing), so memory grows by one state a step and not by
-    one network.
+    At and below ``t_min`` the base decodes, as it will in edits. Each step is recomputed in the
+    backward pass (gradient checkpointing), so memory grows by one state a step.
     """
     x = batch.latents
     for s, t in reversed(list(pairwise(problem.grid))):
@@ -88,8 +85,8 @@ def one_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """A loss on the one-step estimate of x0 at a random timestep above ``t_min``.
 
     After "Towards Real-time Text-driven Image Manipulation with Unconditional Diffusion Models"
-    (2304.04344): noising in closed form, no inversion, no decode. What the frozen network makes of
-    the same noisy state is the reference, so that blur, which both have, is no part of the edit.
+    (2304.04344): noising in closed form, no inversion, no decode. The reference is the frozen
+    network's estimate from the same noisy state, which is equally blurred.
     """
     low, r = problem.t_min, problem.grid[-1]
     t = low + 1 + int(batch.draw(1) * (r - low))

@@ -181,7 +181,7 @@ class _Training:
         return sorted({w for t in text for w in tokens(t)})
 
     def _strength(self, step: int) -> float:
-        """How far the attack has grown, 0 to 1."""
+        """The share of the full attack radius, 0 to 1."""
         progress = step / self.updates
         if self.radius == 0 or progress < self.config.clean:
             return 0.0
@@ -190,8 +190,11 @@ class _Training:
         return min((progress - self.config.clean) / self.config.ramp, 1.0)
 
     def _weights(self, step: int) -> ct.Weights:
-        """Of fresh weights nothing is asked about half-made edits while they hardly see whole ones:
-        all embeddings would draw together."""
+        """The losses' weights.
+
+        From fresh weights that of mixtures grows in the second half: earlier it makes all
+        embeddings equal.
+        """
         grown = min(max((step / self.updates - 0.5) / 0.3, 0.0), 1.0)
         return ct.Weights(mixture=self.config.mixture * (1.0 if self.config.init else grown))
 
@@ -211,7 +214,7 @@ class _Training:
         x = views.augment(x, lambda k: torch.rand(k, generator=generator), groups)
         mirrored = (torch.rand(n, generator=generator) < 0.5).repeat_interleave(width)
         x[mirrored.to(self.device)] = x[mirrored.to(self.device)].flip(-1)
-        # Half of the pairs are as blurred as the estimates that fine-tuning shows the guide.
+        # Half of the pairs are blurred, as the estimates of x0 in fine-tuning are.
         amount = (4 * torch.rand(n, generator=generator) - 2).clamp_min(0).repeat_interleave(width)
         x = views.blur(x, amount.to(self.device)).to(memory_format=torch.channels_last)
         names = self.captions[index]
@@ -234,8 +237,7 @@ class _Training:
         return self._in_parts(self.guide.embed_image, x)
 
     def _in_parts(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """``network(x)``, of which a batch at a time is in memory: each is computed again for its
-        gradient, which needs all the embeddings."""
+        """``network(x)`` in parts of one batch, each recomputed for its gradient to save memory."""
         if self.config.accumulate == 1 or not torch.is_grad_enabled():
             return network(x)
         parts = x.tensor_split(math.ceil(len(x) / self.config.batch))
@@ -263,7 +265,7 @@ class _Training:
             scale = self.model.logit_scale.exp()  # type: ignore[operator]
             pixels = batch.pixels
             if strength > 0:
-                # Attacks of one size alone teach a network to mask its gradients.
+                # With one radius alone a network learns to hide its gradients.
                 limit = ct.radii(batch, self.radius, self.config.share)
                 radius = strength * (0.25 + 0.75 * u) * limit
                 fixed, fixed_scale = text.detach(), scale.detach()

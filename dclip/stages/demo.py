@@ -1,4 +1,4 @@
-"""demo: the whole pipeline on rendered faces nobody trained on, scored against the drawn truth."""
+"""demo: the whole pipeline on held-out rendered faces, scored against the drawn truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""eval: scores of a tuned model, or of edits that were made, against what took no part in them."""
+"""eval: scores of a tuned model, or of existing edits, by what took no part in them."""
 
 from __future__ import annotations
 
@@ -221,12 +221,12 @@ class _Evaluation:
         return {**_rounded({**best, **quality}), **times}
 
     def _edited(self) -> NDArray[np.bool_]:
-        """Which pictures are edited and shown, (N,): nobody can be made to smile who smiles."""
+        """Which pictures are edited and shown, (N,): those that the edit applies to, else all."""
         applies = self.scoring.applies
         return applies if applies.any() else ~applies
 
     def _full(self) -> int:
-        """Which of the edits stands for the rest: strength 1, else the strongest either way."""
+        """The number of the edit that is shown alone: strength 1, else the strongest."""
         return max(
             range(len(self.levels)), key=lambda i: (self.levels[i] == 1, abs(self.levels[i]))
         )
@@ -305,7 +305,7 @@ class _Evaluation:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to five decimals: what lies below is the device's."""
+    """Floats to five decimals; further ones depend on the device."""
     if isinstance(value, float):
         return round(value, 5) + 0.0
     if isinstance(value, Mapping):

@@ -142,7 +142,7 @@ def _guides(found: Sequence[FoundClip]) -> list[dict[str, Any]]:
 def _notes(
     config: FinetuneConfig, pair: Preset, latents: Artifact, T: int, context: Context
 ) -> None:
-    """Say what is taken for what, and where the latents do not suit the preset."""
+    """Say how the target is read, and where the latents do not suit the preset."""
     if pair.target != config.target:
         context.report.note(f"prompts: {pair.source!r} -> {pair.target!r}")
     elif near := difflib.get_close_matches(pair.target, PRESETS, 1, 0.7):
@@ -228,8 +228,8 @@ class _Tuning:
     def _without_target(self, seen: Sequence[Tensor]) -> np.ndarray:
         """The training photos that do not show the target yet, as the guides classify them.
 
-        A face that smiles already has nothing to learn from but how to smile too much. Where fewer
-        than a batch are left, the batch that shows the target least.
+        Faces that smile already teach to overdo it. Where fewer than a batch are left, the batch
+        that shows the target least.
 
         Args:
             seen: scores of all training photos, (n, K) by each guide.
@@ -273,7 +273,7 @@ class _Tuning:
             yield found
 
     def _frozen(self, x: Tensor, t: Tensor) -> Tensor:
-        with self._autocast():  # as the tuned one rounds, so that only the edit differs
+        with self._autocast():  # rounded as in the tuned one
             out: Tensor = self.base(x, t)
         return out
 
@@ -350,7 +350,7 @@ class _Tuning:
         """Decode held-out latents with the present weights; score them and keep a panel.
 
         s_dir is the cosine of the picture's move to the text's, under the guides (it is what was
-        trained on: a judge that took no part says more); l1 the mean pixel change.
+        trained on: an independent judge says more); l1 the mean pixel change.
         """
         index = self.val[:HELD_OUT] if len(self.val) else self.train[:HELD_OUT]
         photos = self._pixels(index)

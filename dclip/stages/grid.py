@@ -35,7 +35,7 @@ MM = 25.4  # an inch in millimetres
 CELL = 384  # pixels of a picture's side, about: 32 mm at 300 dpi
 BATCH = 16
 ROWS = 3  # held-out photos, as in the report's Figure 3
-MOST = 8  # photos that are named, where nobody says how many rows
+MOST = 8  # of the photos given, where the number of rows is not
 
 
 Pixels = NDArray[np.uint8]
@@ -107,7 +107,7 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
 def _edits(config: GridConfig, store: Store, context: Context) -> dict[str, tuple[Part, ...]]:
     """The tuned models of every edit that a column asks for, by how they are written there.
 
-    Where no column asks for one those that are named: the latents and labels are still theirs.
+    Where no column asks for one, those that are named: they still decide latents and captions.
     """
     asked = [text for column in config.column_specs for text in _texts(column, config)]
     return {

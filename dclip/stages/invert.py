@@ -33,13 +33,13 @@ from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
 EDIT_STEPS, EDIT_REFINEMENTS = 10, 1
-"""How latents for an edit are made. An exact inversion over few steps hides in the latent whatever
-the network cannot draw, as fine noise that comes out again once the edit has changed what was under
-it; a decode that replays its offsets does not need it."""
+"""How latents for an edit are made. Over few steps an exact inversion puts detail that the network
+does not draw into the latent as fine noise, which shows as speckle in an edit; with offsets a
+decode is exact without that."""
 NOT_SETTINGS = ("data", "model", "name", "preset", "seed")
 BOTH = "train+val"
 PREVIEW_ROWS = 8
-PSNR_POOR = 25.0  # below it colours and outlines are visibly others
+PSNR_POOR = 25.0  # below it colours and outlines differ visibly
 
 
 def resolve(config: InvertConfig, available: int, T: int) -> InvertConfig:

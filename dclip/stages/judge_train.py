@@ -188,7 +188,7 @@ class _Training:
     def _pictures(
         self, index: NDArray[np.int64], seed: int, other: float, *, harder: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Samples two by two, a share of them spoilt."""
+        """Samples two by two, a share of them damaged."""
         generator = torch.Generator().manual_seed(seed)
 
         def rand(*shape: int) -> Tensor:
@@ -208,9 +208,10 @@ class _Training:
         return x.to(memory_format=torch.channels_last), labels, style
 
     def _partners(self, index: NDArray[np.int64]) -> Tensor:
-        """Whom each is blended with: the other of its pair, or a stranger where both look alike.
+        """The picture that each is blended with: the other of its pair, or one of another pair.
 
-        Two pictures of one face in one style differ in an attribute; their blend is a face.
+        The latter where the two are of one style: they differ in an attribute, and their blend is a
+        face.
         """
         mate = np.arange(len(index)) ^ 1
         pairs = np.array([self.data.pairs[i] for i in index])
@@ -248,7 +249,7 @@ class _Training:
         index = index[: len(index) - len(index) % 2]
         if not len(index):
             return {}
-        # An even number each: a spoilt picture may be blended with its pair's other.
+        # An even number each: a damaged picture may be blended with the other of its pair.
         parts = [index[at : at + SCORED_AT_ONCE] for at in range(0, len(index), SCORED_AT_ONCE)]
         verdict = joined([judge(self.data.images(part)) for part in parts])
         labels = self.data.labels[index]

@@ -13,22 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dclip.configs.prepare import PrepareConfig, parse_split
+from dclip.configs.prepare import DRAWN, PrepareConfig, parse_split
 from dclip.context import Context
-from dclip.data import celeba, filters, folder
+from dclip.data import celeba, filters
 from dclip.data.arrays import ShardReader, ShardWriter
 from dclip.data.images import Decoded, decode, save_png
 from dclip.data.parallel import map_processes, map_threads
 from dclip.data.paths import name_bytes, shown
 from dclip.data.rendered import PAIRS, Rendered
 from dclip.data.source import FileSource, Item, fingerprint
+from dclip.data.sources import SOURCES
 from dclip.data.table import SPLITS, ordered, write_csv
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
-BLOCK = 64  # pictures between two entries in the journal: what a kill can cost at most
+BLOCK = 64  # pictures between two entries in the journal, the most that a kill can lose
 FACES_COUNT = 6000
 
 
@@ -41,7 +42,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
     Raises:
         BadInput: nothing to prepare, or with ``strict`` a picture that cannot be read.
     """
-    pictures = _faces(config) if config.source == "faces" else _photos(config, context)
+    pictures = _faces(config) if config.source == DRAWN else _photos(config, context)
     resolved = {
         "source": config.source,
         "domain": config.shows,
@@ -50,7 +51,7 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         "crop": pictures.crop,
         "split": config.split,
         "limit": config.limit,
-        "count": len(pictures.items) if config.source == "faces" else None,
+        "count": len(pictures.items) if config.source == DRAWN else None,
         "style": pictures.style,
     }
     count = len(pictures.items) + len(pictures.left_out)
@@ -108,7 +109,7 @@ class _Pictures:
     # The columns of what is known, and the rows of the chosen items, one after the other.
     known: Sequence[str]
     rows: Callable[[Sequence[int], int], Iterable[Mapping[str, str]]]
-    # What is the same thing twice, by item number, and may not be parted by a split.
+    # The name of an item's subject: items of one subject get the same split.
     subject: Callable[[int], str]
     # Pictures that are there and cannot be read here, with the reason.
     left_out: Mapping[str, str]
@@ -126,10 +127,10 @@ class _Block:
 def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     assert config.root is not None
     source: FileSource
-    if config.source == "celeba":
-        source = _celeba(config, context)
+    if config.download:
+        source = _downloaded(config, context)
     else:
-        source = folder.open_folder(config.root, config.limit, context.report)
+        source = SOURCES[config.source].load()(config.root, config.limit, context.report)
     for note in source.notes:
         context.report.note(note)
     crop = config.crop or source.crop
@@ -182,19 +183,19 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     )
 
 
-def _celeba(config: PrepareConfig, context: Context) -> celeba.CelebA:
+def _downloaded(config: PrepareConfig, context: Context) -> celeba.CelebA:
+    """CelebA, fetched first where it is not there."""
     assert config.root is not None
-    if config.download:
-        try:
-            return celeba.open_celeba(config.root, config.limit, context.report)
-        except BadInput:
-            if context.dry_run:
-                raise BadInput(
-                    f"CelebA is not in {config.root} yet, so there is nothing to plan with",
-                    "leave --dry-run out, and 1.4 GB are fetched into it",
-                ) from None
-            context.report.note(f"fetching CelebA into {config.root}")
-            celeba.download(config.root)
+    try:
+        return celeba.open_celeba(config.root, config.limit, context.report)
+    except BadInput:
+        if context.dry_run:
+            raise BadInput(
+                f"CelebA is not in {config.root} yet, so there is nothing to plan with",
+                "leave --dry-run out, and 1.4 GB are fetched into it",
+            ) from None
+        context.report.note(f"fetching CelebA into {config.root}")
+        celeba.download(config.root)
     return celeba.open_celeba(config.root, config.limit, context.report)
 
 
@@ -338,7 +339,7 @@ def _splits(config: PrepareConfig, pictures: _Pictures, kept: Sequence[int]) -> 
     shares = parse_split(config.split)
 
     def key(number: int) -> int:
-        # Two drawings of one face stay together: a split that parts them tests what it trained on.
+        # Two drawings of one face get the same split, so that no test is on a training face.
         subject = name_bytes(f"{config.seed}:{pictures.subject(number)}")
         digest = hashlib.blake2b(subject).digest()
         return int.from_bytes(digest[:8])
@@ -347,7 +348,7 @@ def _splits(config: PrepareConfig, pictures: _Pictures, kept: Sequence[int]) -> 
     order = np.argsort(keys, kind="stable")
     first = 0
     for number, share in enumerate(shares[1:], 1):
-        # At least one picture where there are enough: a val split that is empty helps nobody.
+        # At least one picture in each split where there are enough.
         last = first + round(len(kept) * share / 100)
         if share and last == first and len(kept) > len(shares):
             last += 1

@@ -23,9 +23,15 @@ from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
-from dclip.models.checkpoint import ModelInfo, load_model, load_weights, read_info, save_model
+from dclip.models.checkpoint import (
+    ARCHITECTURES,
+    ModelInfo,
+    load_model,
+    load_weights,
+    read_info,
+    save_model,
+)
 from dclip.models.ema import EMA
-from dclip.models.tiny import TinyConfig
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.stages.revisions import REVISIONS
@@ -37,7 +43,7 @@ VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 MOST_PANELS = 100
 NOT_SETTINGS = ("data", "name", "init", "epochs", "network", "size", "schedule", "T")
-"""What the inputs, the model's description or ``images`` say already."""
+"""Settings that the inputs, the model's description or ``images`` hold already."""
 
 
 def crop_of(data: Artifact) -> str:
@@ -51,7 +57,7 @@ def resolve(config: TrainConfig, network: str, images: int, device: torch.device
         config,
         images=config.images or max(1, math.ceil(config.epochs * images)),
         epochs=TrainConfig.epochs,
-        lr=config.lr or (2e-4 if network == "tiny" else 5e-4),
+        lr=config.lr or getattr(ARCHITECTURES[network][0], "lr", 5e-4),
         precision=resolve_precision(config.precision, device),
     )
 
@@ -76,11 +82,12 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
         info = replace(read_info(inputs["init"].path), **shown)
         context.report.note(f"network and schedule are those of {inputs['init'].ref}")
     else:
+        network = ARCHITECTURES[config.network][0]
         info = ModelInfo(
             architecture=config.network,
-            config=SIZES[config.size] if config.network == "unet" else TinyConfig(),
+            config=SIZES[config.size] if config.network == "unet" else network(),
             schedule=Schedule.make(config.schedule, config.T),  # type: ignore[arg-type]
-            prediction="v" if config.network == "unet" else "eps",
+            prediction=getattr(network, "prediction", "eps"),
             **shown,
         )
     if data.size % info.config.stride:
@@ -141,7 +148,7 @@ class _Training:
         self.per_update = config.batch * config.accumulate
         self.updates = math.ceil(config.images / self.per_update)
         self.per_epoch = max(1, len(self.train) // self.per_update)
-        # After every epoch, or every few: of little data there are so many that looking takes over.
+        # Panels after every epoch; with little data after every few, since there are so many.
         epochs = math.ceil(self.updates / self.per_epoch)
         self.shown_every = self.per_epoch * math.ceil(epochs / MOST_PANELS)
         self._order: tuple[int, np.ndarray] | None = None  # of one epoch

@@ -1,9 +1,8 @@
 """Training a CLIP to be a guide: losses, augmentation, and adversarial examples.
 
-A guide's gradients must mean something to people. Adversarially trained networks have such
-gradients (Tsipras et al. 2019, "Robustness may be at odds with accuracy", section 3; Santurkar et
-al. 2019, "Image synthesis with a single (robust) classifier"), so the guide is trained on
-adversarial examples of the very losses that it learns.
+Gradients of adversarially trained networks change what people see (Tsipras et al. 2019, "Robustness
+may be at odds with accuracy", section 3; Santurkar et al. 2019, "Image synthesis with a single
+(robust) classifier"), so a guide is trained on adversarial examples of its own losses.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Batch:
 
     Attributes:
         pixels: (B, 3, H, W) in [-1, 1].
-        same_caption: (B, B) bool, captions i and j read the same, so that neither is a negative.
+        same_caption: (B, B) bool, captions i and j are equal, so that neither is a negative.
         labels: for each contrast, the side of each sample, int64 (B,), -1 for none.
         pairs: (P, 2) int64, rows that show the same subject before and after one change.
         mixing: (P, MIXING) uniform in [0, 1), how :func:`mixtures` mixes each pair.
@@ -68,9 +67,9 @@ def contrast_loss(
 ) -> Tensor:
     """Cross-entropy between the sides of each contrast, averaged over contrasts.
 
-    Prompts that differ in one word have nearly equal embeddings at first, so their plain
-    similarities would differ too little to learn from. The sides are centred and brought to unit
-    length, which leaves just the directions between them: what an edit uses.
+    Prompts that differ in one word have nearly equal embeddings at first, and their similarities
+    differ too little to learn from. So the sides are centred and normalised, which leaves the
+    directions between them, as edits use them.
     """
     total, used = image.new_zeros(()), image.new_zeros(())
     for side, label in zip(sides, labels, strict=True):
@@ -88,7 +87,7 @@ def contrast_loss(
 def pair_moves(
     image: Tensor, pairs: Tensor, labels: Sequence[Tensor], sides: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What each change did to the picture's embedding and to the prompts', both (M, D)."""
+    """How each change moves the picture's embedding and the prompts' one, both (M, D)."""
     moved, said = [image[:0]], [image[:0]]
     before, after = pairs.unbind(1)
     for side, label in zip(sides, labels, strict=True):
@@ -100,14 +99,12 @@ def pair_moves(
 
 
 def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
-    """How far what a change did to the picture is from what it did to the words.
+    """How far the pictures' difference is from the prompts' difference, in direction and length.
 
-    The directional loss of editing, turned around: where two pictures of one subject differ in one
-    property, their embeddings' difference is to be the prompts' difference, in direction and in
-    length: an edit guided to a text difference longer than the picture's own paints a caricature.
-    The value is ``1 - cos + sqrt(1 + q^2) - 1`` with q the log of the quotient of their lengths. It
-    does not fall where both are short: else a network most easily makes them equal by seeing no
-    difference between any two pictures, and never leaves that again.
+    For two pictures of one subject that differ in one property. Length counts because an edit
+    overshoots where the text difference is longer than the pictures' own. The value is
+    ``1 - cos + sqrt(1 + q^2) - 1`` with q the log of the quotient of the lengths; a quotient does
+    not fall where both are short, so that equal embeddings of all pictures are no minimum.
     """
     moved, said = pair_moves(image, batch.pairs, batch.labels, sides)
     if not len(moved):
@@ -119,7 +116,7 @@ def pair_loss(image: Tensor, batch: Batch, sides: Sequence[Tensor]) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    # Two pictures that happen to look alike have no length either, and its log no end.
+    # Two equal pictures have length 0, whose log is not finite.
     return (x.square().sum(-1) + 1e-6).sqrt()
 
 
@@ -130,11 +127,11 @@ MIXING = 2 + 16 + 2 + 48
 def mixtures(
     before: Tensor, after: Tensor, mixing: Tensor, grain: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures part of the way through an edit, and the share of the way that they have gone.
+    """Mixtures of the pictures of pairs, as partial edits, and the share of the edit in each.
 
-    Brightness and colour go different ways, past both ends, and in every other picture each place
-    goes at its own speed: these are the half-made edits that fine-tuning will try on the guide.
-    Over half of them lies what belongs to no edit: a wash of colour, or grain.
+    Brightness and colour are mixed by different amounts, also below 0 and above 1, and in every
+    other picture the amount varies over the picture: fine-tuning shows the guide such edits. Half
+    of them get a tint or grain on top, which belongs to no edit.
 
     Args:
         before, after: (P, 3, H, W) in [-1, 1].
@@ -142,14 +139,13 @@ def mixtures(
         grain: (P, 3, H, W) uniform in [-1, 1).
 
     Returns:
-        pictures like ``before``; shares (P,) of the way that they have gone (without the wash),
-        where what lies past the end in a place counts back: redder than the truth's lips is no
-        better a smile; and which are washed without it counting, bool (P,). Where the edit repaints
-        the whole picture, the share is of the distance that it has covered, in brightness and in
-        colour alike, and a wash counts against it.
+        mixtures like ``before``; shares (P,) of the edit, without tint and grain, where a pixel
+        changed by more than the edit counts as less; and in which of them tint or grain does not
+        count, bool (P,). Where the edit repaints the whole picture, the share is that of
+        :func:`_covered`, and tint and grain count against it.
     """
     numbers, places, strength, tint = torch.split(mixing, [2, 16, 2, 48], dim=1)
-    # Colour goes further: skin turned blue is what a guide that asks for less colour alone gets.
+    # Colour goes up to 2.4 times as far, so that a guide also knows inverted colours.
     amounts = numbers * numbers.new_tensor([2.0, 2.8]) - 0.4
     local = _spread(places.view(-1, 1, 4, 4), before).clamp(0, 1)
     place = torch.where((places[:, 0] < 0.5).view(-1, 1, 1, 1), torch.ones_like(local), local)
@@ -162,7 +158,7 @@ def mixtures(
     counted = size * (1 - (1 - gone).abs())
     share = counted.flatten(1).sum(1) / size.flatten(1).sum(1).clamp_min(1e-6)
     corners = tint.view(-1, 3, 4, 4)
-    # The first corner's colour goes over the whole picture, the others make it uneven.
+    # The first corner's colour tints the whole picture, the others make the tint uneven.
     wash = (corners[:, :, :1, :1] - 0.5) + 0.5 * (_spread(corners, before) - 0.5)
     coarse, kind = strength.unbind(1)
     wash = torch.where((kind < 0.5).view(-1, 1, 1, 1), wash, _grained(grain, kind))
@@ -170,15 +166,16 @@ def mixtures(
     amount = torch.where(washed, 2.4 * (coarse - 0.5), 0).view(-1, 1, 1, 1)
     final = (mixed + amount * wash).clamp(-1, 1)
     repaints = size.flatten(1).sum(1) > REPAINTED * before.shape[1:].numel()
-    # A drawing in the photo's colours, or under a wash of purple, is that much less of a drawing; a
-    # smile under it is still a smile.
+    # A tint makes a drawing less of a drawing, but a smile no less of a smile.
     share = torch.where(repaints, _covered(before, final, after), share)
     return final, share, washed & ~repaints
 
 
 def _grained(grain: Tensor, kind: Tensor) -> Tensor:
-    """Grain as fine as the pixels, or of two or four of them; in every other picture of colour
-    alone. ``kind`` is uniform in [0.5, 1), (P,)."""
+    """Grain of one, two or four pixels; in half of the pictures of colour alone.
+
+    ``kind`` is uniform in [0.5, 1), (P,).
+    """
     which = ((kind - 0.5) * 12).long().clamp(0, 5).view(-1, 1, 1, 1)
     sizes = [
         F.interpolate(n * F.avg_pool2d(grain, n), grain.shape[-2:], mode="nearest")
@@ -189,10 +186,10 @@ def _grained(grain: Tensor, kind: Tensor) -> Tensor:
 
 
 def _covered(before: Tensor, x: Tensor, after: Tensor) -> Tensor:
-    """How much of the distance from ``before`` to ``after`` (P, 3, H, W) ``x`` has covered, (P,).
+    """The share of the distance from ``before`` to ``after`` (P, 3, H, W) that ``x`` covers, (P,).
 
-    Brightness and colour count alike, whatever their energies: a pencil sketch changes brightness
-    most, and a CLIP that weighs pixels lets colour pass in a drawing.
+    Brightness and colour count equally. By plain pixel differences colour would hardly count in a
+    pencil sketch, which changes brightness most.
     """
 
     def parts(change: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,12 +214,11 @@ def _spread(values: Tensor, like: Tensor) -> Tensor:
 def mixture_loss(
     image: Tensor, mixed: Tensor, share: Tensor, washed: Tensor, pairs: Tensor
 ) -> Tensor:
-    """How wrongly a CLIP sees mixtures, relative to the way between their ends' embeddings.
+    """How far mixtures are embedded from their share of the way between the pair's embeddings.
 
-    A plain mixture is to lie at its share of the way. A washed one may fall short of its share, but
-    not pass it: colour from nowhere makes no edit better. A CLIP is asked about half-made edits
-    all through a fine-tuning and never saw one in training: without this a drawing in wild colours
-    passed for a pencil sketch.
+    A plain mixture should lie at its share. One with tint or grain may fall short of its share, but
+    not pass it. Fine-tuning shows a CLIP partial edits, which no other training picture is; without
+    this loss a drawing in strong colours passed for a pencil sketch.
 
     Args:
         image: (B, D) embeddings of the batch; ``mixed``: (P, D) of the mixtures.
@@ -231,8 +227,8 @@ def mixture_loss(
     before, after = image[pairs[:, 0]].detach(), image[pairs[:, 1]].detach()
     way = after - before
     size = way.square().sum(-1)
-    # Small edits count less, by what is small among these: were it by a number, all ways would
-    # become short, which is cheapest.
+    # Small edits count less, relative to the mean: with a fixed number for "small" the network
+    # could lower the loss by shortening all differences.
     size = size.maximum(0.25 * size.mean()).clamp_min(1e-8)
     wanted = F.normalize(before + share[:, None] * way, dim=-1)
     plain = (mixed - wanted).square().sum(-1) / size
@@ -259,7 +255,7 @@ def image_loss(
     weights: Weights,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """All losses of a batch whose pictures are ``pixels``; the total and its parts."""
-    # What does not count is not computed.
+    # Losses of weight 0 are not computed.
     some = len(batch.pairs) if weights.mixture else 0
     before, after = batch.pairs[:some].unbind(1)
     mixed, share, washed = mixtures(
@@ -282,11 +278,11 @@ def image_loss(
 
 
 def radii(batch: Batch, largest: float, share: float) -> Tensor:
-    """How far an attack may move each picture of a batch, (B,) L2 in [-1, 1] pixel units.
+    """The radius of the attack on each picture of a batch, (B,) L2 in [-1, 1] pixel units.
 
-    A smile changes a face of 64x64 by about 10, a pencil sketch by 77, lipstick by 3: one radius
-    for all would wipe out the small edits or leave the large ones open. So a picture of a pair may
-    move by a share of its own pair's difference (below 0.5 the two can never meet).
+    A smile changes a face of 64x64 by about 10, a pencil sketch by 77, lipstick by 3. One radius
+    for all would be larger than the small edits or too small for the large ones, so that of a
+    picture in a pair is a share of the pair's difference (below 0.5 the two can never meet).
 
     Args:
         largest: no picture moves further.

@@ -1,7 +1,7 @@
 """Contrasts: prompts that differ in one property, and which samples show which side.
 
-Plain contrastive training learns slowly what few captions mention; a classification between
-prompts that differ in one thing teaches exactly the direction that an edit will use.
+Contrastive training learns slowly what few captions mention. A classification between prompts that
+differ in one property teaches the direction that an edit uses.
 """
 
 from __future__ import annotations

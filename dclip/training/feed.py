@@ -1,4 +1,4 @@
-"""Batches on their way to the device: made in a thread, while the device computes."""
+"""Batches to the device, made in a thread while it computes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 Batch = tuple[Tensor, ...]
 
-DEPTH = 2  # batches that wait, so that the device never does
+DEPTH = 2  # batches made ahead
 
 
 def feed(
@@ -19,7 +19,8 @@ def feed(
 ) -> Generator[Batch, None, None]:
     """The batches, on the device.
 
-    For an accelerator a thread makes them ahead, in pinned memory, so that copies do not wait.
+    For an accelerator a thread makes them ahead; for CUDA in pinned memory, so that copies do not
+    block.
     Close the generator (``contextlib.closing``) to end the thread.
 
     Args:

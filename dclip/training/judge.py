@@ -1,4 +1,4 @@
-"""What a judge learns from: pictures made harder, and pictures that are nothing of any style."""
+"""Augmentation for judges: pictures that keep their labels, and pictures of no style."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dclip.guidance.losses import luma
+from dclip.colour import luma
 
 Draw = Callable[..., Tensor]
 """Uniform numbers in [0, 1) of the given shape, as ``torch.rand``."""
 
 
 def augment(x: Tensor, rand: Draw) -> Tensor:
-    """Pictures made harder in ways that change no label.
+    """Augmented pictures with the same labels.
 
-    Mirror, small turns, crops and shifts; brightness, contrast and a faint cast of colour; mild
-    noise and blur, as edits have them.
+    Mirror, small rotations, crops and shifts; brightness, contrast and a faint tint; mild noise and
+    blur, as edits have them.
 
     Args:
         x: (B, 3, H, W) in [-1, 1].
@@ -53,7 +53,7 @@ def augment(x: Tensor, rand: Draw) -> Tensor:
 
 
 def spoil(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
-    """Pictures that belong to no style any more, each in one way drawn by chance.
+    """Pictures damaged so that they belong to no style, each in one random way.
 
     Args:
         x: (B, 3, H, W) in [-1, 1].
@@ -131,7 +131,7 @@ def _scrambled(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
 
 
 def _recoloured(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
-    """Hues turned by 60 to 300 degrees about the grey axis, with more colour than there was."""
+    """Hues turned by 60 to 300 degrees about the grey axis, at a higher saturation."""
     angle = (np.pi / 3 + 4 * np.pi / 3 * rand(len(x), 1, 1, 1)).to(x.device)
     mean = x.mean(1, keepdim=True)
     colour = x - mean
@@ -139,7 +139,7 @@ def _recoloured(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
     r, g, b = colour.unbind(1)
     across = torch.stack([b - g, r - b, g - r], dim=1) / 3**0.5
     turned = angle.cos() * colour + angle.sin() * across
-    # Grey pictures have no hue to turn: they get a cast instead.
+    # Grey pictures have no hue to turn: they get a tint instead.
     grey = (colour.abs().mean((1, 2, 3), keepdim=True) < 0.02).float()
     cast = (2 * rand(len(x), 3, 1, 1) - 1).to(x.device)
     cast = 0.35 * (cast - cast.mean(1, keepdim=True)).sign()
@@ -147,9 +147,9 @@ def _recoloured(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
 
 
 def _inked(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
-    """Drawn with coloured ink, or on coloured paper: the luma, from one colour to another."""
+    """Brightness mapped from one colour to another: coloured ink, or coloured paper."""
     ink, paper = (2 * rand(2, len(x), 3, 1, 1) - 1).to(x.device)
-    # Strong enough to be seen: one channel is pulled to an end.
+    # One channel is pulled to an end, so that the colour can be seen.
     end = torch.eye(3, device=x.device)[(rand(len(x)) * 3).long().to(x.device)].view(-1, 3, 1, 1)
     coloured_ink = (rand(len(x), 1, 1, 1) < 0.7).to(x.device)
     dark = torch.where(coloured_ink, 0.5 * ink - 0.3 + 0.7 * end, -torch.ones_like(ink))
@@ -162,7 +162,7 @@ def _inverted(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
 
 
 def _smear(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
-    """A soft patch somewhere over the face that is one colour, noise or fog."""
+    """A soft patch over the face of one colour, of noise or of blur."""
     n, _, height, width = x.shape
     y = torch.linspace(-1, 1, height, device=x.device).view(1, 1, -1, 1)
     z = torch.linspace(-1, 1, width, device=x.device).view(1, 1, 1, -1)
@@ -189,12 +189,12 @@ def _coarse(x: Tensor, partner: Tensor, rand: Draw) -> Tensor:
 def units(
     pairs: list[str], index: NDArray[np.int64], order: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Sample numbers two by two, (n, 2): pictures of one pair together, the others as they come.
+    """Sample numbers two by two, (n, 2): pictures of one pair together, the others in order.
 
     Args:
         pairs: the pair's name of every sample; empty where it is in none.
         index: the samples to use.
-        order: a shuffle of ``range(len(index))``, which decides who stands with whom.
+        order: a shuffle of ``range(len(index))``, which decides the other twos.
     """
     groups: dict[str, list[int]] = {}
     single: list[int] = []

@@ -1,4 +1,4 @@
-"""The loop that trainings share: a kill does not undo its updates; statistics; progress."""
+"""The loop that trainings share: updates that survive a kill, statistics, progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dclip.store import Staging
 
 CHECKPOINT_SECONDS = 60.0
 READ_EVERY = {"cpu": 1, "cuda": 16, "mps": 16}
-"""Updates between readings of the figures, by kind of device: each reading waits for it."""
+"""Updates between two readings of losses, by kind of device: each reading waits for it."""
 
 
 def check_max_grad_norm(norm: float) -> None:
@@ -43,7 +43,7 @@ def warm_cosine(lr: float, step: int, updates: int, warmup: int, floor: float) -
 
 
 def decay_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: gains and biases shall not decay."""
+    """Parameter groups for AdamW: gains and biases without weight decay."""
     return [
         {"params": [p for p in network.parameters() if p.ndim > 1]},
         {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -51,11 +51,11 @@ def decay_groups(network: nn.Module) -> list[dict[str, Any]]:
 
 
 class Loop:
-    """Updates up to a number of them, from where an interrupted run of the same work got to.
+    """A given number of updates, from where an interrupted run of the same work stopped.
 
     A training asks for :meth:`rounds` and in each of them makes one update or several: gradients,
-    then :meth:`update`, then :meth:`add` for the statistics. Rounds are what resumes: later updates
-    of a round may depend on its earlier ones.
+    then :meth:`update`, then :meth:`add` for the statistics. State is saved between rounds, since
+    later updates of a round may depend on its earlier ones.
 
     Args:
         staging: where the state (``scratch``) and ``logs/stats.jsonl`` are.
@@ -64,9 +64,9 @@ class Loop:
         modules: networks being trained, by role.
         optimizer: of their parameters.
         limit: largest gradient norm of an update.
-        ema: an average that follows the only module.
-        counters: what the state has beside the step, JSON-able, with the values of the start.
-        log_every: of so many updates one is logged, and the last.
+        ema: a moving average of the only module.
+        counters: what is saved beside the step, JSON-able, with its first values.
+        log_every: one of so many updates is logged, and the last.
 
     Attributes:
         counters: as last saved or as given; the caller's to change.
@@ -115,8 +115,8 @@ class Loop:
     def rounds(self, report: Reporter, title: str) -> Generator[int, None, None]:
         """The step at the start of every round; between rounds the state is saved when due.
 
-        Ctrl-C lets the round end and saves, so that nothing is lost; a second one ends it at once.
-        Close the generator (``contextlib.closing``), which gives Ctrl-C its meaning back.
+        After Ctrl-C the round ends and the state is saved; a second one stops at once. Close the
+        generator (``contextlib.closing``), which restores the handling of Ctrl-C.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
@@ -145,13 +145,13 @@ class Loop:
                     raise KeyboardInterrupt
 
     def update(self, loss: Tensor) -> None:
-        """Step along the gradients that are there.
+        """Clip the gradients and make the optimizer's step.
 
         On an accelerator whether they were finite is read with the statistics, every
         :data:`READ_EVERY` updates, since each reading waits for the device.
 
         Args:
-            loss: what they are the gradients of, a scalar.
+            loss: whose gradients they are, a scalar.
 
         Raises:
             DclipError: it or a gradient is not finite; no later state is saved.
@@ -171,7 +171,7 @@ class Loop:
         """Log the figures of the update just made, and show some of them beside the progress.
 
         Args:
-            row: figures by name, scalars.
+            row: scalars by name.
             show: names of those to show.
         """
         now = time.monotonic()

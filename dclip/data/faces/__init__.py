@@ -1,6 +1,5 @@
 """The embedded data set: procedural portraits with known attributes, styles and edits."""
 
-from dclip.data.faces.batch import draw_batch, draw_many
 from dclip.data.faces.captions import WORDS, caption, facts, words
 from dclip.data.faces.params import FaceParams, attributes, sample
 from dclip.data.faces.prompts import PROMPT_PAIRS, STYLE_PROMPTS, pair_label
@@ -29,8 +28,6 @@ __all__ = [
     "attributes",
     "caption",
     "draw",
-    "draw_batch",
-    "draw_many",
     "edit_region",
     "facts",
     "pair_label",

@@ -1,4 +1,4 @@
-"""A small painter: shapes as signed distances on a pixel grid, laid over each other.
+"""Painting with shapes: signed distances on a pixel grid, laid over each other.
 
 All lengths are in frame units: the picture spans [-1, 1] in x (right) and y (down),
 whatever its size in pixels. A distance is negative inside its shape; edges are smoothed

@@ -16,7 +16,7 @@ COLOURLESS: frozenset[str] = frozenset({"sketch", "bw", "sepia", "neon"})
 
 _FROWN_BELOW = -0.4
 
-# Every word of a caption stands in one of the tables below; `WORDS` is read off them.
+# Every word of a caption is in one of the tables below; `WORDS` is made from them.
 _MEDIUM: Mapping[str, tuple[str, ...]] = {
     "photo": ("photo", "photograph", "picture", "portrait photo", "color photo", "realistic photo"),
     "sketch": ("sketch", "pencil sketch", "pencil drawing", "drawing", "hand drawn sketch"),

@@ -191,7 +191,7 @@ def _whiskers(sitter: Sitter, p: Patch) -> Array:
 
 
 def beard(sitter: Sitter) -> None:
-    """A full beard on jaw and chin; the upper lip is the mustache's."""
+    """A full beard on jaw and chin, without the upper lip."""
     params = sitter.params
     if not params.beard:
         return

@@ -89,7 +89,7 @@ _FLAGS = ("lipstick", "glasses", "beard", "mustache", "bald", "fringe")
 
 @dataclass(frozen=True, slots=True)
 class FaceParams:
-    """One face, complete: the same parameters always draw the same picture.
+    """All parameters of one face: the same ones always draw the same picture.
 
     Floats lie in `RANGES`. A part that is switched off (`glasses=False`, `bald=True`, ...)
     keeps its shape fields, so that switching it on is the same edit every time.
@@ -210,7 +210,7 @@ def sample(seed: int, index: int) -> FaceParams:
         low, high = RANGES[name]
         return float(np.clip(rng.normal((low + high) / 2, sigma), low, high))
 
-    # A gap around the threshold keeps every label visibly right.
+    # A gap around the threshold, so that every label can be seen.
     smiling = chance(0.45)
     values["smile"] = float(rng.uniform(0.45, 1.0) if smiling else rng.uniform(-1.0, 0.2))
     band = rng.random()

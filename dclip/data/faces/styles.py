@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dclip.colour import luma
 from dclip.data.faces.canvas import Array, Canvas, Colour, Look
 from dclip.data.faces.drawing import paint
 from dclip.data.faces.params import FaceParams
@@ -33,8 +34,8 @@ def _plain(canvas: Canvas, params: FaceParams) -> Array:
 
 
 def _luma(rgb: Array) -> Array:
-    """Rec. 601 luma (H, W)."""
-    return np.asarray(0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2], np.float32)
+    """The brightness (H, W) of a picture (3, H, W)."""
+    return np.asarray(luma(rgb)[0], np.float32)
 
 
 def _grid(size: int) -> tuple[Array, Array]:
@@ -166,7 +167,7 @@ def _oil(canvas: Canvas, params: FaceParams) -> Array:
     detail = _blur(np.hypot(gx, gy) * (size / 64), 0.03 * size)
     share = np.clip(detail * 22.0 - 0.3, 0.0, 1.0)
     mixed = broad + share * (fine - broad)
-    # The painter's last touches: sharp where the sitter's features are.
+    # Sharper where the face has detail.
     mixed = mixed + np.clip(detail * 22.0 - 0.6, 0.0, 0.62) * (rgb - mixed)
     relief = (ridge + share * (fine_ridge - ridge)) * (1.0 - 0.3 * share)
     mixed = mixed * (1.0 - 0.12 * np.clip(relief, -1, 1)) + 0.02

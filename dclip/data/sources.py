@@ -1,0 +1,67 @@
+"""Where photos come from: the table that ``prepare`` and its commands read.
+
+A new source is a function ``(root, limit, report) -> FileSource`` (:mod:`dclip.data.source`) and a
+row of :data:`SOURCES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dclip.domains import FACES, PHOTOS
+
+if TYPE_CHECKING:
+    from dclip.data.source import FileSource
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that encoded pictures are read from.
+
+    Attributes:
+        opener: ``"module:function"``; it is imported when it is used.
+        help: of the command ``dclip prepare NAME``.
+        examples: command lines for that help.
+        domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
+    """
+
+    opener: str
+    help: str
+    examples: tuple[str, ...] = ()
+    domain: str = PHOTOS
+
+    def load(self) -> Callable[..., FileSource]:
+        """The opener: ``(root, limit, report) -> FileSource``."""
+        module, _, name = self.opener.partition(":")
+        found: Callable[..., FileSource] = getattr(importlib.import_module(module), name)
+        return found
+
+
+SOURCES: dict[str, Source] = {
+    "celeba": Source(
+        "dclip.data.celeba:open_celeba",
+        "Prepare CelebA, in any form that people have it in.\n\n"
+        "The lists of attributes, partition and identities are used where they lie beside the"
+        " pictures.",
+        (
+            "dclip prepare celeba --root ~/celeba",
+            "dclip prepare celeba --root img_align_celeba.zip --size 64 --limit 5000",
+            "dclip prepare celeba --root ~/celeba --download --split official",
+            "dclip prepare celeba --root ~/celeba --style pairs    # for dclip clip train",
+        ),
+        FACES,
+    ),
+    "folder": Source(
+        "dclip.data.folder:open_folder",
+        "Prepare a folder of pictures of anything aligned.",
+        (
+            "dclip prepare folder --root photos",
+            "dclip prepare folder --root photos --size 64 --crop face --strict",
+        ),
+    ),
+}
+"""By the name that ``prepare`` takes. Faces that dclip draws are no files: they are prepared by
+``prepare faces`` (:class:`dclip.data.rendered.Rendered`)."""
