@@ -336,7 +336,8 @@ def _check_whole(cls: Any, mapping: Mapping[str, Any], where: str) -> None:
     """Refuse a table that lacks a setting, also one within it."""
     if absent := [f.name for f in _fields(cls) if f.name not in mapping]:
         raise BadInput(
-            f"{where} lacks {', '.join(map(repr, absent))}", "it was changed, or saved by another dclip"
+            f"{where} lacks {', '.join(map(repr, absent))}",
+            "it was changed, or saved by another dclip",
         )
     for f in _fields(cls):
         inner, value = plain_type(cls, f.name), mapping[f.name]

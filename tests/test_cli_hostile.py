@@ -61,6 +61,8 @@ TEXTS = st.sampled_from(
         "sketch@best", "faces", "ff" * 32, "é", "\u202e", "🙂",
     ]
 )  # fmt: skip
+
+pytestmark = pytest.mark.attack("values that no option can have")
 ANY = st.one_of(NUMBERS, TEXTS, st.text(max_size=20))
 
 

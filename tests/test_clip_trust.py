@@ -34,6 +34,8 @@ from dclip.models.checkpoint import ModelInfo, save_model
 from dclip.models.tiny import TinyConfig
 from dclip.store import Staging, Store
 
+pytestmark = pytest.mark.attack("a CLIP or face network from a stranger")
+
 Change = Callable[[Path, dict[str, Any]], object]
 
 

@@ -37,6 +37,8 @@ many = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
+pytestmark = pytest.mark.attack("pictures, lists, archives and names from strangers")
+
 
 @st.composite
 def damage(draw: st.DrawFn, data: bytes) -> bytes:

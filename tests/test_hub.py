@@ -26,6 +26,8 @@ from dclip import hub
 from dclip.errors import BadInput, StoreError
 from dclip.guidance.clip import load_guide
 
+pytestmark = pytest.mark.attack("a hub that is away, closed or wrong")
+
 COMMIT = "a" * 40
 
 

@@ -58,6 +58,10 @@ _SHARED: dict[str, Any] = {
     "json": Annotated[bool | None, _switch("--json", help="Write one JSON document to stdout.")],
     "quiet": Annotated[bool | None, _switch("--quiet", "-q", help="Write ids alone to stdout.")],
     "debug": Annotated[bool | None, _switch("--debug", help="Show the traceback of an error.")],
+    "no_verify": Annotated[
+        bool | None,
+        _switch("--no-verify", help="Do not compare artifacts with their hashes as they are read."),
+    ],
 }
 _STAGE: dict[str, Any] = {
     "config": Annotated[
@@ -131,7 +135,7 @@ class Run:
         """The store; its folder is created by the first write."""
         from dclip.store import Store
 
-        return Store(self.store_path)
+        return Store(self.store_path, verify=not self.flags.no_verify)
 
     @cached_property
     def context(self) -> Context:

@@ -139,7 +139,7 @@ def _parameter(cls: type, field: dataclasses.Field[Any], panel: str | None) -> i
         if own.argument:
             return _keyword(field.name, Annotated[list[str] | None, typer.Argument(**more)])
         kind = list[str]
-    made = typer.Option(*flags, **more)
+    made = typer.Argument(**more) if own.argument else typer.Option(*flags, **more)
     return _keyword(field.name, Annotated[kind | None, made])
 
 

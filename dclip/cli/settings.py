@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dclip.config import flag, from_dict, jsonable
+from dclip.config import flag, from_dict, jsonable, spelled
 from dclip.errors import BadInput
 from dclip.textfile import read_text
 
@@ -36,6 +36,7 @@ class Flags:
     json: bool | None = None
     quiet: bool | None = None
     debug: bool | None = None
+    no_verify: bool | None = None
     device: str | None = None
     workers: int | None = None
     force: bool | None = None
@@ -181,7 +182,7 @@ def build_config(
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         )
         if required and name not in values:
-            raise BadInput(f"{flag(name)} is needed", fix=help)
+            raise BadInput(f"{spelled(cls, name)} is needed", fix=help)
     try:
         return from_dict(cls, values, defaults=True, where=".".join(help.split()[1:-1]))
     except BadInput as error:
