@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from dclip.hashing import sha256
+
 
 def fingerprint(spec: str) -> str:
     """The name of weights that have one, else the SHA-256 of all that the files hold.
@@ -16,9 +18,9 @@ def fingerprint(spec: str) -> str:
     place = Path(spec)
     if is_dir(place):
         inside = sorted(p for p in place.rglob("*") if p.is_file())
-        return _digest([p for p in inside if p.suffix in (".json", ".safetensors", ".txt")])
+        return _digest([p for p in inside if p.suffix in (".json", ".safetensors", ".txt")], place)
     if is_file(place):
-        return _digest([place])
+        return sha256(place)
     name, separator, file = spec.partition("=")
     if not separator or not is_file(Path(file).expanduser()):
         return spec
@@ -41,11 +43,10 @@ def is_dir(path: Path) -> bool:
         return False
 
 
-def _digest(files: list[Path]) -> str:
+def _digest(files: list[Path], root: Path) -> str:
+    """One hash of files by their paths below ``root`` and their whole content."""
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode("utf-8", "surrogateescape"))
-        with file.open("rb") as content:
-            while block := content.read(1 << 22):
-                digest.update(block)
+        name = file.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
+        digest.update(name + b"\0" + sha256(file).encode() + b"\n")
     return digest.hexdigest()

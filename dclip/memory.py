@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 from dclip.errors import DclipError
 
-_SIGNS = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+_SIGNS = (
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "cuda out of memory",
+    "mps backend out of memory",
+)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,10 +6,11 @@ import re
 
 # Control characters, invisible and direction-changing characters, line separators, lone surrogates:
 # a terminal obeys the first, a reader is misled by the others.
-_UNSAFE = re.compile(
+UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
+"""What a terminal acts on, or does not show."""
 
 
 def printable(text: str) -> str:
@@ -18,7 +19,7 @@ def printable(text: str) -> str:
     ``"a\x1b[2Jb"`` becomes the visible ``a\x1b[2Jb``; lone surrogates, which stand for bytes of
     file names that are not UTF-8, become ``\udcff``. Printable text in any script stays as it is.
     """
-    return _UNSAFE.sub(lambda found: _escape(found[0]), text)
+    return UNSAFE.sub(lambda found: _escape(found[0]), text)
 
 
 def _escape(character: str) -> str:

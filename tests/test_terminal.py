@@ -20,10 +20,11 @@ from rich.console import Console
 from dclip.cli.app import main
 from dclip.cli.failures import explain
 from dclip.cli.options import names_in
-from dclip.cli.output import Output, json_text, printable
+from dclip.cli.output import Output, json_text
 from dclip.cli.progress import LiveReporter, PlainReporter, Watch, reporter_for
 from dclip.cli.settings import load_config
 from dclip.errors import BadInput
+from dclip.text import printable
 
 ROOT = Path(__file__).parents[1]
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import typer
 
 from dclip.errors import BadInput, DclipError, StoreError
+from dclip.memory import out_of_memory
 
 INTERNAL = 1
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -111,18 +112,12 @@ def _path(error: BaseException, command: str) -> str:
 
 def _memory(error: BaseException) -> str | None:
     """Whose memory ran out, if that is what an error says."""
-    # Known by name and text, because torch is not imported for the sake of an error.
+    if not out_of_memory(error):
+        return None
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error).lower()
-    full = "out of memory" in text and ("cuda" in text or "mps" in text)
-    if "OutOfMemoryError" in names or full:
-        return "the accelerator's"
-    if "MemoryError" in names or (
-        isinstance(error, RuntimeError | OSError)
-        and any(sign in text for sign in ("t allocate memory", "not enough memory"))
-    ):
-        return "the machine's"
-    return None
+    accelerator = "OutOfMemoryError" in names or "cuda" in text or "mps" in text
+    return "the accelerator's" if accelerator else "the machine's"
 
 
 def _bad_path(error: BaseException) -> str | None:

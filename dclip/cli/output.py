@@ -21,6 +21,8 @@ from rich.markup import escape as _markup
 from rich.table import Table
 from rich.tree import Tree
 
+from dclip.text import UNSAFE, printable
+
 if TYPE_CHECKING:
     from dclip.store import Artifact
 
@@ -101,27 +103,10 @@ def summary(artifact: Artifact) -> dict[str, Any]:
 
 # Control characters, which a terminal would obey, invisible and direction-changing characters,
 # which would deceive a reader, and lone surrogates, which stand for bytes that are no text.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
-
-
-def printable(text: str) -> str:
-    r"""``text`` with what a terminal would obey or not show as an escape: ``\x1b``, ``\udcff``."""
-    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
-
-
-def _escaped(code: int) -> str:
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
 def json_text(document: Any, encoding: str | None) -> str:
     """A document as JSON that a terminal shows as it is and that ``encoding`` can write."""
     text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
-    safe = _UNSAFE.sub(lambda f: "\n" if f[0] == "\n" else json.dumps(f[0])[1:-1], text)
+    safe = UNSAFE.sub(lambda f: "\n" if f[0] == "\n" else json.dumps(f[0])[1:-1], text)
     try:
         safe.encode(encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):
