@@ -11,8 +11,7 @@ _SIGNS = (
     "can't allocate memory",
     "not enough memory",
     "cannot allocate memory",
-    "cuda out of memory",
-    "mps backend out of memory",
+    "out of memory",  # as CUDA and MPS say it
 )
 
 

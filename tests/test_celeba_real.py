@@ -51,7 +51,7 @@ def test_a_photo_goes_through_all_stages(store: Store, tmp_path: Path) -> None:
     latents = invert.run(invert.InvertConfig(r=50, steps=6, count=8), store, CPU)
     assert len(LatentSet(latents.path)) == 8 and latents.metrics["psnr"] > 25
     config = finetune.FinetuneConfig(
-        target="a pencil sketch of a person", clip=(str(CLIP),), updates=3, batch=2, steps=3,
+        target="a pencil sketch of a person", clip=(str(CLIP),), updates=3, batch=2, decode_steps=3,
         name="sketch",
     )  # fmt: skip
     tuned = finetune.run(config, store, CPU)

@@ -84,8 +84,9 @@ class World:
         more = InvertConfig(data="faces", model="faces", r=12, steps=4, count=24, seed=1)
         invert.run(dataclasses.replace(more, name="more"), store, CPU)
         for seed, name in enumerate(("judge", "other-judge")):
-            little = JudgeTrainConfig(data=("pairs",), name=name, images=8, batch=4, seed=seed)
-            judge_train.run(little, store, CPU)
+            # They differ enough that a few pictures tell.
+            little = JudgeTrainConfig(data=("pairs",), name=name, images=8 + 40 * seed, batch=4)
+            judge_train.run(dataclasses.replace(little, seed=seed, lr=3e-2), store, CPU)
         for name, tuned in (("edits", "sketch"), ("other-edits", "smiling")):
             few = EditConfig(data="faces", count=2, tuned=(tuned,), name=name)
             edit.run(few, store, CPU)

@@ -24,6 +24,7 @@ from dclip.store.paths import (
     versions,
 )
 from dclip.store.tags import load_tags
+from dclip.text import printable
 
 # What a user types to get an artifact of a kind; also the known kinds, in pipeline order.
 MAKERS = {
@@ -266,7 +267,7 @@ def _not_found(root: Path, ref: str, kind: str | None) -> DclipError:
     what = kind or "artifact"
     if explicit:
         return MissingArtifact(
-            f"{ref} is not the folder of an artifact",
+            f"{printable(ref)} is not the folder of an artifact",
             f"`dclip ls` shows the store's; or make one: `{maker(kind)}`" if kind else "`dclip ls`",
         )
     if re.fullmatch(r"[0-9a-f]{16,64}", ref):
