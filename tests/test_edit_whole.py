@@ -125,6 +125,10 @@ def test_strength_0_is_the_file_itself_and_each_strength_has_a_file(
     made = run(config(party, strength="0,0.5,1", side_by_side=True), store, CPU)
     files = [made.path / f"images/party_{s}.png" for s in ("0", "0.5", "1")]
     assert files[0].read_bytes() == party.read_bytes()
+    deep = party.with_name("deep.png")
+    Image.fromarray(np.asarray(Image.open(party).convert("L")).astype(np.uint16) * 257).save(deep)
+    zero = run(config(deep, strength=(0.0,), precision="bf16"), store, CPU)
+    assert (zero.path / "images" / "deep.png").read_bytes() == deep.read_bytes()
     near, far = (np.abs(pixels(file) - pixels(party)).sum() for file in files[1:])
     assert 0 < near < far
     rows = table(made.path / "samples.csv")
