@@ -56,9 +56,9 @@ def edit(
 ) -> None:
     """Edit photos with tuned models, at any strength, one or several together.
 
-    Of a whole photo every face is edited in its place, and all else stays as it is (pip install
-    'dclip[photos]'). A picture that is cropped to a face already comes back as large as the base
-    model's: 64 pixels a side of the one that comes with dclip, which knows only drawn faces.
+    Of a whole photo every face is edited in its place, and all else stays as it is; this needs
+    dclip's extra "photos". A picture that is cropped to a face already comes back as large as the
+    base model's: 64 pixels a side of the one that comes with dclip, which knows only drawn faces.
     """
     from dclip.editing import results
     from dclip.stages import chain
@@ -106,8 +106,9 @@ def edit(
 def _first(made: Artifact, written: Sequence[Path], size_of: Any) -> tuple[Sequence[Path], str]:
     """The pictures, and how large they are."""
     pictures = written or sorted(made.path.glob("images/*"))
-    width, height = size_of(pictures[0])
-    return pictures, f"{width} x {height} pixels"
+    sizes = {size_of(picture) for picture in pictures}
+    width, height = sizes.pop()
+    return pictures, "of different sizes" if sizes else f"{width} x {height} pixels"
 
 
 def _at(config: EditConfig) -> list[str]:

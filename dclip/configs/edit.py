@@ -48,8 +48,8 @@ class EditConfig:
     crop: Annotated[Crop | None, Excludes("data")] = None
     """center, face, or a number of pixels: else as the model's data was; square ones are whole."""
     align: Annotated[bool, *_WHOLE] = True
-    """Find the faces of a whole photo and edit them in their places (needs dclip[photos]);
-    --no-align crops it as --crop says."""
+    """Find the faces of a whole photo and edit them in their places (needs the extra
+    "photos"); --no-align crops it."""
     face: Annotated[FaceNumbers, Needs("align"), *_WHOLE] = ()
     """Which faces of a whole photo, counted from the left: 1, or 1,3. Else all."""
     max_faces: Annotated[Count | None, Needs("align"), *_WHOLE] = None

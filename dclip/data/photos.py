@@ -53,10 +53,10 @@ class Photos:
 
     def first(self, count: int) -> Photos:
         """The first so many of them."""
-        names, files, sha256, paths = (
-            each[:count] for each in (self.names, self.files, self.sha256, self.paths)
+        few = slice(count)
+        return Photos(
+            self.names[few], self.files[few], self.sha256[few], self.load, self.paths[few]
         )
-        return Photos(names, files, sha256, self.load, paths)
 
     def fingerprint(self) -> str:
         """A hash of what the photos are and are called, wherever they lie."""
