@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dclip.data import faces
+from dclip.photos.find import Face
 from dclip.photos.frames import DRAWN_POINTS, Transform
 
 Pixels = NDArray[np.uint8]
@@ -34,6 +35,16 @@ class Sitter:
     def points(self) -> NDArray[np.float64]:
         """Where the five points of a mean drawn face lie: good to a few hundredths of the side."""
         return self.transform().to_photo(np.array(DRAWN_POINTS))
+
+
+def face_at(sitter: Sitter, points: NDArray[np.float64] | None = None) -> Face:
+    """What a finder should say of a drawn face."""
+    found = sitter.points() if points is None else points
+    low, high = found.min(0), found.max(0)
+    grown = 0.6 * (high - low)
+    left, top, right, bottom = *(low - grown), *(high + grown)
+    box = (left, top, right - left, bottom - top)
+    return Face(tuple(map(float, box)), tuple(map(tuple, found.tolist())), 0.9)
 
 
 def scene(

@@ -204,6 +204,7 @@ _PHOTO = {
     "data": DROP, "count": DROP, "split": DROP, "seed": DROP,
     "photos": ("@photo",), "anyway": True,
 }  # fmt: skip
+_PARTY = {**_PHOTO, "photos": ("@party",)}
 EDIT = Stage(
     "edit",
     EditConfig,
@@ -218,6 +219,9 @@ EDIT = Stage(
         "where": ("@where",),
         "count": 3,
         "crop": Case({"crop": "face"}, _PHOTO),
+        "align": Case({"align": False}, _PARTY),
+        "face": Case({"face": (2,)}, _PARTY),
+        "max_faces": Case({"max_faces": 1}, _PARTY),
         "r": 8,
         "steps": 3,
         "mix": Case({"mix": "noise"}, {"tuned": ("sketch", "smiling")}),
@@ -227,7 +231,7 @@ EDIT = Stage(
         "strict": Case(
             {"strict": True},
             {**_PHOTO, "photos": ("@photo", "@broken")},
-            refused="could not be read",
+            refused="1 of 2 photos could not be",
         ),
         "anyway": Case({"anyway": False}, _PHOTO, refused="only faces that dclip draws"),
     },

@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(*photos: Path | str, **more: Any) -> EditConfig:
-    given = {"tuned": ("sketch",), "anyway": True} | more
+    given = {"tuned": ("sketch",), "anyway": True, "align": "crop" in more} | more
     return EditConfig(photos=tuple(str(p) for p in photos), **given)
 
 

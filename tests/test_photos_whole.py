@@ -8,13 +8,13 @@ import numpy as np
 import photo_scenes as scenes
 import pytest
 import torch
+from photo_scenes import face_at
 from torch import Tensor
 
 from dclip.errors import BadInput
 from dclip.photos.back import cut
 from dclip.photos.colours import Plain
 from dclip.photos.files import Photo, read_photo
-from dclip.photos.find import Face
 from dclip.photos.frames import Frame
 from dclip.photos.whole import edit_photo, find_spots
 
@@ -22,15 +22,6 @@ DRAWN = Frame("drawn")
 S = 32
 SITTERS = [scenes.Sitter(1, (110, 130), 180, 0.2), scenes.Sitter(4, (330, 120), 220, -0.3, 0.8),
            scenes.Sitter(6, (520, 150), 120, 0.1)]  # fmt: skip
-
-
-def face_at(sitter: scenes.Sitter, points: np.ndarray | None = None) -> Face:
-    found = sitter.points() if points is None else points
-    low, high = found.min(0), found.max(0)
-    grown = 0.6 * (high - low)
-    left, top, right, bottom = *(low - grown), *(high + grown)
-    box = (left, top, right - left, bottom - top)
-    return Face(tuple(map(float, box)), tuple(map(tuple, found.tolist())), 0.9)
 
 
 FOUND = [face_at(sitter) for sitter in SITTERS]

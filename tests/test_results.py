@@ -37,7 +37,7 @@ def shell(
     shutil.rmtree(made_store / "edits", ignore_errors=True)
 
 
-EDIT = ("--with", "smiling", "--anyway", "--device", "cpu")
+EDIT = ("--with", "smiling", "--anyway", "--no-align", "--device", "cpu")
 
 
 def below(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import photo_scenes as scenes
 import pytest
 import torch
 import typer
@@ -37,6 +38,7 @@ from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
 from dclip.guidance.kinds import LOSSES
 from dclip.models.prediction import FromVelocity
+from dclip.photos.find import Face
 from dclip.stages import edit, invert, judge_train, prepare, train
 from dclip.store import Artifact, Planned
 
@@ -116,6 +118,12 @@ class World:
         folder("album", {"a.png": "photo", "b.png": "photo2"}, (40, 48))
         folder("photos", {"c.png": "photo3"}, (40, 48))
         folder("spoilt", {"d.png": "photo4", "broken.png": "broken"}, (40, 48))
+        (root / "party").mkdir()
+        party = [(110, 110), (310, 110)]
+        sitters = [scenes.Sitter(n, place, 140 + 20 * n) for n, place in enumerate(party)]
+        self.faces = [scenes.face_at(sitter) for sitter in sitters]
+        place = scenes.save(scenes.scene((420, 220), sitters), root / "party" / "party.png")
+        self.files["party"] = str(place)
         folder("celeba/img_align_celeba", {"000001.jpg": "star"}, (218, 178))
         self.files["celeba"] = str(root / "celeba")
         (root / "nothing").mkdir()
@@ -162,6 +170,23 @@ class World:
             found = error
         self.outcomes[key] = found
         return found
+
+
+class Finder:
+    """Finds the faces of the party, and in a small photo one that fills it."""
+
+    version = "of tests"
+
+    def __init__(self, party: list[Face]) -> None:
+        self.party = party
+
+    def find(self, pixels: np.ndarray) -> list[Face]:
+        height, width = pixels.shape[:2]
+        if width > 100:
+            return list(self.party)
+        small = scenes.Sitter(0, (width / 2, height / 2), min(width, height))
+        found = scenes.face_at(small)
+        return [dataclasses.replace(found, box=(0.0, 0.0, float(width), float(height)))]
 
 
 class Calls:
@@ -212,7 +237,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[W
         patch.setattr(train._Training, "_panel", lambda *_: None)
         patch.setattr(edit._Editing, "_panel", lambda *_: None)
         patch.setattr("dclip.stages.eval._Evaluation._panels", lambda *_: None)
-        yield World(tmp_path_factory.mktemp("world"), trained)
+        made = World(tmp_path_factory.mktemp("world"), trained)
+        patch.setattr("dclip.editing.whole.FaceFinder", lambda: Finder(made.faces))
+        patch.setattr("dclip.editing.whole.available", lambda: True)
+        yield made
 
 
 CASES = [

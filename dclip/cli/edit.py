@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @command(
-    "dclip edit photo.jpg --with smiling          # writes photo-smiling.png beside it",
+    "dclip edit photo.jpg --with smiling          # writes photo-smiling.jpg beside it",
+    "dclip edit party.jpg --with smiling --face 1,3    # two of its faces, counted from the left",
+    "dclip edit face.png --with smiling --no-align     # a picture that is cropped already",
     "dclip edit photo.jpg --strength 0.8 --out edited.png",
     "dclip edit photos/ --strength 0.8 --out edited",
     "dclip edit me.jpg you.jpg --strength 0,0.5,1,1.5 --side-by-side",
@@ -54,8 +56,9 @@ def edit(
 ) -> None:
     """Edit photos with tuned models, at any strength, one or several together.
 
-    The pictures are as large as the base model's: 64 pixels a side of the one that comes with
-    dclip, which knows only faces that dclip draws.
+    Of a whole photo every face is edited in its place, and all else stays as it is; this needs
+    dclip's extra "photos". A picture that is cropped to a face already comes back as large as the
+    base model's: 64 pixels a side of the one that comes with dclip, which knows only drawn faces.
     """
     from dclip.editing import results
     from dclip.stages import chain
@@ -103,8 +106,9 @@ def edit(
 def _first(made: Artifact, written: Sequence[Path], size_of: Any) -> tuple[Sequence[Path], str]:
     """The pictures, and how large they are."""
     pictures = written or sorted(made.path.glob("images/*"))
-    width, height = size_of(pictures[0])
-    return pictures, f"{width} x {height} pixels"
+    sizes = {size_of(picture) for picture in pictures}
+    width, height = sizes.pop()
+    return pictures, "of different sizes" if sizes else f"{width} x {height} pixels"
 
 
 def _at(config: EditConfig) -> list[str]:

@@ -77,6 +77,13 @@ def _read_counts(value: Any, info: Any) -> Any:
 Counts = Annotated[tuple[Count, ...], BeforeValidator(_read_counts), Option(metavar="N[,N...]")]
 """One whole number, several, or a text of them between commas."""
 
+FaceNumbers = Annotated[
+    tuple[Count, ...],
+    BeforeValidator(lambda value, info: _read_counts(value, info) if value else ()),
+    Option(metavar="N[,N...]"),
+]
+"""Faces of a photo, 1 is the leftmost; none is all of them."""
+
 
 def _check_crop(value: str) -> str:
     if not value.isdigit() and value not in CROPS:

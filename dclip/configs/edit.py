@@ -9,6 +9,7 @@ from dclip.configs.common import (
     Count,
     Crop,
     Edits,
+    FaceNumbers,
     Locality,
     Mix,
     Name,
@@ -23,6 +24,7 @@ from dclip.editing.spec import PartSpec, parse_parts
 from dclip.errors import BadInput
 
 _SAMPLES = Needs("data")
+_WHOLE = Excludes("crop"), Excludes("data")
 
 
 @settings
@@ -45,6 +47,13 @@ class EditConfig:
     """Of --data: how many samples."""
     crop: Annotated[Crop | None, Excludes("data")] = None
     """center, face, or a number of pixels: else as the model's data was; square ones are whole."""
+    align: Annotated[bool, *_WHOLE] = True
+    """Find the faces of a whole photo and edit them in their places (needs the extra
+    "photos"); --no-align crops it."""
+    face: Annotated[FaceNumbers, Needs("align"), *_WHOLE] = ()
+    """Which faces of a whole photo, counted from the left: 1, or 1,3. Else all."""
+    max_faces: Annotated[Count | None, Needs("align"), *_WHOLE] = None
+    """Edit only so many, the largest, of a whole photo's faces."""
     r: Count | None = None
     """Timestep to invert to: else that of the tuning."""
     steps: Count | None = None

@@ -39,19 +39,24 @@ class Photos:
         sha256: of each file's bytes; "" for samples of an artifact and for unreadable files.
         load: photo number -> (3, size, size) uint8 RGB; raises BadInput for an unreadable one.
             Safe from several threads.
+        paths: of the files; empty for samples of an artifact.
     """
 
     names: tuple[str, ...]
     files: tuple[str, ...]
     sha256: tuple[str, ...]
     load: Callable[[int], NDArray[np.uint8]]
+    paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def first(self, count: int) -> Photos:
         """The first so many of them."""
-        return Photos(self.names[:count], self.files[:count], self.sha256[:count], self.load)
+        few = slice(count)
+        return Photos(
+            self.names[few], self.files[few], self.sha256[few], self.load, self.paths[few]
+        )
 
     def fingerprint(self) -> str:
         """A hash of what the photos are and are called, wherever they lie."""
@@ -101,7 +106,8 @@ def photo_files(
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         marks = tuple(pool.map(_content, paths))
-    return Photos(unique_names([path.stem for path in paths]), tuple(files), marks, load)
+    names = unique_names([path.stem for path in paths])
+    return Photos(names, tuple(files), marks, load, tuple(paths))
 
 
 def photo_samples(samples: DataSet | LatentSet, indices: NDArray[np.int64], *, size: int) -> Photos:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,8 +11,10 @@ from PIL import Image
 
 from dclip.data.images import SUFFIXES
 from dclip.errors import BadInput
+from dclip.photos.files import read_photo
+from dclip.photos.saving import photo_bytes
 from dclip.store import Artifact, slug
-from dclip.store.files import write_atomic
+from dclip.store.files import free_name, write_atomic
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def copy_figure(
 def place_pictures(artifact: Artifact, photos: Sequence[str]) -> list[Path]:
     """Copy an ``edits`` artifact's pictures to where the photos are; returns where each one is.
 
-    ``photo.jpg`` gets ``photo-smiling.png`` beside it; a folder ``photos`` gets a folder
+    ``photo.jpg`` gets ``photo-smiling.png`` beside it, or ``photo-smiling.jpg`` where the whole
+    photo was edited; a folder ``photos`` gets a folder
     ``photos-smiling`` beside it, with the same subfolders. No other file is replaced: a name that
     is taken gets a number.
 
@@ -162,10 +164,7 @@ def place_pictures(artifact: Artifact, photos: Sequence[str]) -> list[Path]:
             folder = root.with_name(f"{root.name}-{_label(artifact)}") / each.below
         folder.mkdir(parents=True, exist_ok=True)
         content = each.source.read_bytes()
-        target, number = folder / each.name, 1
-        while target.exists() and not _holds(target, content):
-            number += 1
-            target = folder / f"{Path(each.name).stem}-{number}.png"
+        target = free_name(folder / each.name, content)
         if not target.exists():
             write_atomic(target, content)
         placed.append(target)
@@ -200,7 +199,7 @@ def _pictures(artifact: Artifact, photos: Sequence[str]) -> list[_Picture]:
             number += 1
             stem = f"{plain}-{number}"
         far = "" if float(row["strength"]) == 1 else f"_{float(row['strength']):g}"
-        name = f"{stem}-{label}{far}.png"
+        name = f"{stem}-{label}{far}{Path(row['picture']).suffix}"
         found.append(_Picture(artifact.path / row["picture"], photo, root, below, name))
         panel = artifact.path / "images" / f"{row['name']}_panel.png"
         if panel.exists() and all(each.source != panel for each in found):
@@ -233,14 +232,8 @@ def _holds(target: Path, content: bytes) -> bool:
 
 
 def _as(source: Path, target: Path) -> bytes:
-    """A PNG's bytes, converted to the format that the target's name says if that is another."""
-    suffix = target.suffix.lower()
-    if suffix == source.suffix:
+    """A picture's bytes, converted to the format that the target's name says if it is another."""
+    if target.suffix.lower() == source.suffix.lower():
         return source.read_bytes()
-    out = io.BytesIO()
-    try:
-        with Image.open(source) as image:
-            image.save(out, Image.registered_extensions()[suffix], quality=95)
-    except (KeyError, OSError, ValueError) as e:
-        raise BadInput(f"cannot write {suffix} pictures", "name a .png or .jpg file") from e
-    return out.getvalue()
+    photo = read_photo(source)
+    return photo_bytes(photo, photo.pixels, target)[0]

@@ -92,8 +92,13 @@ def edited(artifact: Artifact, store: Store) -> EvalSamples:
     """The originals and edits of an edits artifact, with what its data says of them.
 
     Raises:
-        BadInput: it has a single photo; the scores compare several.
+        BadInput: it has a single photo, with which nothing can be compared, or whole photos.
     """
+    if "whole" in artifact.config:
+        raise BadInput(
+            f"{artifact.ref} has whole photos, and pictures of one size are compared",
+            "edit them with --no-align",
+        )
     with (artifact.path / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     strengths = tuple(sorted({float(row["strength"]) for row in rows}))

@@ -81,6 +81,11 @@ class FaceFinder:
                 "pip install 'opencv-python-headless>=4.8,<5'",
             ) from error
 
+    @property
+    def version(self) -> str:
+        """What a face's place depends on: the network, and the OpenCV that runs it."""
+        return f"{Path(MODEL).stem}, OpenCV {self._cv2.__version__}"
+
     def find(self, pixels: Pixels) -> list[Face]:
         """The faces of an upright photo (H, W, 3) uint8 RGB, from left to right.
 

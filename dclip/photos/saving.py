@@ -16,7 +16,7 @@ from dclip.errors import BadInput
 from dclip.photos.back import Array
 from dclip.photos.files import TURNS, Photo, stored, turned
 from dclip.photos.metadata import png_bytes, with_thumbnail
-from dclip.store.files import PART, sync
+from dclip.store.files import PART, free_name, sync
 
 _WRITTEN = {"MPO": "JPEG", "DIB": "BMP", "GIF": "PNG"}  # formats that are written as another
 _NO_ALPHA = ("JPEG", "BMP", "PPM")
@@ -25,11 +25,31 @@ _EXIF_TOO = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")  # these say how the
 
 def beside(photo: Path, word: str = "edited") -> Path:
     """A free name in the photo's folder: ``holiday-edited.jpg``, then ``holiday-edited-2.jpg``."""
-    number, name = 1, f"{photo.stem}-{word}"
-    while any(photo.parent.glob(f"{_literal(name)}.*")):
-        number += 1
-        name = f"{photo.stem}-{word}-{number}"
-    return photo.with_name(name + photo.suffix)
+    return free_name(photo.with_name(f"{photo.stem}-{word}{photo.suffix}"))
+
+
+def photo_bytes(
+    photo: Photo, pixels: Array, target: Path | None = None
+) -> tuple[bytes, str, tuple[str, ...]]:
+    """The file of the photo with other pixels, see :func:`write_photo`.
+
+    Args:
+        pixels: of the photo's shape and type.
+        target: whose suffix names the format; None for the photo's own.
+
+    Returns:
+        Its bytes, its suffix (another than the photo's where its format cannot be written), notes.
+
+    Raises:
+        BadInput: a format that cannot be written or holds no transparency where the photo has some.
+    """
+    wanted = target or photo.path
+    kind = _kind(photo, wanted, target is not None)
+    if kind == photo.format and np.array_equal(pixels, photo.pixels):
+        return photo.data, wanted.suffix, ()
+    notes: list[str] = []
+    kind, suffix = _writable(photo, kind, wanted, target is not None, notes)
+    return _encode(photo, pixels, kind, notes), suffix, tuple(notes)
 
 
 def write_photo(
@@ -54,17 +74,11 @@ def write_photo(
         BadInput: the photo itself or a file that is there, a format that cannot be written or
             holds no transparency where the photo has some, or a folder that cannot be written to.
     """
-    same = bool(np.array_equal(pixels, photo.pixels))
-    wanted = target.expanduser() if target else beside(photo.path)
-    if wanted.is_dir():
-        raise BadInput(f"{wanted} is a folder", "name a file in it")
-    kind = _kind(photo, wanted, target is not None)
-    notes: list[str] = []
-    if same and kind == photo.format:
-        content = photo.data
-    else:
-        kind, wanted = _writable(photo, kind, wanted, target is not None, notes)
-        content = _encode(photo, pixels, kind, notes)
+    target = target.expanduser() if target else None
+    if target and target.is_dir():
+        raise BadInput(f"{target} is a folder", "name a file in it")
+    content, suffix, notes = photo_bytes(photo, pixels, target)
+    wanted = target or beside(photo.path.with_suffix(suffix))
     _check_place(photo, wanted, overwrite)
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +87,7 @@ def write_photo(
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadInput(f"{wanted} cannot be written: {reason}", "name another folder") from None
-    return wanted, tuple(notes)
+    return wanted, notes
 
 
 def _check_place(photo: Photo, target: Path, overwrite: bool) -> None:
@@ -126,8 +140,8 @@ def _kind(photo: Photo, target: Path, named: bool) -> str:
 
 def _writable(
     photo: Photo, kind: str, target: Path, named: bool, notes: list[str]
-) -> tuple[str, Path]:
-    """The format that holds the pixels, and the name for it where the person chose none."""
+) -> tuple[str, str]:
+    """The format that holds the pixels, and its suffix: another one where nobody chose it."""
     wanted = _WRITTEN.get(kind, kind)
     deep = photo.pixels.dtype == np.uint16
     Image.init()
@@ -135,7 +149,7 @@ def _writable(
     keeps_depth = wanted == "PNG" or (photo.grey and wanted == "TIFF" and photo.alpha is None)
     if not named and (not known or (deep and not keeps_depth and wanted == "TIFF")):
         wanted = "PNG"
-    if not known and named:
+    if named and (not known or kind == "GIF"):
         raise BadInput(f"{kind} pictures cannot be written here", "name a .png or .jpg file")
     if wanted in _NO_ALPHA and photo.alpha is not None and "opaque" not in photo.info:
         raise BadInput(f"{target.name} cannot hold the photo's transparency",
@@ -144,8 +158,8 @@ def _writable(
         notes.append("16 bits written as 8: name a .png file to keep them")
     if wanted == "PNG" and kind != "PNG" and not named:
         notes.append(f"{kind} cannot hold it: written as PNG")
-        target = beside(photo.path.with_suffix(".png"))
-    return wanted, target
+        return wanted, ".png"
+    return wanted, target.suffix
 
 
 def _encode(photo: Photo, pixels: Array, kind: str, notes: list[str]) -> bytes:
@@ -221,7 +235,3 @@ def _options(photo: Photo, kind: str, exif: bytes | None) -> dict[str, Any]:
     elif kind == "TIFF" and exif:
         options["exif"] = exif
     return options
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

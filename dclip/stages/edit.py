@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dclip.configs.edit import EditConfig
 from dclip.context import Context
@@ -20,16 +20,16 @@ from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
 from dclip.domains import PHOTOS
-from dclip.editing.editor import Editor, Networks, Step
+from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Plan, check_domain, find_plan
+from dclip.editing.squares import BATCH, Edited, edit_squares, joined
+from dclip.editing.whole import Found, WholePhotos, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
-from dclip.metrics import psnr
 from dclip.random import permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
-BATCH = 16  # photos a network call, and in the panel: fixed, as rounding differs with it
 PANEL_ROWS = 4  # up to so many photos stand below each other,
 PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
@@ -54,15 +54,16 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         mix=config.mix,
         locality=config.locality,
     )
-    photos, inputs, settings = _photos(config, plan, store, context)
+    photos, whole, inputs, settings = _photos(config, plan, store, context)
     device = pick(context)
     precision = resolve_precision(config.precision, device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
+    done = "read" if whole is None else "edited"
 
     def accept(artifact: Artifact) -> None:
         if config.strict and artifact.metrics["skipped"]:
             raise BadInput(
-                f"{artifact.metrics['skipped']} of {len(photos)} photos could not be read: see"
+                f"{artifact.metrics['skipped']} of {len(photos)} photos could not be {done}: see"
                 f" {artifact.path / 'skipped.csv'}",
                 "remove them, or leave --strict out",
             )
@@ -91,13 +92,18 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             "steps": len(photos) * _steps(plan, config),
         },
         make=lambda staging: _Editing(
-            config, photos, Editor(plan, Networks(plan.base, device, precision)), context, staging
+            config,
+            photos,
+            whole,
+            Editor(plan, Networks(plan.base, device, precision)),
+            context,
+            staging,
         ).run(),
         accept=accept,
     )
     if skipped := artifact.metrics["skipped"]:
         context.report.warn(
-            f"{skipped} of {len(photos)} photos could not be read and were left out: see"
+            f"{skipped} of {len(photos)} photos could not be {done} and were left out: see"
             f" {artifact.path / 'skipped.csv'}"
         )
     return artifact
@@ -105,8 +111,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
 
 def _photos(
     config: EditConfig, plan: Plan, store: Store, context: Context
-) -> tuple[Photos, dict[str, Artifact], dict[str, Any]]:
-    """The photos, the artifact that they are from, and what identifies them in the config."""
+) -> tuple[Photos, WholePhotos | None, dict[str, Artifact], dict[str, Any]]:
+    """The photos, which are whole, the artifact that they are from, and what identifies them."""
     size = plan.info.image_size
     if config.data is None:
         check_domain(plan.info, PHOTOS, anyway=config.anyway, report=context.report)
@@ -119,14 +125,24 @@ def _photos(
             workers=context.workers,
             report=context.report,
         )
-        if like == "face":
+        whole = None
+        if config.align and config.crop is None:
+            whole = whole_photos(
+                photos,
+                plan.info,
+                only=config.face,
+                most=config.max_faces,
+                report=context.report,
+            )
+        if like == "face" and (whole is None or len(whole.numbers) < len(photos)):
             context.report.note("photos are cropped closely, as the model's data was: see --crop")
         settings = {
             "photos": len(photos),
             "content": photos.fingerprint(),
             "crop": config.crop or f"as {like}",
+            **({} if whole is None else {"whole": whole.settings()}),
         }
-        return photos, {}, settings
+        return photos, whole, {}, settings
     source = store.resolve(config.data, "data", context.report)
     check_domain(plan.info, source.config["domain"], anyway=config.anyway, report=context.report)
     data = DataSet(source.path)
@@ -141,7 +157,7 @@ def _photos(
     if len(chosen) < config.count:
         context.report.note(f"{source.ref} has only {len(chosen)} such samples")
     photos = photo_samples(data, chosen, size=size)
-    return photos, {"data": source}, {"samples": chosen.tolist()}
+    return photos, None, {"data": source}, {"samples": chosen.tolist()}
 
 
 def _reconstructs(config: EditConfig) -> bool:
@@ -155,33 +171,19 @@ def _steps(plan: Plan, config: EditConfig) -> int:
     return len(plan.inversion_grid) - 1 + decodes * plan.steps
 
 
-@dataclass(frozen=True)
-class _Edited:
-    """A batch: photos and, for each strength, edits, all uint8 (B,3,H,W).
-
-    Attributes:
-        reconstruction: what the base decodes plainly, where that is asked for.
-        psnr: of it, in dB, one a photo.
-    """
-
-    original: Pixels
-    edits: tuple[Pixels, ...]
-    reconstruction: Pixels | None = None
-    psnr: tuple[float, ...] = ()
-
-    def columns(self, captions: Sequence[str]) -> list[tuple[str, Pixels]]:
-        """What a panel shows, each with its caption; ``captions`` are those of the edits."""
-        plain = [] if self.reconstruction is None else [("reconstruction", self.reconstruction)]
-        return [("original", self.original), *plain, *zip(captions, self.edits, strict=True)]
-
-
 class _Editing:
     """One run over the photos, in batches of fixed borders, so that a resumed run is the same."""
 
     def __init__(
-        self, config: EditConfig, photos: Photos, editor: Editor, context: Context, staging: Staging
+        self,
+        config: EditConfig,
+        photos: Photos,
+        whole: WholePhotos | None,
+        editor: Editor,
+        context: Context,
+        staging: Staging,
     ) -> None:
-        self.config, self.photos, self.editor = config, photos, editor
+        self.config, self.photos, self.whole, self.editor = config, photos, whole, editor
         self.context, self.staging = context, staging
         self.strengths = config.strength
         several = len(self.strengths) > 1
@@ -196,24 +198,31 @@ class _Editing:
         ) as task:
             while journal.done < total:
                 numbers = range(journal.done, min(journal.done + BATCH, total))
-                kept, pictures, failures = self._load(numbers, journal)
+                found, failures = self._load(numbers, journal)
                 task.advance(len(failures) * each)
                 rows: list[dict[str, Any]] = []
-                if kept:
-                    edited = self._edit(pictures, partial(task.advance, len(kept)))
-                    rows = self._write(kept, edited)
-                journal.add(photos=len(numbers), rows=rows, failures=failures)
+                faces: list[dict[str, Any]] = []
+                if found:
+                    edited = edit_squares(
+                        self.editor,
+                        [each.squares for each in found.values()],
+                        self.strengths,
+                        direct=self.config.direct,
+                        reconstructs=_reconstructs(self.config),
+                        advance=task.advance,
+                    )
+                    rows, faces = self._write(found, edited)
+                journal.add(photos=len(numbers), rows=rows, failures=failures, faces=faces)
         rows, failures = journal.column("rows"), journal.column("failures")
         if not rows:
             journal.drop()
-            reason = failures[0]["reason"]
-            raise BadInput(f"none of the {total} photos can be read; the first: {reason}")
+            raise _nothing(failures, total, "read" if self.whole is None else "edited")
         write_csv(
             self.staging.path / "samples.csv", list(rows[0]), (list(row.values()) for row in rows)
         )
-        skipped = [(row["file"], row["reason"]) for row in failures]
+        skipped = [(row["file"], _reason(row)) for row in failures]
         write_csv(self.staging.path / "skipped.csv", ["file", "reason"], skipped)
-        last = [row["change"] for row in rows if row["strength"] == self.strengths[-1]]
+        last = [row for row in rows if row["strength"] == self.strengths[-1]]
         files = list(dict.fromkeys(row["file"] for row in rows))
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
@@ -221,8 +230,12 @@ class _Editing:
             "edit": self.editor.plan.written,
             "photos": len(last),
             "skipped": len(failures),
-            "change": float(np.mean(last)),
+            "change": float(np.mean([row["change"] for row in last])),
         }
+        if self.whole is not None:
+            text = json.dumps(journal.column("faces"), indent=1) + "\n"
+            (self.staging.path / "faces.json").write_text(text, encoding="utf-8")
+            metrics["faces"] = sum(row["faces"] for row in last)
         if _reconstructs(self.config):
             decibels = [row["psnr"] for row in rows]
             metrics |= {"psnr": float(np.mean(decibels)), "psnr_min": float(np.min(decibels))}
@@ -230,52 +243,62 @@ class _Editing:
 
     def _load(
         self, numbers: range, journal: Journal
-    ) -> tuple[list[int], list[Pixels], list[dict[str, Any]]]:
-        """Decode a batch of photos; with ``strict``, fail at what cannot be."""
+    ) -> tuple[dict[int, Found], list[dict[str, Any]]]:
+        """The squares of a batch of photos; with ``strict``, fail at what cannot be read."""
 
-        def one(number: int) -> Pixels | str:
+        def one(number: int) -> Found | BadInput:
             try:
-                return self.photos.load(number)
+                if self.whole is not None and number in self.whole.numbers:
+                    return self.whole.find(number)
+                return Found(to_float(torch.from_numpy(self.photos.load(number)))[None])
             except BadInput as error:
-                return error.message
+                return error
 
-        loaded = list(map_threads(one, numbers, self.context.workers))
+        # Whole photos are large, and the face finder works for one at a time.
+        workers = self.context.workers if self.whole is None else 1
+        loaded = dict(zip(numbers, map_threads(one, numbers, workers), strict=True))
         failures = [
-            {"file": self.photos.files[number], "reason": result}
-            for number, result in zip(numbers, loaded, strict=True)
-            if isinstance(result, str)
+            # The fix of a photo alone is to be told: of others it is to leave them out.
+            {
+                "file": self.photos.files[number],
+                "reason": error.message,
+                "fix": (error.fix or "") if self.whole is not None else "",
+            }
+            for number, error in loaded.items()
+            if isinstance(error, BadInput)
         ]
         if failures and self.config.strict:
             journal.drop()
             raise BadInput(failures[0]["reason"], "remove it, or leave --strict out")
-        pairs = [
-            (number, result)
-            for number, result in zip(numbers, loaded, strict=True)
-            if not isinstance(result, str)
-        ]
-        return [number for number, _ in pairs], [pixels for _, pixels in pairs], failures
+        return {n: found for n, found in loaded.items() if isinstance(found, Found)}, failures
 
-    def _edit(self, pictures: Sequence[Pixels], on_step: Step) -> _Edited:
-        u8 = np.stack(pictures)
-        x0 = to_float(torch.from_numpy(u8)).to(self.editor.device)
-        start = self.editor.invert(x0, on_step)
-        decode = partial(self.editor.decode, start, direct=self.config.direct, on_step=on_step)
-        edits = tuple(to_pixels(decode(s)) for s in self.strengths)
-        if not _reconstructs(self.config):
-            return _Edited(u8, edits)
-        plain = self.editor.decode(start, 0.0, direct=False, on_step=on_step)
-        return _Edited(u8, edits, to_pixels(plain), tuple(psnr(plain, x0).tolist()))
-
-    def _write(self, numbers: Sequence[int], edited: _Edited) -> list[dict[str, Any]]:
-        """Write the pictures of a batch; returns its rows of ``samples.csv``."""
-        rows = []
-        for k, number in enumerate(numbers):
+    def _write(
+        self, found: Mapping[int, Found], edited: Sequence[Edited]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Write the pictures of a batch; returns its rows of ``samples.csv`` and its faces."""
+        rows, faces = [], []
+        for (number, squares), made in zip(found.items(), edited, strict=True):
             name = self.photos.names[number]
-            save_png(self.staging.path / "originals" / f"{name}.png", _hwc(edited.original[k]))
+            if self.whole is not None and number in self.whole.numbers:
+                # With --direct strength 0 is the photo to rounding: here to the last bit.
+                pictures = self.whole.write(
+                    number,
+                    squares,
+                    {
+                        ending: made.original if s == 0 and self.config.direct else edit
+                        for s, ending, edit in zip(
+                            self.strengths, self.endings, made.edits, strict=True
+                        )
+                    },
+                    self.staging.path,
+                    self.context.report,
+                )
+                faces.append(self.whole.describe(number, squares))
+            else:
+                pictures = self._write_square(name, made)
+            original = to_pixels(made.original) / 255.0
             for s, strength in enumerate(self.strengths):
-                picture = f"images/{name}{self.endings[s]}.png"
-                save_png(self.staging.path / picture, _hwc(edited.edits[s][k]))
-                change = np.abs(edited.edits[s][k] / 255.0 - edited.original[k] / 255.0)
+                change = np.abs(to_pixels(made.edits[s]) / 255.0 - original)
                 rows.append(
                     {
                         "index": number,
@@ -283,22 +306,32 @@ class _Editing:
                         "file": self.photos.files[number],
                         "sha256": self.photos.sha256[number],
                         "strength": strength,
-                        **({"psnr": round(edited.psnr[k], 2)} if edited.psnr else {}),
+                        **({"faces": len(original)} if self.whole is not None else {}),
+                        **({"psnr": round(float(np.mean(made.psnr)), 2)} if made.psnr else {}),
                         "change": round(float(change.mean()), 5),
-                        "picture": picture,
+                        "picture": pictures[s],
                     }
                 )
             if self.config.side_by_side:
-                shown = edited.columns(self.captions)
-                row, columns = [pixels[k] for _, pixels in shown], [caption for caption, _ in shown]
+                shown = made.columns(self.captions)
+                sheet = [[pixels[k] for _, pixels in shown] for k in range(len(original))]
+                columns = [caption for caption, _ in shown]
                 picture = f"images/{name}_panel.png"
                 cell = panel_cell(self.editor.plan.info.image_size, 256)
-                save_png(self.staging.path / picture, panel([row], columns=columns, cell=cell))
+                save_png(self.staging.path / picture, panel(sheet, columns=columns, cell=cell))
         if not (self.staging.path / "panel.png").exists():
-            self._panel(edited)
-        return rows
+            self._panel(joined(edited)[:BATCH])
+        return rows, faces
 
-    def _panel(self, edited: _Edited) -> None:
+    def _write_square(self, name: str, made: Edited) -> list[str]:
+        """Write a photo that is a square, and its edits; returns where they are, by strength."""
+        save_png(self.staging.path / "originals" / f"{name}.png", _hwc(made.original[0]))
+        pictures = [f"images/{name}{ending}.png" for ending in self.endings]
+        for picture, edit in zip(pictures, made.edits, strict=True):
+            save_png(self.staging.path / picture, _hwc(edit[0]))
+        return pictures
+
+    def _panel(self, edited: Edited) -> None:
         shown = edited.columns(self.captions)
         captions, kinds = [caption for caption, _ in shown], [pixels for _, pixels in shown]
         count = len(edited.original)
@@ -320,5 +353,18 @@ def panel_cell(size: int, about: int) -> int:
     return size * max(1, round(about / size))
 
 
-def _hwc(pixels: Pixels) -> Pixels:
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+def _hwc(square: Tensor) -> Pixels:
+    return np.ascontiguousarray(to_pixels(square).transpose(1, 2, 0))
+
+
+def _reason(failure: Mapping[str, Any]) -> str:
+    fix = failure["fix"]
+    return f"{failure['reason']}: {fix}" if fix else str(failure["reason"])
+
+
+def _nothing(failures: Sequence[Mapping[str, Any]], total: int, done: str) -> BadInput:
+    """Why no photo was edited."""
+    first = failures[0]
+    if total == 1 and first["fix"]:
+        return BadInput(first["reason"], first["fix"])
+    return BadInput(f"none of the {total} photos can be {done}; the first: {_reason(first)}")

@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,6 +55,22 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` so that ``path`` holds all of it or what it held before, even after a kill."""
     with atomic(path) as part:
         part.write_bytes(data)
+
+
+def free_name(wanted: Path, content: bytes | None = None) -> Path:
+    """``wanted``, or ``wanted-2.jpg`` and so on where a file of that name is there, of any suffix.
+
+    Args:
+        wanted: a file.
+        content: what is to be written: a file that holds it already is as good as a free name.
+    """
+    number, target = 1, wanted
+    while not (content is not None and target.is_file() and target.read_bytes() == content):
+        if not any(target.parent.glob(f"{escape(target.stem)}.*")):
+            break
+        number += 1
+        target = wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+    return target
 
 
 def drop_parts(folder: Path) -> None:

@@ -1,0 +1,100 @@
+"""The squares of photos through an editor, some at a time, with every strength's result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dclip.data.images import to_pixels
+from dclip.editing.editor import Editor, Step
+from dclip.metrics import psnr
+
+BATCH = 16  # squares a network call: fixed, as rounding differs with it
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Squares and, for each strength, their edits, all (B,3,S,S) in [-1, 1] on the CPU.
+
+    Attributes:
+        reconstruction: what the base decodes plainly, where that is asked for.
+        psnr: of it, in dB, one a square.
+    """
+
+    original: Tensor
+    edits: tuple[Tensor, ...]
+    reconstruction: Tensor | None = None
+    psnr: tuple[float, ...] = ()
+
+    def __getitem__(self, part: slice) -> Edited:
+        plain = None if self.reconstruction is None else self.reconstruction[part]
+        edits = tuple(edit[part] for edit in self.edits)
+        return Edited(self.original[part], edits, plain, self.psnr[part])
+
+    def columns(self, captions: Sequence[str]) -> list[tuple[str, NDArray[np.uint8]]]:
+        """What a panel shows, each with its caption; ``captions`` are those of the edits."""
+        plain = [] if self.reconstruction is None else [("reconstruction", self.reconstruction)]
+        shown = [("original", self.original), *plain, *zip(captions, self.edits, strict=True)]
+        return [(caption, to_pixels(x)) for caption, x in shown]
+
+
+def joined(parts: Sequence[Edited]) -> Edited:
+    """The squares of several, one after the other."""
+    plain = [part.reconstruction for part in parts if part.reconstruction is not None]
+    return Edited(
+        torch.cat([part.original for part in parts]),
+        tuple(torch.cat(edits) for edits in zip(*(part.edits for part in parts), strict=True)),
+        torch.cat(plain) if plain else None,
+        tuple(value for part in parts for value in part.psnr),
+    )
+
+
+def edit_squares(
+    editor: Editor,
+    photos: Sequence[Tensor],
+    strengths: Sequence[float],
+    *,
+    direct: bool,
+    reconstructs: bool,
+    advance: Callable[[int], None],
+) -> list[Edited]:
+    """Edit the squares of some photos, :data:`BATCH` at a time; one result a photo.
+
+    Args:
+        photos: each (F,3,S,S) in [-1, 1], one or more squares.
+        strengths, direct: see :meth:`Editor.decode`.
+        reconstructs: also decode with the base alone, plainly.
+        advance: told of steps that are done, a photo's however many its squares.
+    """
+    squares = torch.cat(list(photos))
+    taken = told = 0
+
+    def on_step(count: int) -> None:
+        nonlocal taken, told
+        taken += count
+        due = len(photos) * taken // len(squares)
+        advance(due - told)
+        told = due
+
+    def edit(part: Tensor) -> Edited:
+        step: Step = partial(on_step, len(part))
+        x0 = part.to(editor.device)
+        start = editor.invert(x0, step)
+        edits = [editor.decode(start, s, direct=direct, on_step=step).cpu() for s in strengths]
+        if not reconstructs:
+            return Edited(part, tuple(edits))
+        plain = editor.decode(start, 0.0, direct=False, on_step=step)
+        return Edited(part, tuple(edits), plain.cpu(), tuple(psnr(plain, x0).tolist()))
+
+    edited = joined([edit(part) for part in torch.split(squares, BATCH)])
+    results, at = [], 0
+    for each in photos:
+        results.append(edited[at : at + len(each)])
+        at += len(each)
+    return results

