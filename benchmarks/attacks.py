@@ -79,6 +79,7 @@ def main() -> int:
         "no:cacheprovider",
         f"--rootdir={ROOT}",
         "--timeout=3600",
+        "-n0",  # the counting plugin sees the tests of this process alone
     ]
     code = pytest.main([*options, *asked.tests], plugins=[count])
     if not count.tried:
