@@ -18,6 +18,8 @@ from dclip.context import Context
 from dclip.diffusion import asymmetric, ddim, ddpm
 from dclip.diffusion.schedule import Schedule
 from dclip.diffusion.variance import log_variance, sample_ancestral
+from dclip.editing.editor import Editor, Networks
+from dclip.editing.plan import Part, make_plan
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import ModelInfo, load_model, read_info, save_model
 from dclip.models.hspace import (
@@ -514,3 +516,28 @@ def test_what_diffusers_has_no_module_for_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(BadInput, match="there already"):
         to_diffusers(base.path, tmp_path / "out")
+
+
+def test_an_asyrp_edit_is_applied_by_the_editor_as_published(tmp_path: Path) -> None:
+    base, store = imported(tmp_path, ddpm_file()), Store(tmp_path / "store")
+    torch.save(written("ddpm"), tmp_path / "e.pth")
+    config = ImportConfig(str(tmp_path / "e.pth"), name="smiling", base=base.ref, t_min=150, r=400)
+    tuned = import_model.run(config, store, CPU)
+    plan = make_plan(base, [Part(tuned)], steps=6)
+    assert (plan.r, plan.grid[-1]) == (400, 400)
+    editor = Editor(plan, Networks(base, torch.device("cpu")))
+    start = editor.invert(pictures())
+    model, info = load_model(base.path)
+    for strength in (1.0, -0.5):
+        edit = HSpaceEdit(model, [(read_hspace(tuned.path)[0], strength)])
+        with torch.no_grad():
+            expected = asymmetric.decode(
+                model, edit, info.schedule, start.x_r, plan.grid, t_min=150
+            )
+        got = editor.decode(start, strength, direct=False)
+        assert float((got - expected).abs().max()) < 1e-3
+    assert float((editor.decode(start, 0.0) - pictures()).abs().max()) < 1e-4
+    assert float((editor.decode(start, 1.0) - pictures()).abs().max()) > 1e-2
+    mixed = Editor(replace(plan, mix="noise"), editor.networks)
+    with pytest.raises(BadInput, match="mixed by noise"):
+        mixed.decode(start, 1.0)

@@ -19,11 +19,13 @@ from dclip.device import placed
 from dclip.diffusion import ddim
 from dclip.diffusion.inversion import invert_with_offsets
 from dclip.diffusion.network import ByTimestep, EpsModel, InPrecision
+from dclip.diffusion.schedule import Schedule
 from dclip.editing.mask import localised
 from dclip.editing.plan import Part, Plan, find_plan
 from dclip.editing.spec import PartSpec
-from dclip.errors import DclipError
+from dclip.errors import BadInput, DclipError
 from dclip.models.checkpoint import load_model
+from dclip.models.hspace import HSpaceBlock, HSpaceEdit, is_hspace, read_hspace
 from dclip.models.tuned import Deltas, merged, read_deltas
 from dclip.store import Artifact, Store
 
@@ -47,6 +49,16 @@ class Networks:
         network, self.info = load_model(base.path, device)
         self.network = placed(network, device, precision)
         self._deltas: dict[str, Deltas] = {}
+        self._blocks: dict[str, list[HSpaceBlock]] = {}
+
+    def blocks(self, artifact: Artifact) -> list[HSpaceBlock]:
+        """The h-space blocks of a tuned artifact; none of one that changes weights."""
+        if not is_hspace(artifact.path):
+            return []
+        if artifact.id not in self._blocks:
+            blocks = [block.to(self.device) for block in read_hspace(artifact.path)]
+            self._blocks[artifact.id] = blocks
+        return self._blocks[artifact.id]
 
     def deltas(self, artifact: Artifact) -> Deltas:
         """The weight differences of a tuned artifact."""
@@ -151,6 +163,14 @@ class Editor:
             if strength * part.strength != 0
         ]
         base = self.networks.network
+        in_h = [part for part in parts if self.networks.blocks(part.artifact)]
+        parts = [part for part in parts if part not in in_h]
+        if in_h and self.plan.mix != "weights":
+            raise BadInput("Asyrp's edits cannot be mixed by noise", "leave --mix noise out")
+        if in_h:
+            summed = _Summed(self.networks, parts)
+            asymmetric = _Asymmetric(summed, self.networks, in_h, self.schedule, self.plan.grid)
+            return self._in_precision(asymmetric)
         if not parts:
             return self._in_precision(base)
         if self.plan.mix == "weights":
@@ -169,9 +189,11 @@ class _Summed(ByTimestep):
         self.networks, self.parts = networks, parts
         self._merged: dict[tuple[int, ...], nn.Module] = {}
 
-    def at(self, t: int) -> EpsModel:
+    def at(self, t: int) -> nn.Module:
         """The merged network at timestep ``t``."""
         acting = tuple(i for i, part in enumerate(self.parts) if part.acts(t))
+        if not acting:
+            return self.networks.network
         if acting not in self._merged:
             chosen = [self.parts[i] for i in acting]
             self._merged[acting] = merged(
@@ -179,6 +201,48 @@ class _Summed(ByTimestep):
                 [(self.networks.deltas(part.artifact), part.strength) for part in chosen],
             )
         return self._merged[acting]
+
+
+class _Asymmetric(ByTimestep):
+    """The noise with which DDIM's step is Asyrp's (:mod:`dclip.diffusion.asymmetric`).
+
+    ``x_s = a_s x0_hat(eps') + b_s eps`` is DDIM's step of one eps, which depends on the step's end
+    too: so on the decode's grid. Offsets and everything else of a decode stay as they are.
+    """
+
+    def __init__(
+        self,
+        plain: _Summed,
+        networks: Networks,
+        parts: Sequence[Part],
+        schedule: Schedule,
+        grid: Sequence[int],
+    ) -> None:
+        self.plain, self.networks, self.parts = plain, networks, parts
+        self.schedule, self.grid = schedule, grid
+
+    def at(self, t: int) -> EpsModel:
+        """The noise at timestep ``t``, for the step to the next lower one of the grid."""
+        network = self.plain.at(t)
+        blocks = [
+            (block, part.strength)
+            for part in self.parts
+            if part.acts(t)
+            for block in self.networks.blocks(part.artifact)
+        ]
+        if not blocks:
+            return network
+        edited = HSpaceEdit(network, blocks)
+        s = max(lower for lower in self.grid if lower < t)
+        (a_t, b_t), (a_s, b_s) = self.schedule.coefficients(t), self.schedule.coefficients(s)
+        ratio = a_s / a_t
+
+        def eps(x: Tensor, timesteps: Tensor) -> Tensor:
+            along = b_s * network(x, timesteps) - ratio * b_t * edited(x, timesteps)
+            mixed: Tensor = along / (b_s - ratio * b_t)
+            return mixed
+
+        return eps
 
 
 class _Mixed(ByTimestep):

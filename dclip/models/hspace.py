@@ -224,6 +224,11 @@ def save_hspace(blocks: Sequence[HSpaceBlock], path: Path) -> None:
     (path / "hspace.json").write_text(json.dumps(configs, indent=1, sort_keys=True) + "\n")
 
 
+def is_hspace(path: Path) -> bool:
+    """Whether a tuned artifact's folder holds h-space blocks."""
+    return (path / "hspace.json").is_file()
+
+
 def read_hspace(path: Path) -> list[HSpaceBlock]:
     """The blocks that :func:`save_hspace` wrote.
 

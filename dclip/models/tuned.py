@@ -137,7 +137,7 @@ def read_deltas(path: Path, base: nn.Module) -> Deltas:
     elif (path / "hspace.safetensors").is_file():
         raise BadInput(
             f"{path} edits the network's h-space (Asyrp), and is no difference of weights",
-            "read it with dclip.models.hspace.read_hspace",
+            "use it with `dclip edit --with`",
         )
     else:
         raise CorruptArtifact(f"{path} holds no tuned weights", "run `dclip verify --full`")

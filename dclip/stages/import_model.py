@@ -148,8 +148,8 @@ def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artif
         "sha256": sha256(file),
         "target": slug(file.stem, "edit"),
         "r": _r(config, file.name, info),
-        "steps_for": PUBLISHED_STEPS,
-        "steps_gen": PUBLISHED_STEPS,
+        "inversion_steps": PUBLISHED_STEPS,
+        "decode_steps": PUBLISHED_STEPS,
     }
     if is_asyrp(data):
         blocks = read_asyrp(data, str(file), config.t_min)
