@@ -364,3 +364,14 @@ def test_broken_differences_are_refused(base: nn.Module, tmp_path: Path) -> None
             read_deltas(tmp_path, base)
     with pytest.raises(BadInput, match="rank"):
         Adapter(base, 0)
+
+
+def test_a_description_of_a_network_too_large_for_any_memory_takes_none(tmp_path: Path) -> None:
+    info = ModelInfo("unet", SIZES["micro"], Schedule.make("linear", 10), 16, prediction="v")
+    save_model(tmp_path, info, info.build().state_dict())
+    file = tmp_path / "model.json"
+    described = json.loads(file.read_text())
+    described["config"] |= {"channels": 4096, "mults": [64, 64]}  # terabytes
+    file.write_text(json.dumps(described))
+    with pytest.raises(BadInput, match=r"misshapen|lacks"):
+        load_model(tmp_path)

@@ -277,7 +277,10 @@ def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Modul
         BadInput: weights of another architecture, or a pickle.
         CorruptArtifact: unreadable files, NaN or infinite weights.
     """
-    info = read_info(path)
+    info, file = read_info(path), path / "model.safetensors"
+    weights = read_weights(file)
+    # Before a network is built that the description declares and the file does not hold.
+    check_weights(info.shapes(), {k: v.shape for k, v in weights.items()}, str(file))
     model = info.build()
-    load_weights(model, read_weights(path / "model.safetensors"), str(path / "model.safetensors"))
+    model.load_state_dict(weights)
     return model.to(device).eval().requires_grad_(False), info
