@@ -213,6 +213,15 @@ EDIT = Stage(
     ("images/",),
     {
         "photos": Case({"photos": ("@photo2",)}, _PHOTO),
+        "guide": {"guide": ("colour:#ff0000:1",)},
+        "clip": Case(
+            {"clip": ("@clip2",)},
+            {"guide": ("direction:a man->a smiling man:1",), "clip": ("@clip",)},
+        ),
+        "through": Case({"through": "network"}, {"guide": ("colour:#ff0000:1",)}),
+        "model": Case(
+            {"model": "other"}, {"guide": ("colour:#ff0000:1",), "tuned": (), "model": "faces"}
+        ),
         "tuned": ("smiling",),
         "strength": (0.5,),
         "data": "plain",

@@ -140,6 +140,18 @@ Mix = Literal["weights", "noise"]
 """How several tuned models are combined, see :class:`dclip.editing.plan.Plan`."""
 
 
+def _check_guides(value: tuple[str, ...]) -> tuple[str, ...]:
+    from dclip.guidance.steering import parse  # torch
+
+    for text in value:
+        parse(text)
+    return value
+
+
+Guides = Annotated[Texts, AfterValidator(_check_guides), Option(metavar="KIND:WHAT[:X]")]
+"""What to steer by, see :func:`dclip.guidance.steering.parse`."""
+
+
 def ref(kind: str) -> Option:
     """The mark of a setting that names an artifact of ``kind``."""
     return Option(metavar="REF", ref=kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
@@ -10,6 +10,7 @@ from dclip.configs.common import (
     Crop,
     Edits,
     FaceNumbers,
+    Guides,
     Locality,
     Mix,
     Name,
@@ -35,6 +36,15 @@ class EditConfig:
     """Image files, and folders of them."""
     tuned: Edits = ()
     """Tuned model, with a strength after a colon; again for more: else the newest."""
+    guide: Guides = ()
+    """Steer the decode, with or without tuned models: 'direction:a serious person->a smiling
+    person', colour:#20c040, image:FILE, each with a strength after a colon. Again for several."""
+    clip: Annotated[Texts, ref("clip"), Needs("guide")] = ()
+    """CLIP that steers: else the newest, else that of the model's domain."""
+    through: Annotated[Literal["x0", "network"], Needs("guide")] = "x0"
+    """What the steering gradient passes: the clean estimate alone, or the network too (slower)."""
+    model: Annotated[str | None, ref("model"), Excludes("tuned"), Needs("guide")] = None
+    """Base model to steer: else the newest, else the embedded one."""
     strength: Numbers = (1.0,)
     """How far: 0 is the photo; one or several, 0,0.5."""
     data: Annotated[str | None, ref("data")] = None
@@ -55,7 +65,7 @@ class EditConfig:
     max_faces: Annotated[Count | None, Needs("align"), *_WHOLE] = None
     """Edit only so many, the largest, of a whole photo's faces."""
     r: Count | None = None
-    """Timestep to invert to: else that of the tuning."""
+    """Timestep to invert to: else that of the tuning, or T/2 without one."""
     steps: Count | None = None
     """Steps each way: else those of the tuning."""
     mix: Mix | None = None
@@ -84,5 +94,6 @@ class EditConfig:
 
     @property
     def parts(self) -> tuple[PartSpec, ...]:
-        """The tuned models that are named, or the newest."""
-        return tuple(part for text in self.tuned for part in parse_parts(text)) or (PartSpec(),)
+        """The tuned models that are named, or the newest; none where guides alone edit."""
+        named = tuple(part for text in self.tuned for part in parse_parts(text))
+        return named or (() if self.guide else (PartSpec(),))

@@ -8,15 +8,7 @@ from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Count, Name, Precision, Seed, Texts, ref
-
-
-def _check_guides(value: tuple[str, ...]) -> tuple[str, ...]:
-    from dclip.guidance.steering import parse  # torch
-
-    for text in value:
-        parse(text)
-    return value
+from dclip.configs.common import Count, Guides, Name, Precision, Seed, Texts, ref
 
 
 @settings
@@ -47,7 +39,7 @@ class SampleConfig:
     ) = None
     """How the steps are spread: even, leading, trailing, linspace or diffusionclip. Else the
     model's own rule."""
-    guide: Annotated[Texts, AfterValidator(_check_guides), Option(metavar="KIND:WHAT[:X]")] = ()
+    guide: Guides = ()
     """Steer towards a text, picture or colour: 'clip:a smiling person', image:FILE,
     colour:#20c040, each with a strength after a colon. Again for several together."""
     clip: Annotated[Texts, ref("clip"), Needs("guide")] = ()

@@ -24,6 +24,7 @@ from dclip.editing.mask import localised
 from dclip.editing.plan import Part, Plan, find_plan
 from dclip.editing.spec import PartSpec
 from dclip.errors import BadInput, DclipError
+from dclip.guidance.steered import Steering
 from dclip.models.checkpoint import load_model
 from dclip.models.hspace import HSpaceBlock, HSpaceEdit, is_hspace, read_hspace
 from dclip.models.tuned import Deltas, merged, read_deltas
@@ -88,10 +89,11 @@ class Editor:
     Args:
         plan: the tuned models and the grid.
         networks: of the plan's base.
+        steering: what steers the decode beside the plan's tuned models, by the same strength.
     """
 
-    def __init__(self, plan: Plan, networks: Networks) -> None:
-        self.plan, self.networks = plan, networks
+    def __init__(self, plan: Plan, networks: Networks, steering: Steering | None = None) -> None:
+        self.plan, self.networks, self.steering = plan, networks, steering
         self.schedule = plan.info.schedule
         self.device = networks.device
 
@@ -146,8 +148,11 @@ class Editor:
         Returns:
             (B,3,H,W), not clipped.
         """
+        model = self._network(strength)
+        if self.steering is not None:
+            model = self.steering.over(model, self.schedule, photos=start.photos, strength=strength)
         edits = ddim.decode(
-            self._network(strength),
+            model,
             self.schedule,
             start.x_r,
             self.plan.grid,

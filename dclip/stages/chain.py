@@ -188,6 +188,8 @@ def run_edit(
     """
     if root is not None and not make:
         raise BadInput("--root has no effect without --make", "give --make, or leave --root out")
+    if not config.parts:  # guides need no tuned model
+        return edit.run(config, store, context)
     if make:
         return _Making(config, store, context, root).run()
     try:

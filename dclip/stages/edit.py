@@ -19,13 +19,15 @@ from dclip.data.parallel import map_threads
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
-from dclip.domains import PHOTOS
+from dclip.domains import DOMAINS, PHOTOS
 from dclip.editing.editor import Editor, Networks
-from dclip.editing.plan import Plan, check_domain, find_plan
+from dclip.editing.plan import Plan, check_domain, find_plan, make_plan
 from dclip.editing.squares import BATCH, Edited, edit_squares, joined
 from dclip.editing.whole import Found, WholePhotos, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
+from dclip.guidance.steered import Steers, find_steers
+from dclip.models.checkpoint import read_info
 from dclip.random import permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
@@ -45,19 +47,14 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             different bases, settings that do not fit the model.
         MissingArtifact: no such tuned model or data, or its base is gone.
     """
-    plan = find_plan(
-        store,
-        config.parts,
-        context.report,
-        r=config.r,
-        steps=config.steps,
-        mix=config.mix,
-        locality=config.locality,
-    )
+    plan = _plan(config, store, context)
+    domain = DOMAINS[plan.info.domain]
+    steers = find_steers(config.guide, config.clip, store, domain, context.report)
     photos, whole, inputs, settings = _photos(config, plan, store, context)
     device = pick(context)
     precision = resolve_precision(config.precision, device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
+    names += [steer.value or steer.kind for steer in steers.steers]
     done = "read" if whole is None else "edited"
 
     def accept(artifact: Artifact) -> None:
@@ -73,17 +70,18 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         revision=REVISIONS["edit"],
         device=describe(device),
         kind="edits",
-        name=config.name or slug("-".join(names)),
+        name=config.name or slug("-".join(names), "guided"),
         config={
             **settings,
             **plan.settings(),
             "strength": config.strength,
-            "captions": [plan.caption(s, always=len(config.strength) > 1) for s in config.strength],
+            "captions": captions(config, plan, steers),
+            **({**steers.settings, "through": config.through} if steers.steers else {}),
             "direct": config.direct,
             "precision": precision,
             "side_by_side": config.side_by_side,
         },
-        inputs={**plan.inputs(), **inputs},
+        inputs={**plan.inputs(), **inputs, **steers.inputs},
         seed=config.seed,
         context=context,
         estimate={
@@ -95,7 +93,12 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             config,
             photos,
             whole,
-            Editor(plan, Networks(plan.base, device, precision)),
+            Editor(
+                plan,
+                Networks(plan.base, device, precision),
+                steers.load(device, context.report, config.through) if steers.steers else None,
+            ),
+            captions(config, plan, steers),
             context,
             staging,
         ).run(),
@@ -107,6 +110,29 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             f" {artifact.path / 'skipped.csv'}"
         )
     return artifact
+
+
+def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
+    """The tuned models on their base; without one, the base that the guides steer."""
+    how: dict[str, Any] = {"steps": config.steps, "mix": config.mix, "locality": config.locality}
+    if config.parts:
+        return find_plan(store, config.parts, context.report, r=config.r, **how)
+    base = store.resolve(config.model, "model", context.report, default="embedded")
+    half = read_info(base.path).schedule.T // 2
+    return make_plan(base, (), r=config.r or max(1, half), **how)
+
+
+def captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
+    """What is written beside each strength's pictures."""
+    several = len(config.strength) > 1
+    guides = " + ".join(steer.value or steer.kind for steer in steers.steers)
+    found = []
+    for strength in config.strength:
+        words = [plan.caption(strength, always=several)] if plan.parts or not guides else []
+        if guides:
+            words.append(f"{guides} {strength:g}" if several or strength != 1 else guides)
+        found.append(" + ".join(words))
+    return found
 
 
 def _photos(
@@ -180,6 +206,7 @@ class _Editing:
         photos: Photos,
         whole: WholePhotos | None,
         editor: Editor,
+        captions: Sequence[str],
         context: Context,
         staging: Staging,
     ) -> None:
@@ -187,7 +214,7 @@ class _Editing:
         self.context, self.staging = context, staging
         self.strengths = config.strength
         several = len(self.strengths) > 1
-        self.captions = [editor.plan.caption(s, always=several) for s in self.strengths]
+        self.captions = captions
         self.endings = [f"_{s:g}" if several else "" for s in self.strengths]
 
     def run(self) -> dict[str, Any]:
@@ -227,7 +254,7 @@ class _Editing:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
             "photo": f"{files[0]}{more}",
-            "edit": self.editor.plan.written,
+            "edit": self.editor.plan.written or " + ".join(self.config.guide),
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean([row["change"] for row in last])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,23 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dclip import guiding
 from dclip.configs.common import Precision
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
-from dclip.data.paths import read_file
 from dclip.device import describe, pick, placed, resolve_precision
 from dclip.diffusion import grids
-from dclip.diffusion.guidance import Guided
 from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.diffusion.samplers import SAMPLERS
 from dclip.diffusion.solvers import sample_ddim
 from dclip.diffusion.variance import sample_ancestral
 from dclip.domains import DOMAINS
 from dclip.figures.panel import sheet
-from dclip.guidance.steering import KINDS, Given, Steer, parse, steering
-from dclip.guiding import FoundClip
+from dclip.guidance.steered import Steers, find_steers
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
@@ -58,17 +53,11 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     info = read_info(base.path)
     rule = config.grid or info.grid
     grid = _grid(info, rule, config.steps)
-    steers = [parse(text) for text in config.guide]
-    clips: list[FoundClip] = []
-    if any("guides" in KINDS[steer.kind].needs for steer in steers):
-        domain = DOMAINS[info.domain]
-        clips = guiding.find_guides(config.clip, store, domain, context.report)
+    steers = find_steers(config.guide, config.clip, store, DOMAINS[info.domain], context.report)
     device = pick(context)
     settings = {k: v for k, v in asdict(config).items() if k not in NOT_SETTINGS} | {
         "grid": rule,
-        "guide": [str(steer) for steer in steers],
-        "images": [_digest(steer) for steer in steers if steer.kind == "image"],
-        "clips": [clip.key for clip in clips],
+        **steers.settings,
         "precision": resolve_precision(config.precision, device),
     }
     calls = SAMPLERS[config.sampler].calls(config.steps)
@@ -79,12 +68,12 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         kind="samples",
         name=config.name or slug((tuned or base).name, "samples"),
         config=settings,
-        inputs={"model": base} | ({"tuned": tuned} if tuned else {}) | guiding.inputs_of(clips),
+        inputs={"model": base} | ({"tuned": tuned} if tuned else {}) | steers.inputs,
         seed=config.seed,
         context=context,
         estimate={"images": config.count, "network_calls_per_image": calls},
         make=lambda staging: _Sampling(
-            config, grid, base, tuned, steers, clips, device, context, staging
+            config, grid, base, tuned, steers, device, context, staging
         ).run(),
     )
 
@@ -99,11 +88,6 @@ def _grid(info: ModelInfo, rule: str, steps: int) -> tuple[int, ...]:
     return grids.build(rule, info.schedule.T, steps)
 
 
-def _digest(steer: Steer) -> str:
-    """The content of a picture to steer towards, which counts and not its name."""
-    return hashlib.sha256(read_file(Path(steer.value).expanduser(), steer.value)).hexdigest()
-
-
 class _Sampling:
     """One run: what draws, and the pictures that are left to draw."""
 
@@ -113,14 +97,13 @@ class _Sampling:
         grid: Sequence[int],
         base: Artifact,
         tuned: Artifact | None,
-        steers: Sequence[Steer],
-        clips: Sequence[FoundClip],
+        steers: Steers,
         device: torch.device,
         context: Context,
         staging: Staging,
     ) -> None:
         self.config, self.grid, self.device = config, grid, device
-        self.context, self.staging, self.steers = context, staging, steers
+        self.context, self.staging = context, staging
         network, self.info = load_model(base.path, device)
         precision: Precision = resolve_precision(config.precision, device)
         plain = placed(network, device, precision)
@@ -131,7 +114,7 @@ class _Sampling:
         # A learned variance is asked of the network itself.
         learned = config.sampler == "ddpm" and self.info.variance == "learned-range"
         self.model = model if learned else InPrecision(model, device, precision)
-        self.guides = [clip.load(device, context.report) for clip in clips]
+        self.steering = steers.load(device, context.report, config.through)
 
     def run(self) -> dict[str, Any]:
         config, report = self.config, self.context.report
@@ -162,19 +145,15 @@ class _Sampling:
             keys = [key(config.seed, "sample", i, t) for i in numbers]
             return normal(keys, shape).to(self.device)
 
-        model: EpsModel = self.model
-        if any(steer.scale for steer in self.steers):
-            keys = [key(config.seed, "views", i) for i in numbers]
-            given = Given(guides=self.guides, keys=keys, views=1)
-            loss = steering(self.steers, given)
-            model = Guided(model, info.schedule, loss, through=config.through)
+        keys = [key(config.seed, "views", i) for i in numbers]
+        model = self.steering.over(self.model, info.schedule, keys=keys)
         x, clip_x0 = noise(info.schedule.T), info.clip_sample
         with torch.no_grad():
             if config.eta:
                 return sample_ddim(
                     model, info.schedule, x, self.grid, eta=config.eta, noise=noise, clip_x0=clip_x0
                 )
-            if config.sampler == "ddpm" and info.variance != "small" and not self.steers:
+            if config.sampler == "ddpm" and info.variance != "small" and model is self.model:
                 return sample_ancestral(
                     model, info.schedule, x, self.grid, noise=noise, rule=info.variance,
                     clip_x0=clip_x0,
