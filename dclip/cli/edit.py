@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "dclip edit me.jpg you.jpg --strength 0,0.5,1,1.5 --side-by-side",
     "dclip edit photo.png --with sketch:0.8 --with smiling:0.5   # two edits at once",
     "dclip edit photo.png --with sketch@60-100 --with smiling    # sketch at high noise alone",
-    "dclip edit me.jpg --guide 'direction:a serious person->a smiling person:0.05'",
+    "dclip edit me.jpg --guide 'clip:a smiling person:0.3'    # no tuned model",
     "dclip edit --data celeba --where Smiling=-1 --count 16 --with smiling",
     "dclip edit --data faces --with smiling --make    # drawn faces; minutes on a laptop",
     "dclip edit photo.jpg --with smiling --make --root ~/celeba   # hours: a base is trained",
