@@ -20,20 +20,22 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dclip import device as devices
+from dclip.configs.clip_train import ClipTrainConfig
+from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.context import Context, Silent
 from dclip.diffusion import ddim
 from dclip.diffusion.network import ByTimestep, InPrecision, predict
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 from dclip.models.tuned import Above
-from dclip.stages import edit, finetune, sample, train
+from dclip.stages import clip_train, edit, finetune, judge_train, prepare, sample, train
 from dclip.store import Store
 from dclip.training import loop
 from dclip.training.feed import feed
 
-ON_CPU = ("/torch/optim/", "/diffusion/schedule.py", "/guidance/views.py")
+ON_CPU = ("/torch/optim/", "/diffusion/schedule.py", "/guidance/views.py", "/training/judge.py")
 """What reads tensors that stay on the CPU: an optimizer's count of steps, the schedule's table, and
-the random numbers of the views."""
+the random numbers of views and spoilt pictures."""
 
 
 class _Readings(TorchDispatchMode):
@@ -108,6 +110,24 @@ def test_fine_tuning_reads_the_device_now_and_then(
     once = counted(monkeypatch, store, finetune.run, config, 4)
     twice = counted(monkeypatch, store, finetune.run, config, 8)
     assert twice - once < 4
+
+
+def test_training_a_clip_and_a_judge_reads_the_device_now_and_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = prepare.PrepareConfig("faces", count=40, size=32, style="pairs", name="words")
+    prepare.run(words, store, CPU)
+
+    def clip(updates: int) -> ClipTrainConfig:
+        return ClipTrainConfig(data="words", images=8 * updates, batch=8, name="reads")
+
+    def judge(updates: int) -> JudgeTrainConfig:
+        return JudgeTrainConfig(data=("words",), images=8 * updates, batch=8, name="reads")
+
+    for run, config in ((clip_train.run, clip), (judge_train.run, judge)):
+        once = counted(monkeypatch, store, run, config, 8)
+        twice = counted(monkeypatch, store, run, config, 12)
+        assert twice - once < 4
 
 
 def test_a_decode_never_reads_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,25 @@ def test_ls_lists_in_the_pipeline_s_order(cli: Cli, store: Store) -> None:
     assert cli("ls", "-q")[1].split() == [a.id for a in store.list()]
 
 
+def test_ls_says_what_was_edited_and_how(cli: Cli, store: Store) -> None:
+    def write(staging: Any) -> dict[str, Any]:
+        (staging.path / "a.txt").write_text("x")
+        return {"photo": "me.jpg and 2 more", "edit": "smiling"}
+
+    store.build(
+        stage="edit", kind="edits", name="mine", config={"strength": [0.5, 1.0]}, inputs={},
+        seed=0, context=Context(), make=write,
+    )  # fmt: skip
+    assert "me.jpg and 2 more: smiling at 0.5, 1" in cli("ls", "edits")[1]
+    assert cli("ls", "model")[1].splitlines()[0].split() == [
+        "artifact",
+        "id",
+        "tags",
+        "size",
+        "made",
+    ]
+
+
 def test_ls_of_an_empty_store_is_no_error(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("ls", "--store", str(tmp_path / "none"))
     assert (code, out) == (0, "")

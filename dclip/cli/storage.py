@@ -38,7 +38,23 @@ def _row(run: Run, artifact: Artifact) -> dict[str, Any]:
         "bytes": manifest.size,
         "path": str(artifact.path),
         "state": "sound",
+        "about": _about(artifact),
     }
+
+
+def _about(artifact: Artifact) -> str:
+    """What an artifact is of, in a few words: an edit's photo, edit and strengths."""
+    config, metrics = artifact.config, artifact.metrics
+    if artifact.kind == "edits" and "photo" in metrics:
+        strengths = config.get("strength")
+        if isinstance(strengths, list):
+            strengths = ", ".join(f"{s:g}" if isinstance(s, float) else str(s) for s in strengths)
+        return f"{metrics['photo']}: {metrics.get('edit')} at {strengths}"
+    if artifact.kind == "tuned":
+        return str(config.get("target", ""))
+    if artifact.kind == "latents":
+        return f"r {config.get('r')}, {config.get('steps')} steps"
+    return ""
 
 
 def _tags(run: Run, artifact: Artifact) -> list[str]:
@@ -66,6 +82,7 @@ def _broken_row(broken: Broken) -> dict[str, Any]:
         "bytes": 0 if at.path.is_symlink() else size_of(at.path),
         "path": str(at.path),
         "state": broken.state,
+        "about": "",
     }
 
 
@@ -117,6 +134,8 @@ def ls(
             row |= {"id": row["id"][:12] or f"({row['state']})", "bytes": size(row["bytes"])}
             row["created"] = row["created"][:16].replace("T", " ")
     columns = {"ref": "artifact", "id": "id", "tags": "tags", "bytes": "size", "created": "made"}
+    if any(row["about"] for row in rows):
+        columns |= {"about": "of"}
     made_by = MAKERS.get(kind or "data", "")
     run.out.table(rows, columns, empty=f"nothing here yet: {run.store_path} (try {made_by})")
 

@@ -246,7 +246,7 @@ class _Training:
     def _text(self, index: np.ndarray, choice: Tensor) -> ct.TextSide:
         """Captions of the batch and one wording of every contrast, in one text tower call."""
         parts = [self.tokens[index]]
-        for prompts, u in zip(self.prompts, choice, strict=True):
+        for prompts, u in zip(self.prompts, choice.numpy(), strict=True):
             parts.append(prompts[int(u * len(prompts))])
         tokens = torch.cat(parts).to(self.device)
         embedded = F.normalize(self._in_parts(self.model.encode_text, tokens).float(), dim=-1)  # type: ignore[arg-type]
