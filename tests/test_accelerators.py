@@ -27,6 +27,7 @@ from dclip.diffusion import ddim
 from dclip.diffusion.network import ByTimestep, InPrecision, predict
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
+from dclip.guidance import views
 from dclip.models.tuned import Above
 from dclip.stages import clip_train, edit, finetune, judge_train, prepare, sample, train
 from dclip.store import Store
@@ -222,6 +223,23 @@ def test_a_network_by_timestep_is_asked_with_an_int() -> None:
     x = torch.ones(2, 1, 1, 1)
     assert torch.equal(predict(Doubled(), x, 3), 3 * x)
     assert torch.equal(Doubled()(x, torch.tensor([3, 3])), 3 * x)
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(8, 12), (40, 24), (16, 20)])
+def test_resizing_by_products_is_torch_s_own_with_its_gradient(
+    mode: str, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 16, 20, requires_grad=True)
+    same = x.detach().clone().requires_grad_(True)
+    expected, got = views.resized(x, size, mode), views.by_products(same, size, mode)
+    assert torch.allclose(got, expected, atol=1e-5)
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    (got * weights).sum().backward()
+    assert x.grad is not None and same.grad is not None
+    assert torch.allclose(same.grad, x.grad, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["meta", "hpu", "xla", "cud", "cuda:99", ""])

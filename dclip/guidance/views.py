@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def resized(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """Pictures (B, C, H, W) at another size, with antialiasing, differentiably.
+
+    On MPS, which has no gradient of antialiased resizing, by two products with the same weights.
+
+    Args:
+        size: (height, width).
+        mode: ``"bicubic"`` or ``"bilinear"``.
+    """
+    if x.device.type != "mps":
+        return F.interpolate(x, list(size), mode=mode, align_corners=False, antialias=True)
+    return by_products(x, size, mode)
+
+
+def by_products(x: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """As :func:`resized`: one matrix for the rows, one for the columns."""
+    rows, columns = (
+        _weights(own, new, mode).to(x) for own, new in zip(x.shape[-2:], size, strict=True)
+    )
+    return rows @ x @ columns.T
+
+
+@cache
+def _weights(own: int, new: int, mode: str) -> Tensor:
+    """What each of ``own`` pixels counts in each of ``new`` ones, (new, own)."""
+    # Of the identity, resized in height alone, column k is what becomes of row k.
+    identity = torch.eye(own)[None, None]
+    spread = F.interpolate(identity, [new, own], mode=mode, align_corners=False, antialias=True)
+    return spread[0, 0]
 
 
 def blur(x: Tensor, amount: Tensor) -> Tensor:

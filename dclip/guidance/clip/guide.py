@@ -14,6 +14,7 @@ from dclip.errors import BadInput
 from dclip.guidance.clip import words as vocabulary
 from dclip.guidance.losses import directional
 from dclip.guidance.prompts import split_sources
+from dclip.guidance.views import resized
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,7 @@ class Guide:
         x = (x + 1) / 2
         if tuple(x.shape[-2:]) != self.size:
             target = self._resized(*x.shape[-2:])
-            x = F.interpolate(
-                x, target, mode=self.interpolation, align_corners=False, antialias=True
-            )
+            x = resized(x, target, self.interpolation)
             # Too much is cropped, too little padded; the odd pixel goes where open_clip has it.
             missing = [side - own for side, own in zip(self.size, target, strict=True)]
             top, left = (n // 2 if n > 0 else -round(-n / 2) for n in missing)
