@@ -31,23 +31,6 @@ from dclip.store import Artifact, Store
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "Result",
-    "demo",
-    "edit",
-    "evaluate",
-    "find",
-    "finetune",
-    "grid",
-    "invert",
-    "ls",
-    "prepare",
-    "sample",
-    "train",
-    "train_clip",
-    "train_judge",
-]
-
 MOST_SHOWN = 4  # pictures that a notebook shows of one result
 MOST_BYTES = 8_000_000  # of a picture that is shown
 

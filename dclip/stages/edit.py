@@ -55,6 +55,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     precision = resolve_precision(config.precision, device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
     names += [steer.value or steer.kind for steer in steers.steers]
+    labels = _captions(config, plan, steers)
     done = "read" if whole is None else "edited"
 
     def accept(artifact: Artifact) -> None:
@@ -75,7 +76,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             **settings,
             **plan.settings(),
             "strength": config.strength,
-            "captions": captions(config, plan, steers),
+            "captions": labels,
             **({**steers.settings, "through": config.through} if steers.steers else {}),
             "direct": config.direct,
             "precision": precision,
@@ -98,7 +99,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
                 Networks(plan.base, device, precision),
                 steers.load(device, context.report, config.through) if steers.steers else None,
             ),
-            captions(config, plan, steers),
+            labels,
             context,
             staging,
         ).run(),
@@ -122,7 +123,7 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
     return make_plan(base, (), r=config.r or max(1, half), **how)
 
 
-def captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
+def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
     """What is written beside each strength's pictures."""
     several = len(config.strength) > 1
     guides = " + ".join(steer.value or steer.kind for steer in steers.steers)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dclip.context import Reporter
-from dclip.errors import BadInput, DclipError
+from dclip.errors import DclipError
 from dclip.models.ema import EMA
 from dclip.models.state import StatsLog, load_state, save_state
 from dclip.store import Staging
@@ -25,15 +25,6 @@ from dclip.store import Staging
 CHECKPOINT_SECONDS = 60.0
 READ_EVERY = {"cpu": 1, "cuda": 16, "mps": 16}
 """Updates between two readings of losses, by kind of device: each reading waits for it."""
-
-
-def check_max_grad_norm(norm: float) -> None:
-    """Refuse a gradient norm limit that is not above 0, with a BadInput.
-
-    At 0 nothing would be learnt, and below it the gradients would change sign.
-    """
-    if not norm > 0:
-        raise BadInput(f"max_grad_norm must be above 0, not {norm}", "1 is usual")
 
 
 def warm_cosine(lr: float, step: int, updates: int, warmup: int, floor: float) -> float:
