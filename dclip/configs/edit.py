@@ -8,6 +8,7 @@ from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
     Count,
     Crop,
+    Depth,
     Edits,
     FaceNumbers,
     Guides,
@@ -64,8 +65,9 @@ class EditConfig:
     """Which faces of a whole photo, counted from the left: 1, or 1,3. Else all."""
     max_faces: Annotated[Count | None, Needs("align"), *_WHOLE] = None
     """Edit only so many, the largest, of a whole photo's faces."""
-    r: Count | None = None
-    """Timestep to invert to: else that of the tuning, or T/2 without one."""
+    r: Depth | None = None
+    """How far to invert: a timestep, as 100, or a share of T, as 0.5. Else that of the tuning, or
+    0.5 without one."""
     steps: Count | None = None
     """Steps each way: else those of the tuning."""
     mix: Mix | None = None
