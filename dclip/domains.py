@@ -39,7 +39,11 @@ class Domain:
 
 DOMAINS: dict[str, Domain] = {
     DRAWN_FACES: Domain(
-        "faces that dclip draws", "a photo of a person", "embedded", "embedded", drawn=True,
+        "faces that dclip draws",
+        "a photo of a person",
+        "embedded",
+        "embedded",
+        drawn=True,
         words=("drawn", "drawn-face"),
     ),
     FACES: Domain("photos of faces", "a photo of a person", words=("face", "people", "person")),

@@ -137,6 +137,8 @@ INVERT = Stage(
         # The usual r of 50 is beyond this model's T; that of a preset is a share of it.
         "preset": Case({"preset": "sketch"}, {"r": DROP}, refused="1..20"),
         "steps": 4,
+        "grid": "diffusionclip",
+        "encode": "noise",
         "method": "ddim",
         "refinements": 0,
         "tolerance": 10.0,
@@ -234,6 +236,9 @@ EDIT = Stage(
         "max_faces": Case({"max_faces": 1}, _PARTY),
         "r": 8,
         "steps": 3,
+        "grid": "diffusionclip",
+        "encode": "noise",
+        "rounds": 1,
         "mix": Case({"mix": "noise"}, {"tuned": ("sketch", "smiling")}),
         "locality": 0.3,
         "direct": False,

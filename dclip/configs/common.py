@@ -144,6 +144,10 @@ Preset = Annotated[
 """A named edit of :data:`dclip.guidance.prompts.PRESETS`."""
 
 
+Walk = Annotated[str, AfterValidator(OneOf("dclip.diffusion.grids:WALKS")), Option(metavar="RULE")]
+"""How timesteps are spread between 0 and r."""
+
+
 def check_edits(value: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse tuned models that are not written ``REF[:STRENGTH][@LOW-HIGH]``."""
     from dclip.editing.spec import parse_parts

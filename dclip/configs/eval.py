@@ -10,6 +10,7 @@ from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
     MOST,
     Count,
+    Depth,
     Edits,
     File,
     Locality,

@@ -176,7 +176,8 @@ class Schedule:
             if not 0 < r <= 1:
                 raise BadInput(f"r={r:g} of T", fix="give a share above 0 and at most 1.0")
             return max(1, math.floor(r * self.T + 0.5))
-        self._check(r, 1)
+        if not 1 <= r <= self.T:
+            raise BadInput(f"r={r} is outside 1..{self.T}", fix=f"choose --r in 1..{self.T}")
         return r
 
     def coefficients(self, t: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dclip.context import Reporter, Silent
-from dclip.diffusion import ddim
+from dclip.diffusion import grids, unseen
 from dclip.diffusion.inversion import REFINEMENTS
 from dclip.domains import DOMAINS
 from dclip.editing.mask import check_locality
@@ -80,6 +80,10 @@ class Plan:
             differences of the predicted noise, ``eps_base + sum s_i (eps_i - eps_base)``.
         refinements: of each inversion step: as in the latents that the parts were tuned on.
         locality: see :func:`dclip.editing.mask.localised`.
+        rule: how timesteps are spread, of :data:`dclip.diffusion.grids.WALKS`.
+        method: of the inversion.
+        encode: ``"inversion"``, or ``"noise"``: photos are noised to r in closed form instead.
+        rounds: of :func:`dclip.diffusion.unseen.brought`, before all that.
     """
 
     base: Artifact
@@ -91,17 +95,40 @@ class Plan:
     mix: str
     refinements: int
     locality: float
+    rule: str = "even"
+    method: str = "fixed-point"
+    encode: str = "inversion"
+    rounds: int = 0
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Timesteps of the decode, 0 to r."""
-        return ddim.grid(self.r, self.steps, self.info.schedule.T)
+        return self._walk(self.steps)
 
     @property
     def inversion_grid(self) -> tuple[int, ...]:
         """Timesteps of the inversion: those of the decode, and others up to ``inversion_steps``."""
-        fine = ddim.grid(self.r, max(self.steps, self.inversion_steps), self.info.schedule.T)
-        return tuple(sorted({*fine, *self.grid}))
+        fine = self._walk(max(self.steps, self.inversion_steps))
+        return grids.upward(self.rule, sorted({*fine, *self.grid}))
+
+    @property
+    def round_grid(self) -> tuple[int, ...]:
+        """Timesteps of the decode of each round."""
+        return self._walk(min(self.r, unseen.STEPS))
+
+    @property
+    def start_steps(self) -> int:
+        """Steps from a photo to the state that is decoded."""
+        inversion = 0 if self.encode == "noise" else len(self.inversion_grid) - 1
+        return inversion + (self.rounds and self.rounds * (len(self.round_grid) - 1))
+
+    @property
+    def keeps_photos(self) -> bool:
+        """Whether strength 0 can be the photo: not after noise."""
+        return self.encode == "inversion" and not self.rounds
+
+    def _walk(self, steps: int) -> tuple[int, ...]:
+        return grids.walk(self.rule, self.r, steps, self.info.schedule.T)
 
     def caption(self, strength: float = 1.0, *, always: bool = False) -> str:
         """``sketch``, ``sketch 0.5``, ``sketch 0.8 + smiling −0.5``.
@@ -161,6 +188,10 @@ class Plan:
             "refinements": self.refinements,
             "mix": self.mix,
             "locality": self.locality,
+            "grid": self.rule,
+            "method": self.method,
+            "encode": self.encode,
+            "rounds": self.rounds,
         }
 
 
@@ -201,25 +232,31 @@ def make_plan(
     base: Artifact,
     parts: Sequence[Part],
     *,
-    r: int | None = None,
+    r: int | float | None = None,
     steps: int | None = None,
     mix: str | None = None,
     refinements: int | None = None,
     locality: float | None = None,
+    grid: str | None = None,
+    encode: str | None = None,
+    rounds: int = 0,
 ) -> Plan:
     """Fill in what is not given from the tuned models: the largest r, steps and refinements.
 
     Of locality the smallest: a style beside a smile still changes everything.
 
     Args:
-        r: timestep to invert to.
+        r: timestep to invert to, or a share of T, see :meth:`Schedule.timestep`.
         steps: steps of the decode, and then of the inversion too.
         mix: see :class:`Plan`; None takes "weights".
         refinements: of each inversion step.
         locality: of the edits, see :func:`dclip.editing.mask.localised`.
+        grid: rule by which timesteps are spread.
+        encode, rounds: see :class:`Plan`.
 
     Raises:
-        BadInput: r, steps or locality out of range, an unknown mix, or a window beyond r.
+        BadInput: tuned models that were made with different grids or encodings, r, steps or
+            locality out of range, an unknown mix, or a window beyond r.
     """
     info = read_info(base.path)
     known = [part.artifact.config for part in parts]
@@ -227,6 +264,7 @@ def make_plan(
         if not known or not all(config.get("r") for config in known):
             raise BadInput("no tuned model says which r it was made for", "give it, e.g. --r 100")
         r = max(int(config["r"]) for config in known)
+    r = info.schedule.timestep(r)
     made_with = [_steps(config) for config in known] or [(STEPS, STEPS)]
     inversion_steps = steps if steps is not None else min(r, max(pair[0] for pair in made_with))
     steps = steps if steps is not None else min(r, max(pair[1] for pair in made_with))
@@ -246,8 +284,14 @@ def make_plan(
     if mix not in MIXES:
         raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
     check_locality(locality)
-    plan = Plan(base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality)
-    _ = plan.inversion_grid  # refuses r and steps that do not fit
+    plan = Plan(
+        base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality,
+        rule=grid or _alike(parts, "grid", "even", "--grid"),
+        method=_alike(parts, "method", "fixed-point"),
+        encode=encode or _alike(parts, "encode", "inversion", "--encode"),
+        rounds=rounds,
+    )  # fmt: skip
+    _ = plan.inversion_grid, plan.start_steps  # refuses r and steps that do not fit
     return plan
 
 
@@ -256,10 +300,13 @@ def find_plan(
     specs: Sequence[PartSpec],
     report: Reporter = _SILENT,
     *,
-    r: int | None = None,
+    r: int | float | None = None,
     steps: int | None = None,
     mix: str | None = None,
     locality: float | None = None,
+    grid: str | None = None,
+    encode: str | None = None,
+    rounds: int = 0,
 ) -> Plan:
     """:func:`make_plan` of the tuned models that are named, on their common base.
 
@@ -271,10 +318,26 @@ def find_plan(
     """
     parts = find_parts(store, specs, report)
     base = find_base(store, parts)
-    plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+    plan = make_plan(
+        base, parts, r=r, steps=steps, mix=mix, locality=locality, grid=grid, encode=encode,
+        rounds=rounds,
+    )  # fmt: skip
     for idle in plan.idle():
         report.warn(idle)
     return plan
+
+
+def _alike(parts: Sequence[Part], setting: str, default: str, option: str | None = None) -> str:
+    """What all tuned models were made with."""
+    found = {part.artifact.name: part.artifact.config.get(setting) or default for part in parts}
+    if len(set(found.values())) > 1:
+        (one, a), *others = found.items()
+        other, b = next(pair for pair in others if pair[1] != a)
+        raise BadInput(
+            f"{one} was tuned with {setting} {a}, {other} with {b}",
+            f"say which with {option}" if option else "combine models that were tuned alike",
+        )
+    return next(iter(found.values()), default)
 
 
 def _steps(config: Any) -> tuple[int, int]:

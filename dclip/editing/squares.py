@@ -25,33 +25,40 @@ class Edited:
     Attributes:
         reconstruction: what the base decodes plainly, where that is asked for.
         psnr: of it, in dB, one a square.
+        brought: what rounds of noise and decode made of the originals, and the edits start from.
     """
 
     original: Tensor
     edits: tuple[Tensor, ...]
     reconstruction: Tensor | None = None
     psnr: tuple[float, ...] = ()
+    brought: Tensor | None = None
 
     def __getitem__(self, part: slice) -> Edited:
         plain = None if self.reconstruction is None else self.reconstruction[part]
         edits = tuple(edit[part] for edit in self.edits)
-        return Edited(self.original[part], edits, plain, self.psnr[part])
+        brought = None if self.brought is None else self.brought[part]
+        return Edited(self.original[part], edits, plain, self.psnr[part], brought)
 
     def columns(self, captions: Sequence[str]) -> list[tuple[str, NDArray[np.uint8]]]:
         """What a panel shows, each with its caption; ``captions`` are those of the edits."""
-        plain = [] if self.reconstruction is None else [("reconstruction", self.reconstruction)]
-        shown = [("original", self.original), *plain, *zip(captions, self.edits, strict=True)]
+        between = [("made the base's", self.brought), ("reconstruction", self.reconstruction)]
+        shown = [("original", self.original)]
+        shown += [(caption, x) for caption, x in between if x is not None]
+        shown += zip(captions, self.edits, strict=True)
         return [(caption, to_pixels(x)) for caption, x in shown]
 
 
 def joined(parts: Sequence[Edited]) -> Edited:
     """The squares of several, one after the other."""
     plain = [part.reconstruction for part in parts if part.reconstruction is not None]
+    brought = [part.brought for part in parts if part.brought is not None]
     return Edited(
         torch.cat([part.original for part in parts]),
         tuple(torch.cat(edits) for edits in zip(*(part.edits for part in parts), strict=True)),
         torch.cat(plain) if plain else None,
         tuple(value for part in parts for value in part.psnr),
+        torch.cat(brought) if brought else None,
     )
 
 
@@ -87,10 +94,12 @@ def edit_squares(
         x0 = part.to(editor.device)
         start = editor.invert(x0, step)
         edits = [editor.decode(start, s, direct=direct, on_step=step).cpu() for s in strengths]
+        brought = start.photos.cpu() if editor.plan.rounds and editor.edits else None
         if not reconstructs:
-            return Edited(part, tuple(edits))
+            return Edited(part, tuple(edits), brought=brought)
         plain = editor.decode(start, 0.0, direct=False, on_step=step)
-        return Edited(part, tuple(edits), plain.cpu(), tuple(psnr(plain, x0).tolist()))
+        miss = tuple(psnr(plain, start.photos).tolist())
+        return Edited(part, tuple(edits), plain.cpu(), miss, brought)
 
     edited = joined([edit(part) for part in torch.split(squares, BATCH)])
     results, at = [], 0

@@ -129,9 +129,7 @@ PRESETS: dict[str, Preset] = {
     "zombie": Preset(
         "a photo of a zombie", "a photo of a person", "character", published=_clip(601)
     ),
-    "smiling": Preset(
-        "a smiling person", "a serious person", "attribute", published=_clip(401)
-    ),
+    "smiling": Preset("a smiling person", "a serious person", "attribute", published=_clip(401)),
     "not smiling": Preset("a serious person", "a smiling person", "attribute"),
     "glasses": Preset("a face with glasses", "a face without glasses", "attribute"),
     "no glasses": Preset("a face without glasses", "a face with glasses", "attribute"),
@@ -146,9 +144,7 @@ PRESETS: dict[str, Preset] = {
     "no beard": Preset("a face without a beard", "a face with a beard", "attribute"),
     "mustache": Preset("a face with a mustache", "a face without a mustache", "attribute"),
     "lipstick": Preset("a face with lipstick", "a face without lipstick", "colour"),
-    "bald": Preset(
-        "a bald person", "a person with hair", "attribute", published=_efficient(350)
-    ),
+    "bald": Preset("a bald person", "a person with hair", "attribute", published=_efficient(350)),
     "old": Preset("an old person", "a young person", "attribute", published=_clip(401)),
     "young": Preset("a young person", "an old person", "attribute", published=_clip(401)),
     **_of(

@@ -27,7 +27,6 @@ from dclip.editing.whole import Found, WholePhotos, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steers, find_steers
-from dclip.models.checkpoint import read_info
 from dclip.random import permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
@@ -71,7 +70,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         revision=REVISIONS["edit"],
         device=describe(device),
         kind="edits",
-        name=config.name or slug("-".join(names), "guided"),
+        name=config.name or slug("-".join(names) or plan.base.name, "guided"),
         config={
             **settings,
             **plan.settings(),
@@ -98,6 +97,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
                 plan,
                 Networks(plan.base, device, precision),
                 steers.load(device, context.report, config.through) if steers.steers else None,
+                config.seed,
             ),
             labels,
             context,
@@ -115,12 +115,15 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
 
 def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
     """The tuned models on their base; without one, the base that the guides steer."""
-    how: dict[str, Any] = {"steps": config.steps, "mix": config.mix, "locality": config.locality}
+    names = ("steps", "mix", "locality", "grid", "encode", "rounds")
+    how: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.parts:
         return find_plan(store, config.parts, context.report, r=config.r, **how)
     base = store.resolve(config.model, "model", context.report, default="embedded")
-    half = read_info(base.path).schedule.T // 2
-    return make_plan(base, (), r=config.r or max(1, half), **how)
+    if config.rounds and not config.guide and config.encode is None:
+        # By a base alone the last round's decode is the edit's own.
+        how |= {"rounds": config.rounds - 1, "encode": "noise"}
+    return make_plan(base, (), r=config.r or 0.5, **how)
 
 
 def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
@@ -130,6 +133,8 @@ def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
     found = []
     for strength in config.strength:
         words = [plan.caption(strength, always=several)] if plan.parts or not guides else []
+        if not plan.parts and not guides and not plan.keeps_photos:
+            words = ["made the base's"]
         if guides:
             words.append(f"{guides} {strength:g}" if several or strength != 1 else guides)
         found.append(" + ".join(words))
@@ -142,7 +147,8 @@ def _photos(
     """The photos, which are whole, the artifact that they are from, and what identifies them."""
     size = plan.info.image_size
     if config.data is None:
-        check_domain(plan.info, PHOTOS, anyway=config.anyway, report=context.report)
+        if not config.rounds:  # these take any picture
+            check_domain(plan.info, PHOTOS, anyway=config.anyway, report=context.report)
         like = None if config.crop else plan.info.crop
         photos = photo_files(
             config.photos,
@@ -171,7 +177,10 @@ def _photos(
         }
         return photos, whole, {}, settings
     source = store.resolve(config.data, "data", context.report)
-    check_domain(plan.info, source.config["domain"], anyway=config.anyway, report=context.report)
+    if not config.rounds:
+        check_domain(
+            plan.info, source.config["domain"], anyway=config.anyway, report=context.report
+        )
     data = DataSet(source.path)
     chosen = data.split(config.split)
     if config.where:
@@ -195,7 +204,7 @@ def _reconstructs(config: EditConfig) -> bool:
 def _steps(plan: Plan, config: EditConfig) -> int:
     """Steps that one photo takes."""
     decodes = len(config.strength) + _reconstructs(config)
-    return len(plan.inversion_grid) - 1 + decodes * plan.steps
+    return plan.start_steps + decodes * plan.steps
 
 
 class _Editing:
@@ -255,7 +264,9 @@ class _Editing:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
             "photo": f"{files[0]}{more}",
-            "edit": self.editor.plan.written or " + ".join(self.config.guide),
+            "edit": self.editor.plan.written
+            or " + ".join(self.config.guide)
+            or self.editor.plan.base.name,
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean([row["change"] for row in last])),
@@ -305,6 +316,7 @@ class _Editing:
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Write the pictures of a batch; returns its rows of ``samples.csv`` and its faces."""
         rows, faces = [], []
+        exact = self.config.direct and self.editor.plan.keeps_photos
         for (number, squares), made in zip(found.items(), edited, strict=True):
             name = self.photos.names[number]
             if self.whole is not None and number in self.whole.numbers:
@@ -313,7 +325,7 @@ class _Editing:
                     number,
                     squares,
                     {
-                        ending: made.original if s == 0 and self.config.direct else edit
+                        ending: made.original if s == 0 and exact else edit
                         for s, ending, edit in zip(
                             self.strengths, self.endings, made.edits, strict=True
                         )

@@ -176,10 +176,7 @@ def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artif
 def _r(config: ImportConfig, name: str, info: ModelInfo) -> int:
     """The label to invert to: DiffusionCLIP's file names end in their t_0, as in ``..._t401``."""
     said = re.search(r"_t(\d{2,4})(?=[_.])", name)
-    r = config.r or (int(said.group(1)) + 1 if said else PUBLISHED_R)
-    if r > info.schedule.T:
-        raise BadInput(f"r={r} is outside 1..{info.schedule.T}", "say another --r")
-    return r
+    return info.schedule.timestep(config.r or (int(said.group(1)) + 1 if said else PUBLISHED_R))
 
 
 def _keep_blocks(blocks: list[HSpaceBlock]) -> Callable[[Staging], Mapping[str, Any]]:
