@@ -104,7 +104,7 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         noised = bool(self.rounds) or self.encode == "noise"
-        if self.model is not None and not self.guide and not noised:
+        if self.model is not None and not self.tuned and not self.guide and not noised:
             raise BadInput(
                 "--model has no effect without --guide, --rounds or --encode noise",
                 "give one of them, or --with and a tuned model, which knows its base",
