@@ -189,7 +189,7 @@ class Plan:
             "mix": self.mix,
             "locality": self.locality,
             "grid": self.rule,
-            "method": self.method,
+            "inversion": self.method,
             "encode": self.encode,
             "rounds": self.rounds,
         }
@@ -286,9 +286,9 @@ def make_plan(
     check_locality(locality)
     plan = Plan(
         base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality,
-        rule=grid or _alike(parts, "grid", "even", "--grid"),
-        method=_alike(parts, "method", "fixed-point"),
-        encode=encode or _alike(parts, "encode", "inversion", "--encode"),
+        rule=grid or _alike(parts, "grid", "even"),
+        method=_inversion(parts),
+        encode=encode or _alike(parts, "encode", "inversion"),
         rounds=rounds,
     )  # fmt: skip
     _ = plan.inversion_grid, plan.start_steps  # refuses r and steps that do not fit
@@ -327,7 +327,13 @@ def find_plan(
     return plan
 
 
-def _alike(parts: Sequence[Part], setting: str, default: str, option: str | None = None) -> str:
+def _inversion(parts: Sequence[Part]) -> str:
+    """The method that all tuned models were made with, else the most exact."""
+    found = {part.artifact.config.get("inversion") for part in parts}
+    return (found.pop() if len(found) == 1 else None) or "fixed-point"
+
+
+def _alike(parts: Sequence[Part], setting: str, default: str) -> str:
     """What all tuned models were made with."""
     found = {part.artifact.name: part.artifact.config.get(setting) or default for part in parts}
     if len(set(found.values())) > 1:
@@ -335,7 +341,7 @@ def _alike(parts: Sequence[Part], setting: str, default: str, option: str | None
         other, b = next(pair for pair in others if pair[1] != a)
         raise BadInput(
             f"{one} was tuned with {setting} {a}, {other} with {b}",
-            f"say which with {option}" if option else "combine models that were tuned alike",
+            f"say which with --{setting}",
         )
     return next(iter(found.values()), default)
 

@@ -96,7 +96,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         # As the latents were made, so that edits are made alike.
         "grid": latents.config.get("grid") or "even",
         "encode": latents.config.get("encode") or "inversion",
-        "method": latents.config.get("method"),
+        "inversion": latents.config.get("method"),
         "precision": resolve_precision(config.precision, device),
         "face": fingerprint(config.face) if config.face else None,
     }

@@ -150,6 +150,9 @@ def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artif
         "r": _r(config, file.name, info),
         "inversion_steps": PUBLISHED_STEPS,
         "decode_steps": PUBLISHED_STEPS,
+        # As the code of DiffusionCLIP and of Asyrp inverts and decodes.
+        "grid": "diffusionclip",
+        "inversion": "diffusionclip",
     }
     if is_asyrp(data):
         blocks = read_asyrp(data, str(file), config.t_min)
