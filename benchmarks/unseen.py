@@ -85,7 +85,14 @@ def main() -> None:
             for rounds in asked.rounds:
                 parts = (Part(tuned),) if tuned else ()
                 # Without a second step nothing is inverted.
-                plan = make_plan(base, parts, r=r, rounds=rounds, encode=None if tuned else "noise")
+                plan = make_plan(
+                    base,
+                    parts,
+                    r=None if tuned else r,
+                    rounds=rounds,
+                    rounds_r=r,
+                    encode=None if tuned else "noise",
+                )
                 editor = Editor(plan, networks, seed=SEED)
                 start = editor.invert(shown)
                 brought, edit = start.photos, None

@@ -239,6 +239,7 @@ EDIT = Stage(
         "grid": "diffusionclip",
         "encode": "noise",
         "rounds": 1,
+        "rounds_r": Case({"rounds_r": 5}, {"rounds": 1}),
         "mix": Case({"mix": "noise"}, {"tuned": ("sketch", "smiling")}),
         "locality": 0.3,
         "direct": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -361,6 +362,22 @@ def test_an_edit_from_noise_begins_where_it_says(store: Store) -> None:
 # --- unseen domains
 
 
+def test_the_commands_of_the_page_are_understood(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("stroke.png", "portrait.png", "photo.jpg"):
+        Image.new("RGB", (SIZE, SIZE), (90, 60, 30)).save(tmp_path / name)
+    page = Path(__file__).parents[1] / "docs" / "domains.md"
+    commands = [line for line in page.read_text().splitlines() if line.startswith("dclip ")]
+    assert len(commands) >= 4
+    for line in commands:
+        words = shlex.split(line.replace("--with zombie", "--with sketch"), comments=True)[1:]
+        plan = ["--dry-run"] if words[0] == "edit" else []
+        assert main([*words, *plan, "--store", str(store.root)]) == 0, line
+    capsys.readouterr()
+
+
 def test_rounds_end_at_what_the_base_knows() -> None:
     schedule, target = Schedule.make(), photos(1).double()
     model = Oracle(schedule, target)
@@ -431,6 +448,8 @@ def test_a_plan_counts_the_steps_of_its_rounds(store: Store) -> None:
     assert plan().start_steps == 3
     assert plan(rounds=4).start_steps == 3 + 4 * 6
     assert plan(rounds=4, encode="noise").start_steps == 4 * 6
+    assert plan(rounds=4, rounds_r=0.2).start_steps == 3 + 4 * 4
+    assert plan(rounds=4, rounds_r=0.2).round_grid == (0, 1, 2, 3, 4)
     assert plan().keeps_photos and not plan(rounds=1).keeps_photos
     with pytest.raises(Planned) as planned:
         edit.run(
@@ -447,6 +466,8 @@ def test_a_plan_counts_the_steps_of_its_rounds(store: Store) -> None:
         ({"rounds": -1}, "rounds is -1"),
         ({"rounds": 5000}, "0..1000"),
         ({"seed": 3}, "--seed has no effect"),
+        ({"rounds_r": 0.2}, "--rounds-r has no effect without --rounds"),
+        ({"rounds": 2, "rounds_r": 1.5}, "share of T"),
         ({"model": "faces"}, "--model has no effect"),
         ({"encode": "noize"}, "noise"),
         ({"grid": "leading"}, "diffusionclip"),

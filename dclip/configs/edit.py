@@ -82,6 +82,8 @@ class EditConfig:
     rounds: Annotated[int, Ge(0), Le(1000), Option(metavar="N")] = 0
     """First make strokes, drawings or portraits pictures of the base's own kind: noise them to r
     and decode them by the base, so many times. DiffusionCLIP takes 10."""
+    rounds_r: Annotated[Depth, Needs("rounds")] | None = None
+    """How far each round noises, as --r: else as far as --r. Less keeps more of the picture."""
     mix: Mix | None = None
     """How several models are combined: their weights, or their predicted noise. Else weights."""
     locality: Annotated[Locality, Needs("direct")] | None = None

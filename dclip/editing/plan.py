@@ -84,6 +84,7 @@ class Plan:
         method: of the inversion.
         encode: ``"inversion"``, or ``"noise"``: photos are noised to r in closed form instead.
         rounds: of :func:`dclip.diffusion.unseen.brought`, before all that.
+        rounds_r: the timestep that each of them noises to; None is ``r``.
     """
 
     base: Artifact
@@ -99,6 +100,7 @@ class Plan:
     method: str = "fixed-point"
     encode: str = "inversion"
     rounds: int = 0
+    rounds_r: int | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -114,7 +116,8 @@ class Plan:
     @property
     def round_grid(self) -> tuple[int, ...]:
         """Timesteps of the decode of each round."""
-        return self._walk(min(self.r, unseen.STEPS))
+        r = self.rounds_r or self.r
+        return grids.walk(self.rule, r, min(r, unseen.STEPS), self.info.schedule.T)
 
     @property
     def start_steps(self) -> int:
@@ -192,6 +195,7 @@ class Plan:
             "inversion": self.method,
             "encode": self.encode,
             "rounds": self.rounds,
+            "rounds_r": self.rounds_r,
         }
 
 
@@ -240,6 +244,7 @@ def make_plan(
     grid: str | None = None,
     encode: str | None = None,
     rounds: int = 0,
+    rounds_r: int | float | None = None,
 ) -> Plan:
     """Fill in what is not given from the tuned models: the largest r, steps and refinements.
 
@@ -253,6 +258,7 @@ def make_plan(
         locality: of the edits, see :func:`dclip.editing.mask.localised`.
         grid: rule by which timesteps are spread.
         encode, rounds: see :class:`Plan`.
+        rounds_r: as ``r``.
 
     Raises:
         BadInput: tuned models that were made with different grids or encodings, r, steps or
@@ -290,6 +296,7 @@ def make_plan(
         method=_inversion(parts),
         encode=encode or _alike(parts, "encode", "inversion"),
         rounds=rounds,
+        rounds_r=None if rounds_r is None else info.schedule.timestep(rounds_r),
     )  # fmt: skip
     _ = plan.inversion_grid, plan.start_steps  # refuses r and steps that do not fit
     return plan
@@ -307,6 +314,7 @@ def find_plan(
     grid: str | None = None,
     encode: str | None = None,
     rounds: int = 0,
+    rounds_r: int | float | None = None,
 ) -> Plan:
     """:func:`make_plan` of the tuned models that are named, on their common base.
 
@@ -320,7 +328,7 @@ def find_plan(
     base = find_base(store, parts)
     plan = make_plan(
         base, parts, r=r, steps=steps, mix=mix, locality=locality, grid=grid, encode=encode,
-        rounds=rounds,
+        rounds=rounds, rounds_r=rounds_r,
     )  # fmt: skip
     for idle in plan.idle():
         report.warn(idle)

@@ -115,7 +115,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
 
 def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
     """The tuned models on their base; without one, the base that the guides steer."""
-    names = ("steps", "mix", "locality", "grid", "encode", "rounds")
+    names = ("steps", "mix", "locality", "grid", "encode", "rounds", "rounds_r")
     how: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.parts:
         return find_plan(store, config.parts, context.report, r=config.r, **how)
@@ -123,7 +123,7 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
     if config.rounds and not config.guide and config.encode is None:
         # By a base alone the last round's decode is the edit's own.
         how |= {"rounds": config.rounds - 1, "encode": "noise"}
-    return make_plan(base, (), r=config.r or 0.5, **how)
+    return make_plan(base, (), r=config.r or config.rounds_r or 0.5, **how)
 
 
 def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
