@@ -97,6 +97,11 @@ def test_presets_are_listed_by_domain(capsys: pytest.CaptureFixture[str]) -> Non
     assert set(presets_of(DRAWN_FACES)) < set(people)
     assert main(["presets", "--domain", "dgos"]) == 2
     assert "dogs" in capsys.readouterr().err
+    # So many names do not fit in a line.
+    assert main(["invert", "--preset", "zombi dog"]) == 2
+    said = capsys.readouterr().err
+    assert "did you mean zombie dog or zombie? `dclip presets` lists them" in said
+    assert "hamster" not in said
 
 
 def test_words_for_domains() -> None:
@@ -245,6 +250,11 @@ def test_leading_never_reaches_r() -> None:
         InvertConfig(grid="leading")
     with pytest.raises(BadInput, match="outside"):
         grids.walk("linspace", 11, 2, 10)
+    for rule, r, steps in (("linspace", 9, 1), ("diffusionclip", 9, 1), ("diffusionclip", 9, 10)):
+        with pytest.raises(BadInput, match=f"of grid {rule}") as caught:
+            grids.walk(rule, r, steps, 20)
+        assert caught.value.fix == "choose --steps in 2..9"
+    assert grids.walk("trailing", 9, 1) == (0, 9)
 
 
 def test_offsets_from_a_walk_that_begins_at_one_make_a_decode_exact() -> None:

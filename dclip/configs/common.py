@@ -139,7 +139,9 @@ File = Annotated[str, AfterValidator(_check_file), Option(metavar="FILE")]
 """A file, and neither a folder, a pipe nor a device."""
 
 Preset = Annotated[
-    str, AfterValidator(OneOf("dclip.guidance.prompts:PRESETS")), Option(metavar="NAME")
+    str,
+    AfterValidator(OneOf("dclip.guidance.prompts:PRESETS", "dclip presets")),
+    Option(metavar="NAME"),
 ]
 """A named edit of :data:`dclip.guidance.prompts.PRESETS`."""
 

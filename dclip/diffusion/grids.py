@@ -147,6 +147,11 @@ def walk(rule: str, r: int, steps: int, T: int | None = None) -> tuple[int, ...]
         raise BadInput(why, f"use one of {', '.join(WALKS)}")
     if r < 1 or (T is not None and r > T) or rule == "even":
         return ddim.grid(r, steps, T)
+    if rule != "trailing" and not 2 <= steps <= r:
+        raise BadInput(
+            f"{steps} step{'s' * (steps != 1)} of grid {rule} between 0 and r={r}",
+            fix=f"choose --steps in 2..{r}" if r > 1 else "choose --r 2 or more, or --grid even",
+        )
     return RULES[rule](r, steps)
 
 
