@@ -120,6 +120,14 @@ def test_a_preset_of_another_domain_is_said(store: Store, capsys: Any) -> None:
     assert "is an edit of" not in capsys.readouterr().err
 
 
+def test_an_edit_of_dogs_is_learnt_from_dogs(store: Store, tmp_path: Path, capsys: Any) -> None:
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "dog.png")
+    where = ["--store", str(store.root), str(tmp_path / "dog.png")]
+    for name, domain in (("zombie dog", "dogs"), ("zombie", "faces"), ("temple", "churches")):
+        assert main(["edit", "--with", name, *where]) == 3
+        assert f"--domain {domain} " in capsys.readouterr().err
+
+
 def test_an_imported_base_takes_the_published_r(store: Store, capsys: Any) -> None:
     base = store.resolve("faces", "model")
     network, info = load_model(base.path)
