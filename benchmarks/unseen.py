@@ -64,8 +64,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", default="artifacts", type=Path)
     parser.add_argument("--count", default=16, type=int)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--r", nargs="+", default=[0.3, 0.5, 0.7], type=float)
-    parser.add_argument("--rounds", nargs="+", default=[0, 1, 4, 8, 12], type=int)
+    parser.add_argument("--rounds", nargs="+", default=[1, 4, 8], type=int)
     parser.add_argument("--tuned", help="a tuned model for the second step, such as sketch")
     parser.add_argument("--out", type=Path, help="panel of the last r and rounds")
     asked = parser.parse_args()
@@ -78,8 +79,8 @@ def main() -> None:
     assert drawn.params is not None
     style = asked.tuned or "edit"
     print(f"| from | r | rounds | photos | facts | l1 | {style} |\n|---|--:|--:|--:|--:|--:|--:|")
-    for kind, draw in KINDS.items():
-        shown = tensor([draw(params) for params in drawn.params])
+    for kind in asked.kinds:
+        shown = tensor([KINDS[kind](params) for params in drawn.params])
         columns = [shown]
         for r in asked.r:
             for rounds in asked.rounds:

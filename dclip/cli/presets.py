@@ -23,7 +23,7 @@ def presets(
 ) -> None:
     """List the presets: names for pairs of prompts, with the settings that suit them.
 
-    r is a share of the model's timesteps. A base that was imported takes the published settings.
+    r is a share of the model's timesteps. A base that was imported takes the published one.
     """
     from dclip.domains import find_domain
     from dclip.guidance.prompts import PRESETS, presets_of, split_sources
@@ -49,12 +49,8 @@ def presets(
                     "from": published.source,
                 }
                 if whole
-                else f"{published.recipe} {published.r:g}"
-                if pair.published
-                else "",
+                else (published.r if pair.published else ""),
             }
         )
     columns = {"name": "preset", "domains": "of", "target": "to", "kind": "kind", "r": "r"}
-    run.out.table(
-        rows, columns | {"recipe": "recipe", "published": "imported base"}, identity="name"
-    )
+    run.out.table(rows, columns | {"recipe": "recipe", "published": "imported"}, identity="name")

@@ -81,7 +81,10 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_read_counts), Option(meta
 
 def _read_depth(value: Any, info: Any) -> Any:
     """A whole number for a timestep, a number with a point for a share."""
-    name, how = info.field_name, "give a timestep, as 100, or a share of T with a point, as 0.5"
+    name, how = (
+        info.field_name,
+        "give a whole number for a timestep, as 100, or a share of T with a point, as 0.5",
+    )
     if isinstance(value, str):
         text = value.strip()
         if re.fullmatch(r"[-+]?\d+", text):
