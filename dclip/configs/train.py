@@ -38,6 +38,11 @@ class TrainConfig:
         Needs("network", ("unet",)),
     ] = "laptop"
     """U-Net size: micro, laptop, small, medium or large."""
+    condition: Literal["none", "text"] = "none"
+    """text: the network reads each picture's caption, and draws from prompts. With --init of one
+    that reads none it begins as that one."""
+    encoder: Annotated[str | None, ref("clip"), Needs("condition", ("text",))] = None
+    """CLIP whose text tower reads the captions: else the embedded one."""
     schedule: Annotated[Literal["linear-rescaled", "linear", "cosine"], _FRESH] = "linear-rescaled"
     """How the noise grows with t."""
     T: Annotated[Count, Option(flags=("-T", "--timesteps")), _FRESH] = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from dclip.config import OneOf, from_dict, settings
 from dclip.diffusion.schedule import Schedule
 from dclip.diffusion.variance import VarianceRule
 from dclip.domains import PHOTOS
+from dclip.encoders.contract import EncoderInfo
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.adm import ADM, ADMConfig
 from dclip.models.prediction import ADAPTERS
@@ -76,6 +77,7 @@ class ModelInfo:
         variance: of an ancestral step; see :data:`dclip.diffusion.variance.VarianceRule`.
         class_label: the class that a class-conditional network is asked for.
         source: where the weights came from.
+        text: the encoder of the prompts that it reads; None of one that reads none.
         domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
         crop: how its pictures were cropped, see :func:`dclip.data.images.decode`.
     """
@@ -94,6 +96,7 @@ class ModelInfo:
     variance: VarianceRule = "small"
     class_label: int | None = None
     source: Source | None = None
+    text: EncoderInfo | None = None
 
     def __post_init__(self) -> None:
         if self.steps_offset > self.schedule.T:
@@ -121,7 +124,8 @@ class ModelInfo:
 
     def build(self) -> nn.Module:
         """A network with fresh weights; ``eps = model(x, t)`` whatever it predicts inside."""
-        model: nn.Module = ARCHITECTURES[self.architecture][1](self.config)
+        given = {} if self.text is None else {"text": self.text}
+        model: nn.Module = ARCHITECTURES[self.architecture][1](self.config, **given)
         if self.class_label is not None:
             model.class_label = self.class_label  # type: ignore[assignment]
         adapter = ADAPTERS[self.prediction]
@@ -146,7 +150,7 @@ class ModelInfo:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name not in plain and value != f.default:
-                plain[f.name] = asdict(value) if isinstance(value, Source) else value
+                plain[f.name] = asdict(value) if is_dataclass(value) else value
         return plain
 
     @classmethod
@@ -170,8 +174,9 @@ class ModelInfo:
         given = dict(data)
         given["config"] = from_dict(ARCHITECTURES[name][0], data["config"])
         given["schedule"] = Schedule.from_dict(data["schedule"])
-        if given.get("source") is not None:
-            given["source"] = from_dict(Source, data["source"])
+        for part, kind in (("source", Source), ("text", EncoderInfo)):
+            if given.get(part) is not None:
+                given[part] = from_dict(kind, data[part])
         return cls(**given)
 
 

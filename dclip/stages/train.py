@@ -19,19 +19,24 @@ from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
 from dclip.device import autocast, describe, memory_format, pick, resolve_precision
 from dclip.diffusion import ddim, ddpm
+from dclip.diffusion.conditioning import ClassifierFree, Condition, Prompted
+from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
+from dclip.encoders.contract import TextEncoder
+from dclip.encoders.find import FoundEncoder, encoder_of, find_encoder
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
 from dclip.models.checkpoint import (
     ARCHITECTURES,
     ModelInfo,
+    check_weights,
     load_model,
-    load_weights,
     read_info,
     save_model,
 )
 from dclip.models.ema import EMA
+from dclip.models.prediction import bare
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.stages.revisions import REVISIONS
@@ -42,7 +47,11 @@ from dclip.training.loop import Loop, warm_cosine
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 MOST_PANELS = 100
-NOT_SETTINGS = ("data", "name", "init", "epochs", "network", "size", "schedule", "T")
+EMPTY = 0.1  # share of training pictures that are shown with the empty prompt (2207.12598)
+PANEL_SCALE = 3.0  # of guidance in the panels
+NOT_SETTINGS = (
+    "data", "name", "init", "epochs", "network", "size", "schedule", "T", "condition", "encoder",
+)  # fmt: skip
 """Settings that the inputs, the model's description or ``images`` hold already."""
 
 
@@ -90,6 +99,17 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             prediction=getattr(network, "prediction", "eps"),
             **shown,
         )
+    encoder = _encoder(config, info, inputs, store, context)
+    loaded = None
+    if encoder is not None:
+        if not any(data.captions[i].strip() for i in train):
+            raise BadInput(
+                f"{source.ref} has no captions to train on",
+                "prepare data with captions, or leave --condition out",
+            )
+        loaded = encoder.load("cpu", context.report)
+        info = replace(info, text=loaded.info)
+        inputs |= encoder.inputs
     if data.size % info.config.stride:
         raise BadInput(
             f"{source.ref} has {data.size}-pixel images, but the network needs a multiple of"
@@ -114,9 +134,40 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             "parameters": sum(p.numel() for p in info.build().parameters()),
         },
         make=lambda staging: _Training(
-            resolved, info, data, device, context, staging, inputs
+            resolved, info, data, device, context, staging, inputs, loaded
         ).run(),
     )
+
+
+def _encoder(
+    config: TrainConfig,
+    info: ModelInfo,
+    inputs: dict[str, Artifact],
+    store: Store,
+    context: Context,
+) -> FoundEncoder | None:
+    """The text encoder to train with; that of the model to go on from, where it reads text."""
+    if info.text is not None:
+        if config.encoder is not None:
+            raise BadInput(
+                f"{inputs['init'].ref} reads text by {info.text.where} already",
+                "leave --encoder out, or train a fresh model",
+            )
+        return encoder_of(inputs["init"], info.text, store)
+    if config.condition == "none":
+        return None
+    if not getattr(ARCHITECTURES[info.architecture][1], "reads_text", False):
+        raise BadInput(
+            f"the network {info.architecture} cannot read text", "use --network unet"
+        )
+    return find_encoder(config.encoder, store, context.report)
+
+
+def _begin(model: nn.Module, info: ModelInfo, init: Artifact, encoder: TextEncoder | None) -> None:
+    """Give a network the weights of ``init``; what only reads text stays as it was made."""
+    before, weights = read_info(init.path), load_model(init.path)[0].state_dict()
+    check_weights(before.shapes(), {k: v.shape for k, v in weights.items()}, init.ref)
+    model.load_state_dict(weights, strict=before.text is not None or encoder is None)
 
 
 class _Training:
@@ -131,14 +182,18 @@ class _Training:
         context: Context,
         staging: Staging,
         inputs: dict[str, Artifact],
+        encoder: TextEncoder | None,
     ) -> None:
+        self.encoder = encoder
         self.config, self.info, self.data, self.device = config, info, data, device
         self.context, self.staging = context, staging
         self.train, self.val = data.split("train"), data.split("val")
         torch.manual_seed(key(config.seed, "init"))
         model = info.build()
         if "init" in inputs:
-            load_weights(model, load_model(inputs["init"].path)[0].state_dict(), inputs["init"].ref)
+            _begin(model, info, inputs["init"], encoder)
+        if encoder is not None:
+            bare(model).set_empty(encoder.encode([""]))  # type: ignore[operator]
         self.format = memory_format(device, config.precision)
         self.model = model.to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.ema = EMA(self.model, config.ema)
@@ -196,8 +251,11 @@ class _Training:
         floor = 0.05 if self.config.decay == "cosine" else 1.0
         return warm_cosine(self.lr, step, self.updates, warmup, floor)
 
-    def _batches(self, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch."""
+    def _batches(self, step: int) -> Iterator[tuple[Tensor, ...]]:
+        """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch.
+
+        With a text encoder the parts of the condition follow.
+        """
         seed, n = self.config.seed, self.config.batch
         epoch, at = divmod(step, self.per_epoch)
         # An update of more images than there are goes over them again, with other noise.
@@ -215,7 +273,19 @@ class _Training:
             if self.config.flip:
                 coin = uniform([key(seed, "flip", *k) for k in keys]) < 0.5
                 x0[coin] = x0[coin].flip(-1)
-            yield (x0, *self._noise(keys, tuple(x0.shape[1:])))
+            yield (x0, *self._noise(keys, tuple(x0.shape[1:])), *self._read(part, keys))
+
+    def _read(self, part: np.ndarray, keys: list[tuple[str, int]]) -> tuple[Tensor, ...]:
+        """Tokens, mask and pooled embeddings of the captions, some of them left empty."""
+        if self.encoder is None:
+            return ()
+        coin = uniform([key(self.config.seed, "empty", *k) for k in keys])
+        texts = [self.data.captions[i] for i in part]
+        shown = self.encoder.encode(
+            [text if toss >= EMPTY else "" for text, toss in zip(texts, coin, strict=True)]
+        )
+        assert shown.mask is not None and shown.pooled is not None
+        return shown.tokens, shown.mask, shown.pooled
 
     def _noise(self, keys: list[tuple[str, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """t and eps for each (sample, epoch)."""
@@ -223,10 +293,15 @@ class _Training:
         t = 1 + (uniform([key(seed, "t", *k) for k in keys]) * T).astype(np.int64)
         return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], shape)
 
-    def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def _loss(
+        self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, *text: Tensor
+    ) -> Tensor:
+        asked: EpsModel = model
+        if text:
+            asked = Prompted(model, Condition(*text).to(self.device))
         with autocast(self.device, self.config.precision):
             losses = ddpm.loss(
-                model,
+                asked,
                 self.info.schedule,
                 x0.to(self.device, memory_format=self.format),
                 t.to(self.device),
@@ -242,8 +317,8 @@ class _Training:
             group["lr"] = self._rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for x0, t, eps in islice(batches, self.config.accumulate):
-            loss = self._loss(self.model, x0, t, eps).mean() / self.config.accumulate
+        for batch in islice(batches, self.config.accumulate):
+            loss = self._loss(self.model, *batch).mean() / self.config.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.loop.update(total)
@@ -266,7 +341,7 @@ class _Training:
             x0 = to_float(torch.from_numpy(self.data.images(part)))
             keys = [(f"val/{self.data.ids[i]}", 0) for i in part]
             t, eps = self._noise(keys, tuple(x0.shape[1:]))
-            losses.append(self._loss(model, x0, t, eps).cpu())
+            losses.append(self._loss(model, x0, t, eps, *self._read(part, keys)).cpu())
         return float(torch.cat(losses).mean())
 
     @torch.no_grad()
@@ -277,8 +352,17 @@ class _Training:
             [key(self.config.seed, "panel", i) for i in range(PANEL_IMAGES)], (3, size, size)
         )
         grid = ddim.grid(schedule.T, min(25, schedule.T))
-        x = ddim.decode(self._averaged(), schedule, noise.to(self.device), grid, clip_x0=True)
-        pictures = to_uint8(x).cpu().numpy()
         folder = self.staging.path / "samples"
         folder.mkdir(exist_ok=True)
+        model: EpsModel = self._averaged()
+        if self.encoder is not None:
+            shown = self.val if len(self.val) else self.train
+            prompts = [self.data.captions[i] for i in np.resize(shown, PANEL_IMAGES)]
+            (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
+            positive, negative = (
+                self.encoder.encode(texts).to(self.device) for texts in (prompts, [""])
+            )
+            model = ClassifierFree(model, positive, negative, PANEL_SCALE)
+        x = ddim.decode(model, schedule, noise.to(self.device), grid, clip_x0=True)
+        pictures = to_uint8(x).cpu().numpy()
         sheet(list(pictures), columns=8).save(folder / f"epoch_{epoch:03d}.png")
