@@ -19,6 +19,7 @@ REVISIONS: dict[str, int] = {
     "eval": 1,
     "clip-train": 1,
     "judge-train": 1,
+    "autoencoder-train": 1,
     "demo": 1,
     "explain": 1,
 }

@@ -30,6 +30,7 @@ from dclip.text import printable
 MAKERS = {
     "data": "dclip prepare faces",
     "model": "dclip train",
+    "autoencoder": "dclip autoencoder train",
     "clip": "dclip clip train",
     "samples": "dclip sample",
     "latents": "dclip invert",
