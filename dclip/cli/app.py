@@ -16,6 +16,7 @@ import typer
 
 from dclip import __version__
 from dclip.cli import (
+    autoencoder,
     clip,
     demo,
     doctor,
@@ -26,7 +27,6 @@ from dclip.cli import (
     grid,
     importing,
     invert,
-    autoencoder,
     judge,
     prepare,
     sample,

@@ -63,6 +63,7 @@ class UNetConfig:
 
 
 SIZES: dict[str, UNetConfig] = {
+    "latent": UNetConfig(channels=64, mults=(1, 2), attention=(1,), patch=1),
     "micro": UNetConfig(channels=32, mults=(1, 2), attention=(1,), patch=4),
     "laptop": UNetConfig(channels=64, mults=(1, 2, 2), attention=(2,), patch=2),
     "small": UNetConfig(channels=96, mults=(1, 2, 3, 4), blocks=2, attention=(2, 3), patch=2),
@@ -71,8 +72,8 @@ SIZES: dict[str, UNetConfig] = {
         channels=128, mults=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4, 5), patch=1
     ),
 }
-"""``micro`` for tests; ``laptop`` 64x64 on a CPU; ``small`` 128x128 and ``medium`` 128x128 on
-an 8 GB GPU; ``large`` 256x256."""
+"""``latent`` for latents of 16x16; ``micro`` for tests; ``laptop`` 64x64 on a CPU; ``small``
+128x128 and ``medium`` 128x128 on an 8 GB GPU; ``large`` 256x256."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -206,9 +207,7 @@ class UNet(nn.Module):
                 self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
         between = Attention(width, config.heads, context)
-        self.middle = nn.ModuleList(
-            [ResBlock(width, width, d), between, ResBlock(width, width, d)]
-        )
+        self.middle = nn.ModuleList([ResBlock(width, width, d), between, ResBlock(width, width, d)])
         self.up = nn.ModuleList()
         for level in reversed(levels):
             for _ in range(config.blocks + 1):

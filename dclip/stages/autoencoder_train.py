@@ -31,9 +31,7 @@ SCORED = 256  # held-out pictures, and training pictures that set the scale
 SHOWN = 16
 
 
-def run(
-    config: AutoencoderTrainConfig, store: Store, context: Context = Context()
-) -> Artifact:
+def run(config: AutoencoderTrainConfig, store: Store, context: Context = Context()) -> Artifact:
     """Train an autoencoder and commit it as an ``autoencoder`` artifact.
 
     Raises:

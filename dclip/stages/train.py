@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import islice
@@ -27,6 +27,9 @@ from dclip.encoders.find import FoundEncoder, encoder_of, find_encoder
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
+from dclip.latent.autoencoder import Autoencoder
+from dclip.latent.contract import LatentInfo
+from dclip.latent.files import load_autoencoder, save_autoencoder
 from dclip.models.checkpoint import (
     ARCHITECTURES,
     ModelInfo,
@@ -51,6 +54,7 @@ EMPTY = 0.1  # share of training pictures that are shown with the empty prompt (
 PANEL_SCALE = 3.0  # of guidance in the panels
 NOT_SETTINGS = (
     "data", "name", "init", "epochs", "network", "size", "schedule", "T", "condition", "encoder",
+    "latent",
 )  # fmt: skip
 """Settings that the inputs, the model's description or ``images`` hold already."""
 
@@ -80,7 +84,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     """
     source = store.resolve(config.data, "data", context.report)
     data = DataSet(source.path)
-    train = data.split("train")
+    train = _train_split(data, config.without)
     if len(train) == 0:
         raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
     device = pick(context)
@@ -110,10 +114,16 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
         loaded = encoder.load("cpu", context.report)
         info = replace(info, text=loaded.info)
         inputs |= encoder.inputs
-    if data.size % info.config.stride:
+    if config.latent is not None:
+        inputs["autoencoder"] = store.resolve(config.latent, "autoencoder", context.report)
+        shape = load_autoencoder(inputs["autoencoder"].path).config
+        latent = LatentInfo(channels=shape.latent, factor=shape.factor)
+        info = replace(info, latent=latent, clip_sample=False)
+    stride = info.config.stride * (info.latent.factor if info.latent else 1)
+    if data.size % stride:
         raise BadInput(
             f"{source.ref} has {data.size}-pixel images, but the network needs a multiple of"
-            f" {info.config.stride}",
+            f" {stride}",
             "prepare it again with --size 64, 128 or 256",
         )
     resolved = resolve(config, info.architecture, len(train), device)
@@ -134,9 +144,15 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             "parameters": sum(p.numel() for p in info.build().parameters()),
         },
         make=lambda staging: _Training(
-            resolved, info, data, device, context, staging, inputs, loaded
+            resolved, info, data, train, device, context, staging, inputs, loaded
         ).run(),
     )
+
+
+def _train_split(data: DataSet, without: Sequence[str]) -> np.ndarray:
+    """The training pictures, less those that meet all conditions of one of ``without``."""
+    left_out = [data.where(*(each.strip() for each in text.split(","))) for text in without]
+    return np.setdiff1d(data.split("train"), np.concatenate([np.empty(0, np.int64), *left_out]))
 
 
 def _encoder(
@@ -157,15 +173,14 @@ def _encoder(
     if config.condition == "none":
         return None
     if not getattr(ARCHITECTURES[info.architecture][1], "reads_text", False):
-        raise BadInput(
-            f"the network {info.architecture} cannot read text", "use --network unet"
-        )
+        raise BadInput(f"the network {info.architecture} cannot read text", "use --network unet")
     return find_encoder(config.encoder, store, context.report)
 
 
 def _begin(model: nn.Module, info: ModelInfo, init: Artifact, encoder: TextEncoder | None) -> None:
     """Give a network the weights of ``init``; what only reads text stays as it was made."""
-    before, weights = read_info(init.path), load_model(init.path)[0].state_dict()
+    network, before = load_model(init.path, latents=True)
+    weights = network.state_dict()
     check_weights(before.shapes(), {k: v.shape for k, v in weights.items()}, init.ref)
     model.load_state_dict(weights, strict=before.text is not None or encoder is None)
 
@@ -178,6 +193,7 @@ class _Training:
         config: TrainConfig,
         info: ModelInfo,
         data: DataSet,
+        train: np.ndarray,
         device: torch.device,
         context: Context,
         staging: Staging,
@@ -187,7 +203,11 @@ class _Training:
         self.encoder = encoder
         self.config, self.info, self.data, self.device = config, info, data, device
         self.context, self.staging = context, staging
-        self.train, self.val = data.split("train"), data.split("val")
+        self.train, self.val = train, data.split("val")
+        self.autoencoder: Autoencoder | None = None
+        if info.latent is not None:
+            holder = inputs.get("autoencoder") or inputs["init"]
+            self.autoencoder = load_autoencoder(holder.path, device)
         torch.manual_seed(key(config.seed, "init"))
         model = info.build()
         if "init" in inputs:
@@ -236,6 +256,9 @@ class _Training:
         save_curves(self.staging.path / "loss.png", curves, title=title, log=True)
         dtype = torch.float16 if self.config.storage == "fp16" else None
         save_model(self.staging.path, self.info, self.ema.weights, dtype=dtype)
+        if self.autoencoder is not None:
+            weights = self.autoencoder.state_dict()
+            save_autoencoder(self.staging.path, self.autoencoder.config, weights, dtype=dtype)
         recent = [value for _, value in curves["training"][-self.per_epoch :]]
         return {
             "images": self.updates * self.per_update,
@@ -273,7 +296,7 @@ class _Training:
             if self.config.flip:
                 coin = uniform([key(seed, "flip", *k) for k in keys]) < 0.5
                 x0[coin] = x0[coin].flip(-1)
-            yield (x0, *self._noise(keys, tuple(x0.shape[1:])), *self._read(part, keys))
+            yield (x0, *self._noise(keys), *self._read(part, keys))
 
     def _read(self, part: np.ndarray, keys: list[tuple[str, int]]) -> tuple[Tensor, ...]:
         """Tokens, mask and pooled embeddings of the captions, some of them left empty."""
@@ -287,23 +310,24 @@ class _Training:
         assert shown.mask is not None and shown.pooled is not None
         return shown.tokens, shown.mask, shown.pooled
 
-    def _noise(self, keys: list[tuple[str, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def _noise(self, keys: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         """t and eps for each (sample, epoch)."""
         seed, T = self.config.seed, self.info.schedule.T
         t = 1 + (uniform([key(seed, "t", *k) for k in keys]) * T).astype(np.int64)
-        return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], shape)
+        return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], self.info.shape)
 
-    def _loss(
-        self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, *text: Tensor
-    ) -> Tensor:
+    def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, *text: Tensor) -> Tensor:
         asked: EpsModel = model
         if text:
             asked = Prompted(model, Condition(*text).to(self.device))
+        x0 = x0.to(self.device, memory_format=self.format)
+        if self.autoencoder is not None:
+            x0 = self.autoencoder.latents(x0)
         with autocast(self.device, self.config.precision):
             losses = ddpm.loss(
                 asked,
                 self.info.schedule,
-                x0.to(self.device, memory_format=self.format),
+                x0,
                 t.to(self.device),
                 eps.to(self.device, memory_format=self.format),
             ).float()
@@ -340,17 +364,16 @@ class _Training:
             part = index[start : start + self.config.batch]
             x0 = to_float(torch.from_numpy(self.data.images(part)))
             keys = [(f"val/{self.data.ids[i]}", 0) for i in part]
-            t, eps = self._noise(keys, tuple(x0.shape[1:]))
+            t, eps = self._noise(keys)
             losses.append(self._loss(model, x0, t, eps, *self._read(part, keys)).cpu())
         return float(torch.cat(losses).mean())
 
     @torch.no_grad()
     def _panel(self, epoch: int) -> None:
         """Pictures that DDIM makes of the same noise after every epoch."""
-        size, schedule = self.info.image_size, self.info.schedule
-        noise = normal(
-            [key(self.config.seed, "panel", i) for i in range(PANEL_IMAGES)], (3, size, size)
-        )
+        schedule = self.info.schedule
+        keys = [key(self.config.seed, "panel", i) for i in range(PANEL_IMAGES)]
+        noise = normal(keys, self.info.shape)
         grid = ddim.grid(schedule.T, min(25, schedule.T))
         folder = self.staging.path / "samples"
         folder.mkdir(exist_ok=True)
@@ -363,6 +386,9 @@ class _Training:
                 self.encoder.encode(texts).to(self.device) for texts in (prompts, [""])
             )
             model = ClassifierFree(model, positive, negative, PANEL_SCALE)
-        x = ddim.decode(model, schedule, noise.to(self.device), grid, clip_x0=True)
+        clip = self.info.clip_sample
+        x = ddim.decode(model, schedule, noise.to(self.device), grid, clip_x0=clip)
+        if self.autoencoder is not None:
+            x = self.autoencoder.decode(x)
         pictures = to_uint8(x).cpu().numpy()
         sheet(list(pictures), columns=8).save(folder / f"epoch_{epoch:03d}.png")
