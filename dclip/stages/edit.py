@@ -29,6 +29,7 @@ from dclip.figures.panel import panel
 from dclip.guidance.steered import Steers, find_steers
 from dclip.models.checkpoint import read_info
 from dclip.random import permutation
+from dclip.stages.models import model_of_pixels
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
@@ -118,7 +119,7 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
     how: dict[str, Any] = {"steps": config.steps, "mix": config.mix, "locality": config.locality}
     if config.parts:
         return find_plan(store, config.parts, context.report, r=config.r, **how)
-    base = store.resolve(config.model, "model", context.report, default="embedded")
+    base = model_of_pixels(config.model, store, context.report)
     half = read_info(base.path).schedule.T // 2
     return make_plan(base, (), r=config.r or max(1, half), **how)
 

@@ -34,13 +34,12 @@ from dclip.latent.files import load_autoencoder
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
+from dclip.stages.models import model_of_pixels, model_of_text
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
-from dclip.store.paths import age
 
 GRID_IMAGES = 100
 GRID_COLUMNS = 8
-TEXT_MODEL = "model/embedded-text"
 NOT_SETTINGS = ("model", "tuned", "name", "seed", "clip")
 OF_PROMPTS = ("prompt", "negative", "cfg", "rescale")
 
@@ -58,7 +57,8 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         tuned = store.resolve(config.tuned, "tuned", context.report)
         base = store.input(tuned, "model")
     else:
-        base = _base(config, store, context)
+        find = model_of_text if config.prompt else model_of_pixels
+        base = find(config.model, store, context.report)
     info = read_info(base.path)
     encoder = None
     if config.prompt:
@@ -94,17 +94,6 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
             config, grid, base, tuned, steers, encoder, device, context, staging
         ).run(),
     )
-
-
-def _base(config: SampleConfig, store: Store, context: Context) -> Artifact:
-    """The model to draw with: for prompts the newest that reads text, else the embedded one."""
-    if config.model is not None or not config.prompt:
-        return store.resolve(config.model, "model", context.report, default="embedded")
-    readers = [each for each in store.list("model") if read_info(each.path).text is not None]
-    newest = max(readers, key=age).ref if readers else TEXT_MODEL
-    found = store.resolve(newest, "model", context.report)
-    context.report.note(f"using {found.ref}")
-    return found
 
 
 def _guided(config: SampleConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,7 @@ def resolve(
     report: Notes | None,
     default: str | None,
     check: Check = check_files,
+    suits: Callable[[Artifact], bool] | None = None,
 ) -> Artifact:
     """See :meth:`dclip.store.Store.resolve`."""
     if ref is not None:
@@ -110,6 +112,8 @@ def resolve(
             check(artifact)
         except DclipError as error:
             damaged.append(error)
+            continue
+        if suits is not None and not suits(artifact):
             continue
         newest = artifact
         break
