@@ -15,7 +15,7 @@ import pytest
 from fakes import Stop
 from PIL import Image
 from small_cli import Shell
-from small_store import CPU, SIZE, add_base, copied
+from small_store import CPU, SIZE, add_base, add_tuned, copied
 
 from dclip.configs.edit import EditConfig
 from dclip.configs.eval import EvalConfig
@@ -47,7 +47,9 @@ class Finder:
 
 @pytest.fixture(scope="module")
 def trained_here(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
-    return copied(trained, tmp_path_factory.mktemp("whole") / "store")
+    store = copied(trained, tmp_path_factory.mktemp("whole") / "store")
+    add_tuned(store, "smile", seed=7, settings={"r": 8, "decode_steps": 2})
+    return store
 
 
 @pytest.fixture
@@ -180,6 +182,63 @@ def test_faces_are_chosen_by_number_and_by_size(
     assert len(said) == ("max_faces" in chosen)  # a face that was not asked for needs no word
 
 
+def test_each_face_gets_its_own_edit(store: Store, party: Path, tmp_path: Path) -> None:
+    notes = Stop()
+    given = {"face": ("2", "1"), "tuned": ("sketch:0.5", "smile"), "side_by_side": True}
+    both = run(config(party, strength="1,0.5", **given), store, replace(CPU, report=notes))
+    alone = [
+        run(config(party, strength="1,0.5", face=f"{face}", tuned=(edit,)), store, CPU)
+        for face, edit in ((2, "sketch:0.5"), (1, "smile"))
+    ]
+    for strength in ("1", "0.5"):
+        for made, face in zip(alone, (2, 1), strict=True):
+            file = f"faces/party/{face}_{strength}.png"
+            assert (both.path / file).read_bytes() == (made.path / file).read_bytes()
+        picture = f"images/party_{strength}.png"
+        second, first = (pixels(made.path / picture) - pixels(party) for made in alone)
+        assert first.any() and second.any()
+        assert np.array_equal(pixels(both.path / picture) - pixels(party), first + second)
+    plans = both.config["edits"]
+    assert [plan["face"] for plan in plans] == [[2], [1]]
+    assert [plan["r"] for plan in plans] == [12, 8]  # each as it was tuned
+    assert both.config["captions"] == ["2: sketch\xa00.5, 1: smile\xa01",
+                                       "2: sketch\xa00.25, 1: smile\xa00.5"]  # fmt: skip
+    assert both.metrics["edit"] == "sketch:0.5, smile"
+    assert {"tuned", "tuned2", "model"} == set(both.manifest.inputs)
+    turned = config(party, strength="1,0.5", **given | {"tuned": ("smile", "sketch:0.5")})
+    assert run(turned, store, CPU).id != both.id
+    three = tmp_path / "three.png"
+    scenes.save(scenes.scene((350, 181), []), three)  # no face is found here
+    some = run(config(party, three, face=("1", "2"), tuned=("smile", "sketch")), store, CPU)
+    assert (some.metrics["photos"], some.metrics["skipped"]) == (1, 1)
+    with pytest.raises(BadInput, match="has no face 3: 2 were found"):
+        run(config(party, face=("1", "3"), tuned=("smile", "sketch")), store, CPU)
+    face = scenes.save(scenes.scene((SIZE, SIZE), []), tmp_path / "face.png")
+    first = run(config(party, face, face=("1", "2"), tuned=("smile", "sketch")), store, CPU)
+    one = run(config(face, tuned=("smile",)), store, CPU)
+    pictures = [(made.path / "images" / "face.png").read_bytes() for made in (first, one)]
+    assert pictures[0] == pictures[1]  # a square picture is face 1
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"face": ("1", "2"), "tuned": ("smile",)}, "2 times --face and 1 times --with"),
+        ({"face": ("1", "2"), "tuned": ()}, "2 times --face and 0 times --with"),
+        ({"face": ("1,2", "2"), "tuned": ("smile", "sketch")}, "face 2 has two edits"),
+        ({"face": ("1", "b"), "tuned": ("smile", "sketch")}, "'b' is no number"),
+        ({"face": (0,)}, "'0' is no number"),
+        ({"face": "1,,2"}, "is no number"),
+        ({"face": ("1", "2"), "tuned": ("a", "b"), "align": False}, "has no effect without"),
+    ],
+)
+def test_faces_and_edits_that_do_not_pair_are_refused(
+    party: Path, given: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(BadInput, match=match):
+        config(party, **given)
+
+
 def test_a_photo_without_a_face_is_left_out_with_the_reason(
     store: Store, party: Path, tmp_path: Path
 ) -> None:
@@ -236,8 +295,6 @@ def test_a_photo_that_is_a_face_already_is_taken_as_it_is(
 
 
 def test_a_base_of_something_else_takes_no_faces(store: Store, party: Path, tmp_path: Path) -> None:
-    from small_store import add_tuned
-
     other = copied(store.root, tmp_path / "store")
     (tmp_path / "dogs").mkdir()
     for n in range(8):
