@@ -378,12 +378,21 @@ def test_the_whole_photo_stands_beside_the_photo_in_its_format(
     assert err.startswith("error: --face has no effect without --align")
 
 
-def test_whole_photos_are_not_scored(store: Store, party: Path) -> None:
+def test_of_whole_photos_the_faces_are_scored(store: Store, party: Path, tmp_path: Path) -> None:
     from dclip.stages import eval as scoring
 
-    made = run(config(party), store, CPU)
-    with pytest.raises(BadInput, match="has whole photos"):
-        scoring.run(EvalConfig(edits=made.ref, target="sketch"), store, CPU)
+    face = scenes.save(scenes.scene((SIZE, SIZE), []), tmp_path / "face.png")
+    made = run(config(party, face, strength="0,1"), store, CPU)
+    asked = EvalConfig(edits=made.ref, target="smiling", judge=None)
+    scored = scoring.run(asked, store, CPU)
+    table = json.loads((scored.path / "eval.json").read_text())
+    assert table["pictures"] == 3  # two faces, and the square picture
+    rows = {row["what"]: row for row in table["rows"]}
+    assert rows["strength 0"]["kept_psnr"] == rows["original"]["kept_psnr"] == 100
+    assert rows["strength 1"]["kept_psnr"] < 60 > rows["strength 1"]["kept_ssim"]
+    one = run(config(party, face="1"), store, CPU)
+    with pytest.raises(BadInput, match="has one picture"):
+        scoring.run(EvalConfig(edits=one.ref, target="smiling"), store, CPU)
 
 
 def test_the_real_finder_finds_the_drawn_faces(

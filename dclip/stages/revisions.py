@@ -16,7 +16,7 @@ REVISIONS: dict[str, int] = {
     "finetune": 1,
     "edit": 1,
     "grid": 1,
-    "eval": 1,
+    "eval": 2,
     "clip-train": 1,
     "judge-train": 1,
     "demo": 1,
