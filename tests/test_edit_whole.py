@@ -374,8 +374,84 @@ def test_the_whole_photo_stands_beside_the_photo_in_its_format(
     assert out.splitlines()[0] == "party-sketch.jpg  of different sizes"
     document = json.loads(shell(*words, "--json")[0])
     assert [Path(path).name for path in document["images"]] == ["party.jpg"]
+    pair = ("--face", "1", "--with", "smile", "--face", "2")
+    out, err = shell(*words[:2], *pair, *words[2:])
+    assert out.splitlines()[0] == "party-smile-sketch.jpg  350 x 180 pixels"
+    assert "next:" not in err  # a figure shows one edit of a picture
+    _, err = shell(*words[:2], *pair[:4], *words[2:], code=0)
+    _, err = shell(*words[:2], *pair, *words[2:], "--with", "sketch", code=2)
+    assert err.splitlines()[0] == "error: 2 times --face and 3 times --with do not pair"
     _, err = shell("edit", "party.jpg", "--no-align", "--face", "1", code=2)
     assert err.startswith("error: --face has no effect without --align")
+
+
+def odd_files(folder: Path, party: Path) -> None:
+    """Photos as people have them, and what is none."""
+    with Image.open(party) as image:
+        photo = image.convert("RGB")
+    many: dict[str, Any] = {"save_all": True, "append_images": [photo.rotate(3)]}
+    for name in ("moving.gif", "moving.webp", "moving.png", "pages.tif"):
+        photo.save(folder / name, **many)
+    photo.convert("1").save(folder / "bits.png")
+    photo.convert("CMYK").save(folder / "ink.jpg")
+    palette = photo.convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(folder / "palette.png", transparency=3)
+    photo.convert("RGBA").save(folder / "clear.png")
+    deep = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.png")
+    for name, size in (("dot.png", (1, 1)), ("line.png", (400, 1)), ("band.png", (60_000, 20))):
+        Image.new("RGB", size, (90, 120, 150)).save(folder / name)
+    photo.save(folder / "same.bmp")
+    photo.save(folder / "same.jpg", quality=95)
+    (folder / "cut.jpg").write_bytes((folder / "same.jpg").read_bytes()[:4000])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").write_bytes(b"")
+
+
+def test_a_folder_of_odd_files_gives_pictures_or_a_reason_for_each(
+    store: Store, party: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    odd_files(folder, party)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shell, out = Shell(store.root, capsys), tmp_path / "out"
+    words = ("edit", str(folder), "--with", "sketch", "--anyway", "--device", "cpu")
+    said, told = shell(*words, "--out", str(out))
+    assert said.splitlines()[0] == f"{out}/  7 pictures, 350 x 180 pixels"
+    written = {path.name: path for path in out.iterdir()}
+    assert sorted(written) == [
+        "bits-sketch.png", "clear-sketch.png", "deep-sketch.png", "ink-sketch.jpg",
+        "palette-sketch.png", "same-2-sketch.jpg", "same-sketch.bmp",
+    ]  # fmt: skip
+    for name, mode in (("clear", "RGBA"), ("palette", "RGBA"), ("deep", "I;16"), ("bits", "L")):
+        with Image.open(written[f"{name}-sketch.png"]) as image:
+            assert image.mode == mode
+    reasons = {
+        "moving.gif": "has 2 frames", "moving.webp": "has 2 frames", "moving.png": "has 2 frames",
+        "pages.tif": "has 2 pages", "dot.png": "1 x 1 pixels, too small",
+        "line.png": "400 x 1 pixels, too small", "band.png": "no face was found",
+        "cut.jpg": "is damaged", "text.jpg": "not an image", "empty.png": "it is empty",
+    }  # fmt: skip
+    made = store.resolve(None, "edits")
+    skipped = {row["file"]: row["reason"] for row in table(made.path / "skipped.csv")}
+    assert set(skipped) == set(reasons)
+    for file, reason in reasons.items():
+        assert reason in skipped[file] and skipped[file] in told.replace("\n", " ")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    for file, reason in reasons.items():
+        _, err = shell("edit", str(folder / file), *words[2:], code=2)
+        lines = err.splitlines()
+        assert any(line.startswith("error: ") and reason in line for line in lines), err
+        assert "Traceback" not in err
+    _, err = shell(
+        "edit", str(folder / "clear.png"), *words[2:], "--out", str(tmp_path / "a.jpg"), code=None
+    )
+    assert "Traceback" not in err
+    for place in ("/dev/null/a", str(folder / "same.jpg")):
+        _, err = shell("edit", str(folder / "same.jpg"), *words[2:], "--out", place, code=2)
+        assert "error: " in err and "--out" in err and "--store" not in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_of_whole_photos_the_faces_are_scored(store: Store, party: Path, tmp_path: Path) -> None:

@@ -74,7 +74,14 @@ def edit(
     def write(made: Artifact) -> None:
         if out is not None:
             overwrite = bool(run.flags.force)
-            written.extend(results.copy_pictures(made, out, config.photos, overwrite=overwrite))
+            try:
+                copies = results.copy_pictures(made, out, config.photos, overwrite=overwrite)
+            except OSError as error:
+                raise BadInput(
+                    f"nothing can be written to {out}: {error.strerror or error}",
+                    f"name another place with --out (the pictures are in {made.path / 'images'})",
+                ) from error
+            written.extend(copies)
             return
         try:
             written.extend(results.place_pictures(made, config.photos))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from dclip.domains import DOMAINS, PHOTOS
 from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Plans, check_domain, find_base, find_plan, make_plan
 from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
-from dclip.editing.whole import Found, WholePhotos, whole_photos
+from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
@@ -36,6 +37,7 @@ from dclip.store import Artifact, Journal, Staging, Store, slug
 PANEL_ROWS = 4  # up to so many photos stand below each other,
 PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
+LISTED = 20  # photos that were left out are named up to here
 
 Pixels = NDArray[np.uint8]
 
@@ -108,6 +110,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         accept=accept,
     )
     if skipped := artifact.metrics["skipped"]:
+        for reason in _left_out(artifact)[:LISTED]:
+            context.report.note(f"left out: {reason}")
         context.report.warn(
             f"{skipped} of {len(photos)} photos could not be {done} and were left out: see"
             f" {artifact.path / 'skipped.csv'}"
@@ -295,6 +299,8 @@ class _Editing:
 
         def one(number: int) -> Found | BadInput:
             try:
+                if self.photos.paths:
+                    check_size(self.photos.paths[number], self.photos.files[number])
                 if self.whole is not None and number in self.whole.numbers:
                     return self.whole.find(number)
                 if self.plan.of(1) is None:  # a square picture is its face 1
@@ -313,7 +319,7 @@ class _Editing:
             {
                 "file": self.photos.files[number],
                 "reason": error.message,
-                "fix": (error.fix or "") if self.whole is not None else "",
+                "fix": (error.fix or "") if self.whole is not None or len(self.photos) == 1 else "",
             }
             for number, error in loaded.items()
             if isinstance(error, BadInput)
@@ -413,9 +419,15 @@ def _reason(failure: Mapping[str, Any]) -> str:
     return f"{failure['reason']}: {fix}" if fix else str(failure["reason"])
 
 
+def _left_out(artifact: Artifact) -> list[str]:
+    """Why each photo was left out; the reasons name the files."""
+    with (artifact.path / "skipped.csv").open(encoding="utf-8", newline="") as file:
+        return [row["reason"] for row in csv.DictReader(file)]
+
+
 def _nothing(failures: Sequence[Mapping[str, Any]], total: int, done: str) -> BadInput:
     """Why no photo was edited."""
     first = failures[0]
-    if total == 1 and first["fix"]:
+    if total == 1:
         return BadInput(first["reason"], first["fix"])
     return BadInput(f"none of the {total} photos can be {done}; the first: {_reason(first)}")
