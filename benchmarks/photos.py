@@ -131,7 +131,10 @@ def tuned_table(store: str, name: str, count: int) -> None:
         ])  # fmt: skip
     said = ("photo", "small picture", "change", "guided change")
     means = np.mean(rows, axis=0)
-    print(f"{name}: " + ", ".join(f"{w} {m[0]:.1f} dB {m[1]:.2f}" for w, m in zip(said, means)))
+    print(
+        f"{name}: "
+        + ", ".join(f"{w} {m[0]:.1f} dB {m[1]:.2f}" for w, m in zip(said, means, strict=True))
+    )
 
 
 def party(number: int) -> list[scenes.Sitter]:

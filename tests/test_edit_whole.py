@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import photo_scenes as scenes
 import pytest
 from fakes import Stop
 from PIL import Image
-from small_cli import Shell
+from small_cli import COMMANDS, Shell
 from small_store import CPU, SIZE, add_base, add_tuned, copied
 
 from dclip.configs.edit import EditConfig
@@ -383,6 +384,24 @@ def test_the_whole_photo_stands_beside_the_photo_in_its_format(
     assert err.splitlines()[0] == "error: 2 times --face and 3 times --with do not pair"
     _, err = shell("edit", "party.jpg", "--no-align", "--face", "1", code=2)
     assert err.startswith("error: --face has no effect without --align")
+
+
+@pytest.mark.parametrize("page", ["photos", "editing", "evaluation"])
+def test_the_commands_of_the_docs_are_read(page: str) -> None:
+    """Each is one that the command line and the config take; none is run."""
+    from dclip.cli.options import gathered
+
+    text = (Path(__file__).parents[1] / "docs" / f"{page}.md").read_text()
+    configs = {"edit": EditConfig, "eval": EvalConfig}
+    lines = [line for line in text.splitlines() if line.startswith(("dclip edit", "dclip eval"))]
+    assert len(lines) > 3
+    for line in lines:
+        name, *words = shlex.split(line, comments=True)[1:]
+        command = next(found for path, found in COMMANDS if path == (name,))
+        values = command.make_context(name, words).params  # type: ignore[attr-defined]
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        configs[name](**{k: v for k, v in gathered(given, configs[name]).items() if k != "face" or
+                         name == "edit"})  # fmt: skip
 
 
 def odd_files(folder: Path, party: Path) -> None:
