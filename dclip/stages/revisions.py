@@ -14,7 +14,7 @@ REVISIONS: dict[str, int] = {
     "sample": 1,
     "invert": 1,
     "finetune": 1,
-    "edit": 1,
+    "edit": 2,
     "grid": 1,
     "eval": 2,
     "clip-train": 1,
