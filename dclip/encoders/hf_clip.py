@@ -35,7 +35,7 @@ class HfClipEncoder:
                 f"{name} needs the package transformers ({e})", "pip install 'dclip[text]'"
             ) from e
         self.name, self.device = name, torch.device(device)
-        logging.disable_progress_bar()  # dclip shows its own
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # dclip shows its own
         try:
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(
                 str(folder / TOKENIZER), local_files_only=True
