@@ -98,9 +98,11 @@ class OneOf:
     Attributes:
         table: ``"module:NAME"`` of a mapping or a tuple. It is imported when a value is checked,
             so that a config needs no torch.
+        listed: the command that lists them, where they are too many for a line.
     """
 
     table: str
+    listed: str | None = None
 
     def names(self) -> list[str]:
         """The names that there are."""
@@ -110,7 +112,11 @@ class OneOf:
     def __call__(self, value: str, info: pydantic.ValidationInfo) -> str:
         names = self.names()
         if value not in names:
-            raise BadInput(f"{info.field_name} {value!r} is unknown", nearest(value, names))
+            fix = nearest(value, names)
+            if self.listed is not None:
+                close = fix.partition("? ")[0] + "? " if fix.startswith("did you") else ""
+                fix = f"{close}`{self.listed}` lists them"
+            raise BadInput(f"{info.field_name} {value!r} is unknown", fix)
         return value
 
 

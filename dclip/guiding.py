@@ -117,9 +117,13 @@ def _place(spec: str) -> Path:
         return Path(spec)
 
 
-def preset_r(preset: Preset, T: int) -> int:
-    """The timestep r to invert to for a preset, by a model of ``T``: the table counts 200."""
-    return max(1, round(preset.r * T / 200))
+def preset_r(preset: Preset, T: int, *, imported: bool = False) -> int:
+    """The timestep r to invert to for a preset, by a model of ``T``.
+
+    Args:
+        imported: the model was imported, for which the settings of papers count.
+    """
+    return max(1, round(preset.suited(imported).r * T))
 
 
 def clip_role(number: int) -> str:

@@ -330,7 +330,7 @@ def test_presets_are_a_table_whose_names_finetune_takes(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = shop.json(capsys, "presets")
-    assert {"name", "target", "source", "kind", "r"} == rows[0].keys()
+    assert {"name", "target", "source", "kind", "r", "recipe"} <= rows[0].keys()
     assert [row["name"] for row in rows] == shop(capsys, "presets", "-q")[1].splitlines()
     # A table that an ordinary terminal shows whole, though hair colours start from four prompts.
     assert any(len(row["source"]) > 80 for row in rows)

@@ -197,7 +197,7 @@ def test_the_chain_takes_celeba_for_what_it_is(shell: Shell) -> None:
     from dclip.stages.chain import Chain, _Making
 
     seen: list[Any] = []
-    making = _Making(SimpleNamespace(data=None), Store(shell.store), CPU, None)  # type: ignore[arg-type]
+    making = _Making(SimpleNamespace(data=None, parts=()), Store(shell.store), CPU, None)  # type: ignore[arg-type]
     chain = Chain(Store(shell.store), CPU)
     chain.make = lambda *args, **_: seen.append(args[3])  # type: ignore[method-assign]
     making.chain = chain

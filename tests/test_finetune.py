@@ -37,7 +37,7 @@ from dclip.guidance.clip import Move, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.kinds import KINDS, LOSSES
 from dclip.guidance.objective import Objective, recoloured
-from dclip.guidance.prompts import PRESETS, split_sources
+from dclip.guidance.prompts import PRESETS, presets_of, split_sources
 from dclip.guiding import find_clip, find_guides
 from dclip.models.checkpoint import load_model
 from dclip.models.tuned import Above, merged, read_deltas
@@ -370,9 +370,13 @@ def test_every_preset_builds_its_prompts(name: str) -> None:
 def test_the_pages_list_every_preset_and_recipe() -> None:
     docs = Path(__file__).parents[1] / "docs"
     lines = (docs / "finetune.md").read_text().splitlines()
-    for name, pair in PRESETS.items():
+    for name, pair in presets_of(DRAWN_FACES).items():
         (row,) = [line for line in lines if line.startswith(f"| {pair.kind} |")]
         assert f"`{name}`" in row
+    rows = (docs / "domains.md").read_text().splitlines()
+    for name, pair in PRESETS.items():
+        if pair not in presets_of(DRAWN_FACES).values():
+            assert any(line.startswith(f"| `{name}` |") and pair.target in line for line in rows)
     page = (docs / "recipes.md").read_text()
     assert all(f"| `{name}` |" in page for name in RECIPES)
 
@@ -408,7 +412,7 @@ def test_what_a_fine_tune_can_be_scored_on_has_a_preset() -> None:
 @pytest.mark.skipif(not EMBEDDED.is_dir(), reason="no CLIP is embedded in this tree")
 def test_the_embedded_clip_knows_every_presets_words() -> None:
     guide = load_guide(str(EMBEDDED))
-    for pair in PRESETS.values():
+    for pair in presets_of(DRAWN_FACES).values():
         for prompt in (pair.target, *split_sources(pair.source)):
             assert guide.warning(prompt) is None
         assert float(guide.move(pair.target, pair.source).differences.norm(dim=-1).min()) > 0.03
@@ -576,8 +580,7 @@ def test_the_latents_decide_r_and_a_presets_own_is_told(
             run(config, store, replace(CPU, dry_run=True, report=(said := Stop())))
         return [note for note in said.notes if "r=" in note]
 
-    # The small store's model has T = 20, where the table's 100 of 200 is 10.
-    own = PRESETS["sketch"].r // 10
+    own = round(PRESETS["sketch"].settings.r * 20)  # the small store's model has T = 20
     assert own != R
     (note,) = notes(target="sketch")
     assert f"r={R}" in note and f"r={own}" in note and "dclip invert --preset sketch" in note

@@ -77,7 +77,7 @@ def test_latents_open_beside_their_pictures_and_rows(store: Store, small: Artifa
     assert dict(small.config) == {
         "r": 20, "steps": 4, "method": "fixed-point", "refinements": REFINEMENTS,
         "tolerance": TOLERANCE, "split": "train+val", "count": 10, "batch": 4,
-        "precision": "fp32",
+        "precision": "fp32", "grid": "even", "encode": "inversion",
     }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_a_preset_says_how_far_to_invert(store: Store) -> None:
     config = InvertConfig(preset="sketch", steps=4, count=2)
     with pytest.raises(Planned) as planned:
         run(config, store, replace(CPU, dry_run=True, report=(said := Stop())))
-    expected = PRESETS["sketch"].r * T // 200
+    expected = round(PRESETS["sketch"].settings.r * T)
     assert planned.value.plan["config"]["r"] == expected
     assert f"inverting to r={expected}, for sketch" in said.said
     assert planned.value.plan["config"]["refinements"] == EDIT_REFINEMENTS < REFINEMENTS

@@ -29,6 +29,7 @@ from dclip.cli import (
     invert,
     judge,
     prepare,
+    presets,
     sample,
     storage,
     train,
@@ -56,7 +57,7 @@ add(app, importing.import_, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 app.add_typer(autoencoder.autoencoder, name="autoencoder", rich_help_panel=PIPELINE)
 app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)
-add(app, finetune.presets, PIPELINE)
+add(app, presets.presets, PIPELINE)
 for function in (storage.ls, storage.show, storage.lineage, storage.verify, storage.tag):
     add(app, function, STORE)
 for function in (storage.export, storage.rm, storage.gc):

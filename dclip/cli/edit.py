@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     "dclip edit me.jpg you.jpg --strength 0,0.5,1,1.5 --side-by-side",
     "dclip edit photo.png --with sketch:0.8 --with smiling:0.5   # two edits at once",
     "dclip edit photo.png --with sketch@60-100 --with smiling    # sketch at high noise alone",
+    "dclip edit stroke.png --with sketch --rounds 2 --no-align   # strokes to a face to a sketch",
     "dclip edit me.jpg --guide 'clip:a smiling person:0.3'    # no tuned model",
     "dclip edit --data celeba --where Smiling=-1 --count 16 --with smiling",
     "dclip edit --data faces --with smiling --make    # drawn faces; minutes on a laptop",
@@ -108,10 +109,10 @@ def edit(
         ready=write,
         first=lambda made: _first(made, written, results.size_of),
         show=shown,
-        # A figure knows tuned models that act together, and no guides.
+        # A figure knows tuned models that act together, and neither guides nor rounds.
         next_commands=lambda made: (
             [run.hint("grid", *_with(config), *_at(config), *config.photos)]
-            if not config.guide and len(config.face) < 2
+            if not config.guide and not config.rounds and len(config.face) < 2
             else []
         ),
     )

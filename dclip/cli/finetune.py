@@ -41,28 +41,3 @@ def finetune(run: Run, config: FinetuneConfig) -> None:
 def _named(made: Artifact) -> str:
     """Its name, with the version where it was made before: a newer one may have the name."""
     return made.name if made.fresh else f"{made.name}/v{made.version}"
-
-
-@command(
-    "dclip presets",
-    "dclip presets --json",
-    'dclip finetune --preset "$(dclip presets -q | head -1)"',
-)
-def presets(run: Run) -> None:
-    """List the presets: names for pairs of prompts."""
-    from dclip.guidance.prompts import PRESETS, split_sources
-
-    rows, whole = [], run.out.mode == "json"
-    for name, pair in PRESETS.items():
-        first, *others = split_sources(pair.source)
-        rows.append(
-            {
-                "name": name,
-                "target": pair.target,
-                "source": pair.source if whole or not others else f"{first}, or {len(others)} more",
-                "kind": pair.kind,
-                "r": pair.r,
-            }
-        )
-    columns = {"name": "preset", "source": "from", "target": "to", "kind": "kind", "r": "r of 200"}
-    run.out.table(rows, columns, identity="name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -78,6 +79,32 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_read_counts), Option(meta
 """One whole number, several, or a text of them between commas."""
 
 
+def _read_depth(value: Any, info: Any) -> Any:
+    """A whole number for a timestep, a number with a point for a share."""
+    name, how = info.field_name, "give a timestep, as 100, or a share of T with a point, as 0.5"
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"[-+]?\d+", text):
+            value = int(text)
+        elif re.fullmatch(r"[-+]?(\d+\.\d*|\.\d+)", text):
+            value = float(text)
+        else:
+            raise BadInput(f"{name} {value!r} is no number", how)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if isinstance(value, float) and not 0 < value <= 1:
+        raise BadInput(f"{name} is {value:.9g}, and a share of T is above 0 and at most 1.0", how)
+    if isinstance(value, int) and not 1 <= value <= MOST:
+        raise BadInput(f"{name} is {value}", f"{how}; timesteps begin at 1")
+    return value
+
+
+Depth = Annotated[int | float, BeforeValidator(_read_depth), Option(metavar="N|X")]
+"""How far into the noise: a whole number is a timestep, 1..T; a number with a point is a share of
+T, above 0 and at most 1.0. So 1 is the first timestep and 1.0 is T, see
+:meth:`dclip.diffusion.schedule.Schedule.timestep`."""
+
+
 def _read_faces(value: Any) -> Any:
     if isinstance(value, int | str) and not isinstance(value, bool):
         value = (value,)
@@ -126,9 +153,15 @@ File = Annotated[str, AfterValidator(_check_file), Option(metavar="FILE")]
 """A file, and neither a folder, a pipe nor a device."""
 
 Preset = Annotated[
-    str, AfterValidator(OneOf("dclip.guidance.prompts:PRESETS")), Option(metavar="NAME")
+    str,
+    AfterValidator(OneOf("dclip.guidance.prompts:PRESETS", "dclip presets")),
+    Option(metavar="NAME"),
 ]
 """A named edit of :data:`dclip.guidance.prompts.PRESETS`."""
+
+
+Walk = Annotated[str, AfterValidator(OneOf("dclip.diffusion.grids:WALKS")), Option(metavar="RULE")]
+"""How timesteps are spread between 0 and r."""
 
 
 def check_edits(value: tuple[str, ...]) -> tuple[str, ...]:

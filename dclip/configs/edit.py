@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from annotated_types import Ge, Le
+
 from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
     Count,
     Crop,
+    Depth,
     Edits,
     FaceNumbers,
     Guides,
@@ -19,6 +22,7 @@ from dclip.configs.common import (
     Seed,
     Split,
     Texts,
+    Walk,
     ref,
 )
 from dclip.editing.spec import PartSpec, parse_parts
@@ -43,8 +47,9 @@ class EditConfig:
     """CLIP that steers: else the newest, else that of the model's domain."""
     through: Annotated[Literal["x0", "network"], Needs("guide")] = "x0"
     """What the steering gradient passes: the clean estimate alone, or the network too (slower)."""
-    model: Annotated[str | None, ref("model"), Excludes("tuned"), Needs("guide")] = None
-    """Base model to steer: else the newest, else the embedded one."""
+    model: Annotated[str | None, ref("model"), Excludes("tuned")] = None
+    """Base model to edit with alone: by --guide, --rounds or --encode noise. Else the newest, else
+    the embedded one."""
     strength: Numbers = (1.0,)
     """How far: 0 is the photo; one or several, 0,0.5."""
     data: Annotated[str | None, ref("data")] = None
@@ -65,10 +70,21 @@ class EditConfig:
     that get another edit: --face 1 --with smiling --face 2 --with old."""
     max_faces: Annotated[Count | None, Needs("align"), *_WHOLE] = None
     """Edit only so many, the largest, of a whole photo's faces."""
-    r: Count | None = None
-    """Timestep to invert to: else that of the tuning, or T/2 without one."""
+    r: Depth | None = None
+    """How far to invert: a timestep, as 100, or a share of T, as 0.5. Else that of the tuning, or
+    0.5 without one."""
     steps: Count | None = None
     """Steps each way: else those of the tuning."""
+    grid: Walk | None = None
+    """How timesteps are spread: even, trailing, linspace or diffusionclip. Else as tuned."""
+    encode: Literal["inversion", "noise"] | None = None
+    """noise begins at photos with noise added (SDEdit), not at inverted ones; then strength 0 is
+    not the photo. Else as tuned."""
+    rounds: Annotated[int, Ge(0), Le(1000), Option(metavar="N")] = 0
+    """First make strokes, drawings or portraits pictures of the base's own kind: noise them to r
+    and decode them by the base, so many times. DiffusionCLIP takes 10."""
+    rounds_r: Annotated[Depth, Needs("rounds")] | None = None
+    """How far each round noises, as --r: else as far as --r. Less keeps more of the picture."""
     mix: Mix | None = None
     """How several models are combined: their weights, or their predicted noise. Else weights."""
     locality: Annotated[Locality, Needs("direct")] | None = None
@@ -86,10 +102,21 @@ class EditConfig:
     """What the networks compute in: fp32, bf16 (faster on most GPUs), or auto."""
     name: Name | None = None
     """Name of the new artifact: else the tuned model's."""
-    seed: Annotated[Seed, _SAMPLES] = 0
-    """Of --data: decides which samples are taken."""
+    seed: Seed = 0
+    """Decides which samples of --data are taken, and the noise of --rounds and --encode noise."""
 
     def __post_init__(self) -> None:
+        noised = bool(self.rounds) or self.encode == "noise"
+        if self.model is not None and not self.tuned and not self.guide and not noised:
+            raise BadInput(
+                "--model has no effect without --guide, --rounds or --encode noise",
+                "give one of them, or --with and a tuned model, which knows its base",
+            )
+        if self.seed and self.data is None and not noised:
+            raise BadInput(
+                "--seed has no effect without --data, --rounds or --encode noise",
+                "leave --seed out",
+            )
         if not self.photos and self.data is None:
             raise BadInput("what is to edit?", "name photos or folders, or give --data REF")
         if len(self.face) > 1:
@@ -123,6 +150,6 @@ class EditConfig:
 
     @property
     def parts(self) -> tuple[PartSpec, ...]:
-        """The tuned models that are named, or the newest; none where guides alone edit."""
+        """The tuned models that are named, or the newest; none where a base or guides edit."""
         named = tuple(part for text in self.tuned for part in parse_parts(text))
-        return named or (() if self.guide else (PartSpec(),))
+        return named or (() if self.guide or self.model is not None else (PartSpec(),))

@@ -10,6 +10,7 @@ from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
     MOST,
     Count,
+    Depth,
     Edits,
     File,
     Locality,
@@ -65,8 +66,8 @@ class EvalConfig:
     or TorchScript."""
     trust: Annotated[bool, Needs("face")] = False
     """Load a --face TorchScript file, which can run code and write files."""
-    r: Annotated[Count | None, _MAKES] = None
-    """Timestep to invert to: else that of the tuning."""
+    r: Annotated[Depth | None, _MAKES] = None
+    """How far to invert: a timestep, as 100, or a share of T, as 0.5. Else that of the tuning."""
     steps: Annotated[Count | None, _MAKES] = None
     """Steps each way: else those of the tuning."""
     mix: Annotated[Mix | None, _MAKES] = None

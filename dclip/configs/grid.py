@@ -14,6 +14,7 @@ from dclip.configs.common import (
     Count,
     Counts,
     Crop,
+    Depth,
     Edits,
     Locality,
     Mix,
@@ -124,8 +125,8 @@ class GridConfig:
     """Steps each way, a column each: else those of the tuning."""
     latents: Annotated[str | None, ref("latents")] = None
     """Latents whose held-out photos to show: else those that the model was tuned on."""
-    r: Count | None = None
-    """Timestep to invert to: else that of the tuning."""
+    r: Depth | None = None
+    """How far to invert: a timestep, as 100, or a share of T, as 0.5. Else that of the tuning."""
     mix: Mix | None = None
     """How several models are combined: their weights, or their predicted noise. Else weights."""
     locality: Annotated[Locality, Needs("direct")] | None = None

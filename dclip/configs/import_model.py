@@ -8,7 +8,7 @@ from annotated_types import Ge
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Count, Name, ref
+from dclip.configs.common import Count, Depth, Name, ref
 
 _BASE = Excludes("base")  # what the base of a tuned source says already
 _TUNED = Needs("base")
@@ -58,8 +58,9 @@ class ImportConfig:
     """Order of an ADM network's attention projection."""
     class_label: Annotated[int, Ge(0), Option(flags=("--class",), metavar="N"), _BASE] | None = None
     """Class that a class-conditional model is to draw."""
-    r: Annotated[Count | None, _TUNED] = None
-    """Of a tuned source: the timestep that it was tuned to invert to."""
+    r: Annotated[Depth | None, _TUNED] = None
+    """Of a tuned source: how far it was tuned to invert: a timestep, as 402, or a share of T, as
+    0.4."""
     t_min: Annotated[int, Ge(0), Option(metavar="N"), _TUNED] | None = None
     """Of Asyrp's edits: the timestep above which they act (Asyrp's t_edit)."""
     storage: Literal["same", "fp16"] = "same"

@@ -9,7 +9,7 @@ Schedules and Sample Steps are Flawed" (2305.08891).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Literal
 
@@ -123,6 +123,44 @@ RULES: dict[str, Callable[..., tuple[int, ...]]] = {
     "diffusionclip": lambda T, steps: diffusionclip(T - 1, steps, T),
 }
 """Rules by name, each ``(T, steps, ...) -> timesteps`` over the whole schedule."""
+
+
+WALKS = ("even", "trailing", "linspace", "diffusionclip")
+"""The rules that reach r, and so can lay out a walk between a picture and its state there."""
+
+
+def walk(rule: str, r: int, steps: int, T: int | None = None) -> tuple[int, ...]:
+    """The timesteps between 0 and r: the rule laid out over r timesteps in place of T.
+
+    A walk down it asks the network ``steps`` times, whatever the rule. DiffusionCLIP's ``t_0``,
+    counted from 0, is ``r - 1``.
+
+    Args:
+        rule: of :data:`WALKS`.
+        T: the schedule's length where it is known, to refuse an r beyond it here.
+
+    Raises:
+        BadInput: another rule, or r or steps out of range.
+    """
+    if rule not in WALKS:
+        why = "leading never reaches r" if rule == "leading" else f"unknown grid rule {rule!r}"
+        raise BadInput(why, f"use one of {', '.join(WALKS)}")
+    if r < 1 or (T is not None and r > T) or rule == "even":
+        return ddim.grid(r, steps, T)
+    if rule != "trailing" and not 2 <= steps <= r:
+        raise BadInput(
+            f"{steps} step{'s' * (steps != 1)} of grid {rule} between 0 and r={r}",
+            fix=f"choose --steps in 2..{r}" if r > 1 else "choose --r 2 or more, or --grid even",
+        )
+    return RULES[rule](r, steps)
+
+
+def upward(rule: str, timesteps: Sequence[int]) -> tuple[int, ...]:
+    """The part of a walk that an inversion goes up.
+
+    DiffusionCLIP's takes the photo to be the state at t = 1 already.
+    """
+    return tuple(timesteps[1:] if rule == "diffusionclip" else timesteps)
 
 
 def build(rule: str, T: int, steps: int, **settings: int) -> tuple[int, ...]:

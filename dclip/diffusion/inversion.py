@@ -18,7 +18,7 @@ from dclip.diffusion.network import EpsModel, OnStep, predict
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 
-Method = Literal["ddim", "fixed-point", "simplified"]
+Method = Literal["ddim", "fixed-point", "simplified", "diffusionclip"]
 
 REFINEMENTS = 24
 """Most network calls of a step after its first; few steps but the first need nearly as many."""
@@ -49,6 +49,9 @@ def invert(
       :func:`dclip.diffusion.ddim.decode` on the same grid returns the photo. Nearly all of a round
       trip's error is made in the first step, where the network removes fine detail of the photo; so
       the number of calls depends on the error: many there, one or two later.
+    - ``diffusionclip``: eps at the state and at the timestep that the step comes from, as the code
+      of DiffusionCLIP (2110.02711) and of Asyrp has it; the photo itself is asked at t = 1, the
+      lowest that a network knows. One network call a step, with the error of ``ddim``.
     - ``simplified``: equation (3) of "A Simplified Implementation of DiffusionCLIP":
       ``x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps(x_s, s)`` with the *original* x0. This is no
       inversion: each state is x0 noised again with the last prediction, so no decode returns the
@@ -57,7 +60,8 @@ def invert(
 
     Args:
         x0: (B,C,H,W) in [-1, 1].
-        grid: increasing timesteps from :func:`dclip.diffusion.ddim.grid`.
+        grid: increasing timesteps from :func:`dclip.diffusion.ddim.grid` or
+            :func:`dclip.diffusion.grids.upward`. At the first of them the state is taken to be x0.
         refinements: fixed-point only: most network calls of a step after its first. 0 costs what
             ``ddim`` costs and is more exact, since the first guess comes from earlier steps.
         tolerance: fixed-point only: a sample's step ends once its decode would have an error below
@@ -86,6 +90,8 @@ def invert(
         else:
             if method == "ddim":
                 eps = predict(model, x, t)
+            elif method == "diffusionclip":
+                eps = predict(model, x, max(s, 1))
             else:
                 guess = _extrapolate(past, t) if past else predict(model, x, t)
                 calls = refinements + (1 if past else 0)
@@ -117,14 +123,15 @@ def invert_with_offsets(
     and a stored state for each of the decode's steps.
 
     Args:
-        decode_grid: some of ``grid``'s timesteps, its ends among them; None takes all.
+        decode_grid: some of ``grid``'s timesteps, its ends among them, and 0 where the grid begins
+            above it; None takes the grid's.
         on_step: called after each step of the inversion.
 
     Returns:
         ``x_r`` (B,C,H,W) and ``offsets`` (S,B,C,H,W) for :func:`dclip.diffusion.ddim.decode`.
     """
     timesteps = tuple(grid if decode_grid is None else decode_grid)
-    states = {0: x0}
+    states = {0: x0, grid[0]: x0}
 
     def keep(index: int, t: int, x: Tensor, clean: Tensor) -> None:
         if t in timesteps:

@@ -162,6 +162,24 @@ class Schedule:
         beta = torch.tensor(values, dtype=torch.float64)
         return Schedule(TRAINED, len(values), _alpha_bar(beta), betas=values)
 
+    def timestep(self, r: int | float) -> int:
+        """The timestep that ``r`` means: itself, or the nearest to a share of T.
+
+        Args:
+            r: an int is a timestep in 1..T, a float a share above 0 and at most 1: 1 is the first
+                timestep, 1.0 is T.
+
+        Raises:
+            BadInput: out of range.
+        """
+        if isinstance(r, float):
+            if not 0 < r <= 1:
+                raise BadInput(f"r={r:g} of T", fix="give a share above 0 and at most 1.0")
+            return max(1, math.floor(r * self.T + 0.5))
+        if not 1 <= r <= self.T:
+            raise BadInput(f"r={r} is outside 1..{self.T}", fix=f"choose --r in 1..{self.T}")
+        return r
+
     def coefficients(self, t: int) -> tuple[float, float]:
         """``(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t))`` as Python floats, for t in 0..T.
 

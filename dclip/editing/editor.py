@@ -7,6 +7,7 @@ inversion", Ju et al. 2023, 2310.01506), so that strength 0 is the photo itself.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from dclip.configs.common import Precision
 from dclip.context import Reporter, Silent
+from dclip.data.images import to_uint8
 from dclip.device import placed
-from dclip.diffusion import ddim
+from dclip.diffusion import ddim, ddpm, unseen
 from dclip.diffusion.inversion import invert_with_offsets
 from dclip.diffusion.network import ByTimestep, EpsModel, InPrecision
 from dclip.diffusion.schedule import Schedule
@@ -28,6 +30,7 @@ from dclip.guidance.steered import Steering
 from dclip.models.checkpoint import load_model
 from dclip.models.hspace import HSpaceBlock, HSpaceEdit, is_hspace, read_hspace
 from dclip.models.tuned import Deltas, merged, read_deltas
+from dclip.random import key, normal
 from dclip.store import Artifact, Store
 
 _SILENT = Silent()
@@ -73,14 +76,15 @@ class Inverted:
     """Photos with their latents, from which edits are decoded.
 
     Attributes:
-        photos: (B,3,H,W) in [-1, 1].
+        photos: (B,3,H,W) in [-1, 1]; after :attr:`Plan.rounds`, what these made of them.
         x_r: their states at timestep r, same shape.
-        offsets: (S,B,3,H,W), the error of each step of the base's decode.
+        offsets: (S,B,3,H,W), the error of each step of the base's decode; None where the states
+            were noised in closed form, which no decode returns from.
     """
 
     photos: Tensor
     x_r: Tensor
-    offsets: Tensor
+    offsets: Tensor | None
 
 
 class Editor:
@@ -90,12 +94,24 @@ class Editor:
         plan: the tuned models and the grid.
         networks: of the plan's base.
         steering: what steers the decode beside the plan's tuned models, by the same strength.
+        seed: of the noise, where the plan takes any; it is keyed by each picture's content too.
     """
 
-    def __init__(self, plan: Plan, networks: Networks, steering: Steering | None = None) -> None:
-        self.plan, self.networks, self.steering = plan, networks, steering
+    def __init__(
+        self,
+        plan: Plan,
+        networks: Networks,
+        steering: Steering | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.plan, self.networks, self.steering, self.seed = plan, networks, steering, seed
         self.schedule = plan.info.schedule
         self.device = networks.device
+
+    @property
+    def edits(self) -> bool:
+        """Whether anything but the base takes part."""
+        return bool(self.plan.parts) or self.steering is not None
 
     @torch.no_grad()
     def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
@@ -104,20 +120,44 @@ class Editor:
         The offsets are against the inversion's own states, so they also correct a decode in fewer
         steps than the inversion's.
 
+        With :attr:`Plan.rounds` the base first makes pictures of its own kind of them, and with
+        ``encode`` noise they are noised instead.
+
         Args:
             x0: (B,3,H,W) in [-1, 1].
-            on_step: called after each step of :attr:`Plan.inversion_grid`.
+            on_step: called after each of :attr:`Plan.start_steps`.
 
         Raises:
             DclipError: the network does not give finite latents.
         """
         photos = x0.to(self.device, torch.float32)
+        plan, base = self.plan, self._in_precision(self.networks.network)
+        contents = [_content(picture) for picture in x0]
+
+        def noise(*purpose: int | str) -> Tensor:
+            keys = [key(self.seed, *purpose, content) for content in contents]
+            return normal(keys, tuple(photos.shape[1:])).to(photos)
+
+        if plan.rounds:
+            photos = unseen.brought(
+                base,
+                self.schedule,
+                photos,
+                plan.round_grid,
+                plan.rounds,
+                noise=lambda number: noise("round", number),
+                on_step=on_step,
+            ).clamp(-1, 1)
+        if plan.encode == "noise":
+            x_r = ddpm.q_sample(self.schedule, photos, plan.r, noise("encode"))
+            return Inverted(photos, x_r, None)
         x_r, offsets = invert_with_offsets(
-            self._in_precision(self.networks.network),
+            base,
             self.schedule,
             photos,
-            self.plan.inversion_grid,
-            refinements=self.plan.refinements,
+            plan.inversion_grid,
+            method=plan.method,  # type: ignore[arg-type]
+            refinements=plan.refinements,
             decode_grid=self.plan.grid,
             on_step=None if on_step is None else lambda *_: on_step(),
         )
@@ -141,8 +181,9 @@ class Editor:
 
         Args:
             start: from :meth:`invert`.
-            direct: replay the offsets, so that strength 0 returns the photo to rounding, and keep
-                the edit where it acts (:attr:`Plan.locality`). Else decode plainly.
+            direct: replay the offsets, so that strength 0 returns the photo to rounding (there are
+                none after noise), and keep the edit where it acts (:attr:`Plan.locality`). Else
+                decode plainly.
             on_step: called after each step of :attr:`Plan.grid`.
 
         Returns:
@@ -280,7 +321,7 @@ def load_editor(
     device: torch.device,
     report: Reporter = _SILENT,
     *,
-    r: int | None = None,
+    r: int | float | None = None,
     steps: int | None = None,
     mix: str | None = None,
     locality: float | None = None,
@@ -299,6 +340,11 @@ def load_editor(
         store, specs or [PartSpec()], report, r=r, steps=steps, mix=mix, locality=locality
     )
     return Editor(plan, Networks(plan.base, device))
+
+
+def _content(picture: Tensor) -> str:
+    """What identifies a picture (3,H,W) in [-1, 1]: its pixels."""
+    return hashlib.sha256(to_uint8(picture[None]).cpu().numpy().tobytes()).hexdigest()
 
 
 def as_picture(x_r: Tensor) -> Tensor:

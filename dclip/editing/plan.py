@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dclip.context import Reporter, Silent
-from dclip.diffusion import ddim
+from dclip.diffusion import grids, unseen
 from dclip.diffusion.inversion import REFINEMENTS
 from dclip.domains import DOMAINS
 from dclip.editing.mask import check_locality
@@ -80,6 +80,11 @@ class Plan:
             differences of the predicted noise, ``eps_base + sum s_i (eps_i - eps_base)``.
         refinements: of each inversion step: as in the latents that the parts were tuned on.
         locality: see :func:`dclip.editing.mask.localised`.
+        rule: how timesteps are spread, of :data:`dclip.diffusion.grids.WALKS`.
+        method: of the inversion.
+        encode: ``"inversion"``, or ``"noise"``: photos are noised to r in closed form instead.
+        rounds: of :func:`dclip.diffusion.unseen.brought`, before all that.
+        rounds_r: the timestep that each of them noises to; None is ``r``.
     """
 
     base: Artifact
@@ -91,17 +96,42 @@ class Plan:
     mix: str
     refinements: int
     locality: float
+    rule: str = "even"
+    method: str = "fixed-point"
+    encode: str = "inversion"
+    rounds: int = 0
+    rounds_r: int | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
         """Timesteps of the decode, 0 to r."""
-        return ddim.grid(self.r, self.steps, self.info.schedule.T)
+        return self._walk(self.steps)
 
     @property
     def inversion_grid(self) -> tuple[int, ...]:
         """Timesteps of the inversion: those of the decode, and others up to ``inversion_steps``."""
-        fine = ddim.grid(self.r, max(self.steps, self.inversion_steps), self.info.schedule.T)
-        return tuple(sorted({*fine, *self.grid}))
+        fine = self._walk(max(self.steps, self.inversion_steps))
+        return grids.upward(self.rule, sorted({*fine, *self.grid}))
+
+    @property
+    def round_grid(self) -> tuple[int, ...]:
+        """Timesteps of the decode of each round."""
+        r = self.rounds_r or self.r
+        return grids.walk(self.rule, r, min(r, unseen.STEPS), self.info.schedule.T)
+
+    @property
+    def start_steps(self) -> int:
+        """Steps from a photo to the state that is decoded."""
+        inversion = 0 if self.encode == "noise" else len(self.inversion_grid) - 1
+        return inversion + (self.rounds and self.rounds * (len(self.round_grid) - 1))
+
+    @property
+    def keeps_photos(self) -> bool:
+        """Whether strength 0 can be the photo: not after noise."""
+        return self.encode == "inversion" and not self.rounds
+
+    def _walk(self, steps: int) -> tuple[int, ...]:
+        return grids.walk(self.rule, self.r, steps, self.info.schedule.T)
 
     def caption(self, strength: float = 1.0, *, always: bool = False) -> str:
         """``sketch``, ``sketch 0.5``, ``sketch 0.8 + smiling −0.5``.
@@ -161,6 +191,11 @@ class Plan:
             "refinements": self.refinements,
             "mix": self.mix,
             "locality": self.locality,
+            "grid": self.rule,
+            "inversion": self.method,
+            "encode": self.encode,
+            "rounds": self.rounds,
+            "rounds_r": self.rounds_r,
         }
 
 
@@ -200,6 +235,11 @@ class Plans:
     def written(self) -> str:
         """As a user writes each for ``--with``, with commas between several."""
         return ", ".join(plan.written for plan in self.plans)
+
+    @property
+    def keeps_photos(self) -> bool:
+        """Whether strength 0 can be the photo: not after noise."""
+        return all(plan.keeps_photos for plan in self.plans)
 
     def of(self, face: int) -> int | None:
         """Which plan a face has; None where there are several and it has none of them."""
@@ -268,25 +308,33 @@ def make_plan(
     base: Artifact,
     parts: Sequence[Part],
     *,
-    r: int | None = None,
+    r: int | float | None = None,
     steps: int | None = None,
     mix: str | None = None,
     refinements: int | None = None,
     locality: float | None = None,
+    grid: str | None = None,
+    encode: str | None = None,
+    rounds: int = 0,
+    rounds_r: int | float | None = None,
 ) -> Plan:
     """Fill in what is not given from the tuned models: the largest r, steps and refinements.
 
     Of locality the smallest: a style beside a smile still changes everything.
 
     Args:
-        r: timestep to invert to.
+        r: timestep to invert to, or a share of T, see :meth:`Schedule.timestep`.
         steps: steps of the decode, and then of the inversion too.
         mix: see :class:`Plan`; None takes "weights".
         refinements: of each inversion step.
         locality: of the edits, see :func:`dclip.editing.mask.localised`.
+        grid: rule by which timesteps are spread.
+        encode, rounds: see :class:`Plan`.
+        rounds_r: as ``r``.
 
     Raises:
-        BadInput: r, steps or locality out of range, an unknown mix, or a window beyond r.
+        BadInput: tuned models that were made with different grids or encodings, r, steps or
+            locality out of range, an unknown mix, or a window beyond r.
     """
     info = read_info(base.path)
     known = [part.artifact.config for part in parts]
@@ -294,6 +342,7 @@ def make_plan(
         if not known or not all(config.get("r") for config in known):
             raise BadInput("no tuned model says which r it was made for", "give it, e.g. --r 100")
         r = max(int(config["r"]) for config in known)
+    r = info.schedule.timestep(r)
     made_with = [_steps(config) for config in known] or [(STEPS, STEPS)]
     inversion_steps = steps if steps is not None else min(r, max(pair[0] for pair in made_with))
     steps = steps if steps is not None else min(r, max(pair[1] for pair in made_with))
@@ -313,8 +362,15 @@ def make_plan(
     if mix not in MIXES:
         raise BadInput(f"mix {mix!r} is unknown", f"use one of {', '.join(MIXES)}")
     check_locality(locality)
-    plan = Plan(base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality)
-    _ = plan.inversion_grid  # refuses r and steps that do not fit
+    plan = Plan(
+        base, info, tuple(parts), r, steps, inversion_steps, mix, refinements, locality,
+        rule=grid or _alike(parts, "grid", "even"),
+        method=_inversion(parts),
+        encode=encode or _alike(parts, "encode", "inversion"),
+        rounds=rounds,
+        rounds_r=None if rounds_r is None else info.schedule.timestep(rounds_r),
+    )  # fmt: skip
+    _ = plan.inversion_grid, plan.start_steps  # refuses r and steps that do not fit
     return plan
 
 
@@ -323,10 +379,14 @@ def find_plan(
     specs: Sequence[PartSpec],
     report: Reporter = _SILENT,
     *,
-    r: int | None = None,
+    r: int | float | None = None,
     steps: int | None = None,
     mix: str | None = None,
     locality: float | None = None,
+    grid: str | None = None,
+    encode: str | None = None,
+    rounds: int = 0,
+    rounds_r: int | float | None = None,
 ) -> Plan:
     """:func:`make_plan` of the tuned models that are named, on their common base.
 
@@ -338,10 +398,32 @@ def find_plan(
     """
     parts = find_parts(store, specs, report)
     base = find_base(store, parts)
-    plan = make_plan(base, parts, r=r, steps=steps, mix=mix, locality=locality)
+    plan = make_plan(
+        base, parts, r=r, steps=steps, mix=mix, locality=locality, grid=grid, encode=encode,
+        rounds=rounds, rounds_r=rounds_r,
+    )  # fmt: skip
     for idle in plan.idle():
         report.warn(idle)
     return plan
+
+
+def _inversion(parts: Sequence[Part]) -> str:
+    """The method that all tuned models were made with, else the most exact."""
+    found = {part.artifact.config.get("inversion") for part in parts}
+    return (found.pop() if len(found) == 1 else None) or "fixed-point"
+
+
+def _alike(parts: Sequence[Part], setting: str, default: str) -> str:
+    """What all tuned models were made with."""
+    found = {part.artifact.name: part.artifact.config.get(setting) or default for part in parts}
+    if len(set(found.values())) > 1:
+        (one, a), *others = found.items()
+        other, b = next(pair for pair in others if pair[1] != a)
+        raise BadInput(
+            f"{one} was tuned with {setting} {a}, {other} with {b}",
+            f"say which with --{setting}",
+        )
+    return next(iter(found.values()), default)
 
 
 def _steps(config: Any) -> tuple[int, int]:

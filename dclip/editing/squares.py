@@ -26,17 +26,20 @@ class Edited:
     Attributes:
         reconstruction: what the base decodes plainly, where that is asked for.
         psnr: of it, in dB, one a square.
+        brought: what rounds of noise and decode made of the originals, and the edits start from.
     """
 
     original: Tensor
     edits: tuple[Tensor, ...]
     reconstruction: Tensor | None = None
     psnr: tuple[float, ...] = ()
+    brought: Tensor | None = None
 
     def __getitem__(self, part: slice) -> Edited:
         plain = None if self.reconstruction is None else self.reconstruction[part]
         edits = tuple(edit[part] for edit in self.edits)
-        return Edited(self.original[part], edits, plain, self.psnr[part])
+        brought = None if self.brought is None else self.brought[part]
+        return Edited(self.original[part], edits, plain, self.psnr[part], brought)
 
     def at(self, order: Tensor) -> Edited:
         """The squares of these numbers (N,), in this order."""
@@ -47,25 +50,29 @@ class Edited:
 
     def columns(self, captions: Sequence[str]) -> list[tuple[str, NDArray[np.uint8]]]:
         """What a panel shows, each with its caption; ``captions`` are those of the edits."""
-        plain = [] if self.reconstruction is None else [("reconstruction", self.reconstruction)]
-        shown = [("original", self.original), *plain, *zip(captions, self.edits, strict=True)]
+        between = [("made the base's", self.brought), ("reconstruction", self.reconstruction)]
+        shown = [("original", self.original)]
+        shown += [(caption, x) for caption, x in between if x is not None]
+        shown += zip(captions, self.edits, strict=True)
         return [(caption, to_pixels(x)) for caption, x in shown]
 
 
 def joined(parts: Sequence[Edited]) -> Edited:
     """The squares of several, one after the other."""
     plain = [part.reconstruction for part in parts if part.reconstruction is not None]
+    brought = [part.brought for part in parts if part.brought is not None]
     return Edited(
         torch.cat([part.original for part in parts]),
         tuple(torch.cat(edits) for edits in zip(*(part.edits for part in parts), strict=True)),
         torch.cat(plain) if plain else None,
         tuple(value for part in parts for value in part.psnr),
+        torch.cat(brought) if brought else None,
     )
 
 
 def steps_of(plan: Plan, strengths: Sequence[float], *, reconstructs: bool) -> int:
     """Steps that a square takes: its inversion, and a decode for each strength."""
-    return len(plan.inversion_grid) - 1 + plan.steps * (len(strengths) + reconstructs)
+    return plan.start_steps + plan.steps * (len(strengths) + reconstructs)
 
 
 def edit_squares(
@@ -110,10 +117,12 @@ def edit_squares(
         x0 = part.to(editor.device)
         start = editor.invert(x0, step)
         edits = [editor.decode(start, s, direct=direct, on_step=step).cpu() for s in strengths]
+        brought = start.photos.cpu() if editor.plan.rounds and editor.edits else None
         if not reconstructs:
-            return Edited(part, tuple(edits))
+            return Edited(part, tuple(edits), brought=brought)
         plain = editor.decode(start, 0.0, direct=False, on_step=step)
-        return Edited(part, tuple(edits), plain.cpu(), tuple(psnr(plain, x0).tolist()))
+        miss = tuple(psnr(plain, start.photos).tolist())
+        return Edited(part, tuple(edits), plain.cpu(), miss, brought)
 
     places = [(owners == k).nonzero().flatten() for k in range(len(editors))]
     edited = joined([

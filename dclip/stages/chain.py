@@ -318,7 +318,7 @@ class _Making:
         if learnt is not None:
             self._there(learnt)
         elif self.telling:
-            place = PrepareConfig("folder", root=PLACE, domain=FACES, name=PHOTOS)
+            place = PrepareConfig("folder", root=PLACE, domain=self._domain(), name=PHOTOS)
             self.chain.links.append(Link("data", None, command("prepare", place)))
         else:
             raise _no_photos()
@@ -373,8 +373,13 @@ class _Making:
             config = PrepareConfig("celeba", root=place, name="celeba")
         else:
             name = slug(path.resolve().name, PHOTOS)
-            config = PrepareConfig("folder", root=place, domain=FACES, name=name)
+            config = PrepareConfig("folder", root=place, domain=self._domain(), name=name)
         return self.chain.make("prepare", "data", prepare.run, config)
+
+    def _domain(self) -> str:
+        """What the photos to learn from show, by the first preset that is named."""
+        named = (preset_named(part.ref) for part in self.config.parts if part.ref)
+        return next((PRESETS[name].domains[-1] for name in named if name), FACES)
 
     def _train(self, data: Artifact | None) -> Artifact | None:
         name = data.name if data else self._planned("data") or PHOTOS

@@ -140,7 +140,7 @@ def _make(
     params = [_params(data.ids[i]) for i in index]
     photos = to_float(torch.from_numpy(data.references(index)))
     editor = Editor(plan, Networks(plan.base, device))
-    total = len(index) * (len(plan.inversion_grid) - 1 + plan.steps * (1 + len(STRENGTHS)))
+    total = len(index) * (plan.start_steps + plan.steps * (1 + len(STRENGTHS)))
     with context.report.task("editing", total, unit="step") as task:
 
         def on_step() -> None:

@@ -29,7 +29,6 @@ from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
-from dclip.models.checkpoint import read_info
 from dclip.random import permutation
 from dclip.stages.models import model_of_pixels
 from dclip.stages.revisions import REVISIONS
@@ -75,7 +74,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         revision=REVISIONS["edit"],
         device=describe(device),
         kind="edits",
-        name=config.name or slug("-".join(names), "guided"),
+        name=config.name or slug("-".join(names) or plan.base.name, "guided"),
         config={
             **settings,
             **plan.settings(),
@@ -103,6 +102,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
                 plan,
                 Networks(plan.base, device, precision),
                 steers.load(device, context.report, config.through) if steers.steers else None,
+                config.seed,
             ),
             labels,
             context,
@@ -122,7 +122,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
 
 def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
     """The tuned models on their base, for each group of faces; without one, the base alone."""
-    how: dict[str, Any] = {"steps": config.steps, "mix": config.mix, "locality": config.locality}
+    names = ("steps", "mix", "locality", "grid", "encode", "rounds", "rounds_r")
+    how: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.parts:
         found = tuple(
             find_plan(store, parts, context.report, r=config.r, **how) for parts in config.edits
@@ -131,12 +132,14 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
         find_base(store, plans.parts)  # refuses different ones
         return plans
     base = model_of_pixels(config.model, store, context.report)
-    half = read_info(base.path).schedule.T // 2
-    return Plans((make_plan(base, (), r=config.r or max(1, half), **how),))
+    if config.rounds and not config.guide and config.encode is None:
+        # By a base alone the last round's decode is the edit's own.
+        how |= {"rounds": config.rounds - 1, "encode": "noise"}
+    return Plans((make_plan(base, (), r=config.r or config.rounds_r or 0.5, **how),))
 
 
-def _editors(plan: Plans, networks: Networks, steering: Steering | None) -> list[Editor]:
-    return [Editor(each, networks, steering) for each in plan.plans]
+def _editors(plan: Plans, networks: Networks, steering: Steering | None, seed: int) -> list[Editor]:
+    return [Editor(each, networks, steering, seed) for each in plan.plans]
 
 
 def _captions(config: EditConfig, plan: Plans, steers: Steers) -> list[str]:
@@ -146,6 +149,8 @@ def _captions(config: EditConfig, plan: Plans, steers: Steers) -> list[str]:
     found = []
     for strength in config.strength:
         words = [plan.caption(strength, always=several)] if plan.parts or not guides else []
+        if not plan.parts and not guides and not plan.keeps_photos:
+            words = ["made the base's"]
         if guides:
             words.append(f"{guides} {strength:g}" if several or strength != 1 else guides)
         found.append(" + ".join(words))
@@ -158,7 +163,8 @@ def _photos(
     """The photos, which are whole, the artifact that they are from, and what identifies them."""
     size = plan.info.image_size
     if config.data is None:
-        check_domain(plan.info, PHOTOS, anyway=config.anyway, report=context.report)
+        if not config.rounds:  # these take any picture
+            check_domain(plan.info, PHOTOS, anyway=config.anyway, report=context.report)
         like = None if config.crop else plan.info.crop
         photos = photo_files(
             config.photos,
@@ -187,7 +193,10 @@ def _photos(
         }
         return photos, whole, {}, settings
     source = store.resolve(config.data, "data", context.report)
-    check_domain(plan.info, source.config["domain"], anyway=config.anyway, report=context.report)
+    if not config.rounds:
+        check_domain(
+            plan.info, source.config["domain"], anyway=config.anyway, report=context.report
+        )
     data = DataSet(source.path)
     chosen = data.split(config.split)
     if config.where:
@@ -275,7 +284,7 @@ class _Editing:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
             "photo": f"{files[0]}{more}",
-            "edit": self.plan.written or " + ".join(self.config.guide),
+            "edit": self.plan.written or " + ".join(self.config.guide) or self.plan.base.name,
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean([row["change"] for row in last])),
@@ -335,6 +344,7 @@ class _Editing:
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Write the pictures of a batch; returns its rows of ``samples.csv`` and its faces."""
         rows, faces = [], []
+        exact = self.config.direct and self.plan.keeps_photos
         for (number, squares), made in zip(found.items(), edited, strict=True):
             name = self.photos.names[number]
             if self.whole is not None and number in self.whole.numbers:
@@ -343,7 +353,7 @@ class _Editing:
                     number,
                     squares,
                     {
-                        ending: made.original if s == 0 and self.config.direct else edit
+                        ending: made.original if s == 0 and exact else edit
                         for s, ending, edit in zip(
                             self.strengths, self.endings, made.edits, strict=True
                         )

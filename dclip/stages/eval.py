@@ -264,7 +264,7 @@ class _Evaluation:
         editor = Editor(plan, Networks(plan.base, self.device, self.precision))
         originals = self.pictures.originals[on]
         decodes = 2 + len([level for level in self.levels if level != 0])
-        steps = len(plan.inversion_grid) - 1 + plan.steps * decodes
+        steps = plan.start_steps + plan.steps * decodes
         plain: list[Tensor] = []
         by_level: dict[float, list[Tensor]] = {level: [] for level in (0.0, *self.levels)}
         full, cost = self.levels[self._full()], Cost(self.device)

@@ -23,7 +23,7 @@ from dclip.context import Context
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, describe, pick, resolve_precision
-from dclip.diffusion import ddim
+from dclip.diffusion import ddim, grids
 from dclip.domains import DOMAINS
 from dclip.editing.mask import localised
 from dclip.errors import BadInput
@@ -33,9 +33,9 @@ from dclip.fingerprints import fingerprint
 from dclip.guidance.direction import Direction
 from dclip.guidance.kinds import LOSSES
 from dclip.guidance.objective import Objective, recoloured
-from dclip.guidance.prompts import PRESETS, Preset, split_sources
+from dclip.guidance.prompts import PRESETS, Preset, split_sources, unfit
 from dclip.guiding import FoundClip
-from dclip.models.checkpoint import load_model, read_info
+from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Above, Adapter, Full, merged
 from dclip.photos.frames import frame_of
@@ -62,7 +62,9 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     info = read_info(base.path)
     domain = DOMAINS[info.domain]
     pair = config.prompts(domain.source)
-    _notes(config, pair, latents, info.schedule.T, context)
+    if config.preset and (why := unfit(config.preset, info.domain)):
+        context.report.warn(why)
+    _notes(config, pair, latents, info, context)
     device = pick(context)
     found = guiding.find_guides(config.clip, store, domain, context.report)
 
@@ -91,6 +93,10 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "r": r,
         "inversion_steps": inversion_steps,
         "refinements": int(latents.config.get("refinements") or 0),
+        # As the latents were made, so that edits are made alike.
+        "grid": latents.config.get("grid") or "even",
+        "encode": latents.config.get("encode") or "inversion",
+        "inversion": latents.config.get("method"),
         "precision": resolve_precision(config.precision, device),
         "face": fingerprint(config.face) if config.face else None,
     }
@@ -140,7 +146,7 @@ def _guides(found: Sequence[FoundClip]) -> list[dict[str, Any]]:
 
 
 def _notes(
-    config: FinetuneConfig, pair: Preset, latents: Artifact, T: int, context: Context
+    config: FinetuneConfig, pair: Preset, latents: Artifact, info: ModelInfo, context: Context
 ) -> None:
     """Say how the target is read, and where the latents do not suit the preset."""
     if pair.target != config.target:
@@ -151,7 +157,8 @@ def _notes(
             + (f", an edit of kind {pair.kind}" if pair.target in PRESETS else "")
             + f"; the preset is --preset {shlex.quote(near[0])}"
         )
-    r, own_r = int(latents.config["r"]), guiding.preset_r(pair, T)
+    r, imported = int(latents.config["r"]), info.source is not None
+    own_r = guiding.preset_r(pair, info.schedule.T, imported=imported)
     name = next(
         (name for name, known in PRESETS.items() if replace(known, kind=pair.kind) == pair), None
     )
@@ -159,11 +166,6 @@ def _notes(
         context.report.note(
             f"the edit will start at r={r}, as {latents.ref} does; the preset is made for r={own_r}"
             f" (`dclip invert --preset {shlex.quote(name)}`)"
-        )
-    if latents.config["method"] != "fixed-point":
-        context.report.warn(
-            f"{latents.ref} was made by {latents.config['method']}, and photos are edited from"
-            " latents by fixed-point: tune on such (`dclip invert`) for edits as these"
         )
 
 
@@ -222,7 +224,7 @@ class _Tuning:
             ),
             precision=settings["precision"],
         )
-        self.grid = ddim.grid(tuning.r, tuning.decode_steps)
+        self.grid = grids.walk(settings["grid"], tuning.r, tuning.decode_steps)
         self.train = self._without_target(seen)
 
     def _without_target(self, seen: Sequence[Tensor]) -> np.ndarray:
@@ -355,11 +357,10 @@ class _Tuning:
         index = self.val[:HELD_OUT] if len(self.val) else self.train[:HELD_OUT]
         photos = self._pixels(index)
         latents = torch.from_numpy(self.data.latents(index)).to(self.device)
-        grid = ddim.grid(self.tuning.r, self.tuning.decode_steps)
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         scale = known(self.tuning.guidance.scale)
         model = Above(self.tuning.t_min, merged(self.base, [(deltas, scale)]), self.base)
-        decoded = ddim.decode(model, self.info.schedule, latents, grid)
+        decoded = ddim.decode(model, self.info.schedule, latents, self.grid)
         edits = localised(decoded, photos, known(self.tuning.guidance.locality)).clamp(-1, 1)
         cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])
         step = counters["step"]

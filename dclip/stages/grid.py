@@ -167,6 +167,8 @@ def _columns(
                 r=int(made["r"]) if config.r is None else config.r,
                 steps=n or int(made["steps"]),
                 refinements=int(made.get("refinements") or 0),
+                grid=made.get("grid") or "even",
+                encode=made.get("encode"),
             )
             for n in counts
         ]
@@ -300,10 +302,10 @@ class _Drawing:
         """Steps that one photo takes."""
         shown = [column for column in self.columns if column.kind != "original"]
         paths = {_path(column.plan): column.plan for column in shown}
-        inversions = sum(len(plan.inversion_grid) - 1 for plan in paths.values())
+        inversions = sum(plan.start_steps for plan in paths.values())
         return inversions + sum(c.plan.steps for c in shown if c.kind != "latent")
 
 
 def _path(plan: Plan) -> tuple[int, ...]:
     """What an inversion depends on."""
-    return (plan.r, plan.steps, plan.inversion_steps, plan.refinements)
+    return (plan.r, plan.refinements, plan.encode == "noise", *plan.grid, *plan.inversion_grid)

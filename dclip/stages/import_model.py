@@ -151,6 +151,9 @@ def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artif
         "r": _r(config, file.name, info),
         "inversion_steps": PUBLISHED_STEPS,
         "decode_steps": PUBLISHED_STEPS,
+        # As the code of DiffusionCLIP and of Asyrp inverts and decodes.
+        "grid": "diffusionclip",
+        "inversion": "diffusionclip",
     }
     if is_asyrp(data):
         blocks = read_asyrp(data, str(file), config.t_min)
@@ -177,10 +180,7 @@ def _import_tuned(config: ImportConfig, store: Store, context: Context) -> Artif
 def _r(config: ImportConfig, name: str, info: ModelInfo) -> int:
     """The label to invert to: DiffusionCLIP's file names end in their t_0, as in ``..._t401``."""
     said = re.search(r"_t(\d{2,4})(?=[_.])", name)
-    r = config.r or (int(said.group(1)) + 1 if said else PUBLISHED_R)
-    if r > info.schedule.T:
-        raise BadInput(f"r={r} is outside 1..{info.schedule.T}", "say another --r")
-    return r
+    return info.schedule.timestep(config.r or (int(said.group(1)) + 1 if said else PUBLISHED_R))
 
 
 def _keep_blocks(blocks: list[HSpaceBlock]) -> Callable[[Staging], Mapping[str, Any]]:

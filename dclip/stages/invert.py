@@ -19,16 +19,16 @@ from dclip.data.dataset import DataSet, LatentSet
 from dclip.data.images import save_png, to_float, to_uint8
 from dclip.data.table import write_table
 from dclip.device import describe, pick, placed, resolve_precision
-from dclip.diffusion import ddim
+from dclip.diffusion import ddim, ddpm, grids
 from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, invert
 from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
-from dclip.guidance.prompts import preset
+from dclip.guidance.prompts import preset, unfit
 from dclip.guiding import preset_r
 from dclip.metrics import mae, psnr
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
-from dclip.random import permutation
+from dclip.random import key, normal, permutation
 from dclip.stages.models import model_of_pixels
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
@@ -43,24 +43,32 @@ PREVIEW_ROWS = 8
 PSNR_POOR = 25.0  # below it colours and outlines differ visibly
 
 
-def resolve(config: InvertConfig, available: int, T: int) -> InvertConfig:
-    """The config with every default filled in.
+def resolve(config: InvertConfig, available: int, info: ModelInfo) -> InvertConfig:
+    """The config with every default filled in, and r as a timestep.
 
     Args:
         available: pictures that there are to take.
-        T: of the model.
+        info: the model.
+
+    Raises:
+        BadInput: r beyond the model's T.
     """
-    r = preset_r(preset(config.preset), T) if config.preset else R if config.r is None else config.r
+    if config.preset:
+        imported = info.source is not None
+        r = preset_r(preset(config.preset), info.schedule.T, imported=imported)
+    else:
+        r = info.schedule.timestep(R if config.r is None else config.r)
     filled = replace(
         config,
         r=r,
         preset=None,
+        grid=config.grid or (info.grid if info.grid in grids.WALKS else "even"),
         steps=min(r, EDIT_STEPS if config.preset else STEPS)
         if config.steps is None
         else config.steps,
         count=min(config.count or available, available),
     )
-    if config.method != "fixed-point":
+    if config.encode == "noise" or config.method != "fixed-point":
         return filled
     return replace(
         filled,
@@ -115,11 +123,22 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
             f"{source.ref} has no pictures in {config.split}",
             "choose another --split, or prepare the data with another one",
         )
-    resolved = resolve(config, available, info.schedule.T)
-    assert resolved.r is not None and resolved.steps is not None
+    resolved = resolve(config, available, info)
+    assert isinstance(resolved.r, int) and resolved.steps and resolved.grid
     if config.preset:
-        context.report.note(f"inverting to r={resolved.r}, for {config.preset}")
-    grid = ddim.grid(resolved.r, resolved.steps, info.schedule.T)
+        if why := unfit(config.preset, info.domain):
+            context.report.warn(why)
+        found = preset(config.preset).suited(info.source is not None)
+        context.report.note(
+            f"inverting to r={resolved.r}, for {config.preset}"
+            + (f" ({found.source})" if info.source is not None else "")
+        )
+    elif isinstance(config.r, float):
+        context.report.note(f"r={resolved.r}, {config.r:g} of T={info.schedule.T}")
+    if config.grid is None and resolved.grid != "even":
+        context.report.note(f"grid {resolved.grid}, as published for {base.ref}")
+    grid = grids.walk(resolved.grid, resolved.r, resolved.steps, info.schedule.T)
+    inversion = grids.upward(resolved.grid, grid)
     _check_size(data.size, source, info, base, context)
     device = pick(context)
     resolved = replace(resolved, precision=resolve_precision(config.precision, device))
@@ -130,15 +149,21 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
         device=describe(device),
         kind="latents",
         name=config.name or name_of(source.name, base.name),
-        config={k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS},
+        config={
+            **{k: v for k, v in asdict(resolved).items() if k not in NOT_SETTINGS},
+            **({"method": None} if resolved.encode == "noise" else {}),
+        },
         inputs={"data": source, "model": base},
         seed=config.seed,
         context=context,
         estimate={
             "images": resolved.count,
             # Until the tolerance is met, where there is one.
-            f"network_calls_per_image{'_at_most' if resolved.tolerance else ''}": resolved.steps
-            * (1 + (resolved.refinements or 0)),
+            f"network_calls_per_image{'_at_most' if resolved.tolerance else ''}": (
+                0
+                if resolved.encode == "noise"
+                else (len(inversion) - 1) * (1 + (resolved.refinements or 0))
+            ),
             "bytes": resolved.count * 3 * data.size**2 * 5,
         },
         make=lambda staging: _Inversion(
@@ -192,7 +217,12 @@ class _Inversion:
         write_table(self.staging.path / "samples.csv", columns | {"psnr": psnrs, "mae": maes})
         self._preview()
         mean, splits = float(np.mean(psnrs)), list(columns.get("split", ()))
-        if mean < PSNR_POOR and self.config.method != "simplified":
+        if self.config.encode == "noise":
+            self.context.report.note(
+                f"noised, not inverted: what these latents decode to is {mean:.1f} dB from their"
+                " pictures, and no decode returns them"
+            )
+        elif mean < PSNR_POOR and self.config.method != "simplified":
             self.context.report.warn(
                 f"the latents decode to their pictures with {mean:.1f} dB only: invert with more"
                 " --steps, to a smaller --r, or train the model longer"
@@ -229,7 +259,11 @@ class _Inversion:
                 for start in range(done, total, self.config.batch):
                     u8 = self.data.images(self.chosen[start : start + self.config.batch])
                     x0 = to_float(torch.from_numpy(u8)).to(self.device)
-                    x_r, calls = self._invert(x0)
+                    if self.config.encode == "noise":
+                        ids = [self.data.ids[i] for i in self.chosen[start : start + len(u8)]]
+                        x_r, calls = self._noised(x0, ids), 0
+                    else:
+                        x_r, calls = self._invert(x0)
                     decoded = self._decode(x_r)
                     latents.append(x_r.cpu().numpy())
                     references.append(u8)
@@ -240,13 +274,19 @@ class _Inversion:
             references.finish()
         return journal
 
+    def _noised(self, x0: Tensor, ids: Sequence[str]) -> Tensor:
+        """Pictures at r, with noise keyed by the seed and each picture's id."""
+        keys = [key(self.config.seed, "encode", each) for each in ids]
+        eps = normal(keys, tuple(x0.shape[1:])).to(x0)
+        return ddpm.q_sample(self.info.schedule, x0, self.grid[-1], eps)
+
     def _invert(self, x0: Tensor) -> tuple[Tensor, int]:
         counted = _Counted(self.network)
         x_r = invert(
             counted,
             self.info.schedule,
             x0,
-            self.grid,
+            grids.upward(self.config.grid or "even", self.grid),
             method=self.config.method,  # type: ignore[arg-type]
             refinements=self.config.refinements or 0,
             tolerance=self.config.tolerance or 0,
@@ -274,7 +314,12 @@ class _Inversion:
         amplified = difference.clip(0, 255).astype(np.uint8)
         sheet = panel(
             list(zip(originals, to_uint8(latents).numpy(), decoded, amplified, strict=True)),
-            columns=("original", f"latent r={self.config.r}", "reconstruction", "|difference| x10"),
+            columns=(
+                "original",
+                f"latent r={self.config.r}",
+                "decoded noise" if self.config.encode == "noise" else "reconstruction",
+                "|difference| x10",
+            ),
             labels=[
                 f"{made.ids[i]} {value:.1f} dB"
                 for i, value in zip(shown, made.measured("psnr")[shown], strict=True)
