@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.demo import DemoConfig
 from dclip.configs.edit import EditConfig
@@ -87,6 +88,10 @@ TRAIN = Stage(
         "init": Case({"init": "other"}, {"init": "faces", "size": DROP, "T": DROP}),
         "network": Case({"network": "tiny"}, {"size": DROP, "images": 2, "batch": 2}),
         "size": Case({"size": "laptop"}, {"images": 2, "batch": 2}),
+        "latent": Case({"latent": "auto"}, {"size": "latent"}),
+        "without": {"without": ("@where",)},
+        "condition": "text",
+        "encoder": Case({"encoder": "@clip"}, {"condition": "text"}),
         "schedule": "linear",
         "T": 10,
         "epochs": Case({"epochs": 0.3}, {"images": DROP, "epochs": 0.1}),
@@ -102,6 +107,7 @@ TRAIN = Stage(
     },
 )
 
+_READER = {"model": "reader", "prompt": ("a person with glasses",), "cfg": 90.0}
 SAMPLE = Stage(
     "sample",
     SampleConfig,
@@ -111,6 +117,10 @@ SAMPLE = Stage(
         "model": "other",
         "tuned": Case({"tuned": "smiling"}, {"model": DROP, "tuned": "sketch"}),
         "strength": Case({"strength": 0.5}, {"model": DROP, "tuned": "sketch"}),
+        "prompt": Case({"prompt": ("a sketch of an old face",)}, _READER),
+        "negative": Case({"negative": "a sketch of an old face"}, _READER),
+        "cfg": Case({"cfg": -90.0}, _READER),
+        "rescale": Case({"rescale": 1.0}, _READER),
         "count": 3,
         "sampler": "ddpm",
         "eta": 0.5,
@@ -351,6 +361,21 @@ JUDGE_TRAIN = Stage(
     },
 )
 
+AUTOENCODER_TRAIN = Stage(
+    "autoencoder_train",
+    AutoencoderTrainConfig,
+    {"data": "plain", "images": 12, "batch": 4, "lr": 1e-2},
+    ("autoencoder.safetensors",),
+    {
+        "data": "faces",
+        "images": 8,
+        "batch": 6,
+        "lr": 1e-3,
+        "kl": 10.0,
+        "max_grad_norm": 0.01,
+    },
+)
+
 CLIP_TRAIN = Stage(
     "clip_train",
     ClipTrainConfig,
@@ -412,7 +437,7 @@ ELSEWHERE = {ImportConfig: "tests/test_pretrained.py has a file for each of its 
 STAGES = {
     stage.module: stage
     for stage in (
-        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, FINETUNE, EDIT, GRID, EVAL, DEMO,
-        EXPLAIN,
+        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, FINETUNE, EDIT,
+        GRID, EVAL, DEMO, EXPLAIN,
     )
 }  # fmt: skip

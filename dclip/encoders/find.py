@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dclip import guiding
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 ROLE = "text"
 """What a text encoder is called among the inputs of an artifact."""
 
+WITHIN = "."
+"""Where an encoder is that lies in the model's own folder."""
+
 
 @dataclass(frozen=True)
 class FoundEncoder:
@@ -25,7 +29,7 @@ class FoundEncoder:
 
     Attributes:
         kind: a name in :data:`KINDS`.
-        clip: the CLIP whose text tower it is.
+        clip: the CLIP whose text tower it is; for an encoder within a model, its folder.
     """
 
     kind: str
@@ -41,17 +45,27 @@ class FoundEncoder:
 
         Raises: as :func:`dclip.guidance.clip.load_guide`.
         """
-        where = self.clip.artifact.ref if self.clip.artifact else self.clip.where
-        made: TextEncoder = KINDS[self.kind]()(self.clip.load(device, report), where)
-        return made
+        return KINDS[self.kind](self.clip, device, report)
 
 
-def _clip() -> Any:
-    return importlib.import_module("dclip.encoders.clip").ClipEncoder
+def _clip(found: FoundClip, device: Any, report: Reporter | None) -> TextEncoder:
+    from dclip.encoders.clip import ClipEncoder
+
+    where = found.artifact.ref if found.artifact else found.where
+    return ClipEncoder(found.load(device, report), where)
 
 
-KINDS = {"clip": _clip}
-"""Kinds of text encoders: what builds one, imported late."""
+def _hf_clip(found: FoundClip, device: Any, _report: Reporter | None) -> TextEncoder:
+    from dclip.encoders.hf_clip import HfClipEncoder
+
+    return HfClipEncoder(Path(found.where), device, found.where)
+
+
+KINDS: dict[str, Callable[[FoundClip, Any, Reporter | None], TextEncoder]] = {
+    "clip": _clip,
+    "hf-clip": _hf_clip,
+}
+"""Kinds of text encoders: what loads one, its packages imported late."""
 
 
 def find_encoder(spec: str | None, store: Store, report: Reporter) -> FoundEncoder:
@@ -80,6 +94,8 @@ def encoder_of(model: Artifact, info: EncoderInfo | None, store: Store) -> Found
         )
     if info.kind not in KINDS:
         raise BadInput(f"unknown text encoder {info.kind!r}", f"this dclip has {', '.join(KINDS)}")
+    if info.where == WITHIN:
+        return FoundEncoder(info.kind, FoundClip(str(model.path)))
     if ROLE in model.manifest.inputs:
         artifact = store.input(model, ROLE)
         return FoundEncoder(info.kind, FoundClip(str(artifact.path), artifact))

@@ -14,6 +14,7 @@ from torch import Tensor
 from dclip.config import from_dict
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.latent.autoencoder import Autoencoder, AutoencoderConfig
+from dclip.latent.diffusers_kl import FOLDER, DiffusersAutoencoder, load_diffusers_kl
 from dclip.models.checkpoint import check_weights, read_weights
 
 WEIGHTS, CONFIG = "autoencoder.safetensors", "autoencoder.json"
@@ -31,6 +32,18 @@ def save_autoencoder(
     path.mkdir(parents=True, exist_ok=True)
     save_file(stored, path / WEIGHTS)
     (path / CONFIG).write_text(json.dumps(asdict(config), indent=1, sort_keys=True) + "\n")
+
+
+def load_decoder(
+    path: Path, device: str | torch.device = "cpu"
+) -> Autoencoder | DiffusersAutoencoder:
+    """The autoencoder of a model of latents: ours, or that of an imported one.
+
+    Raises: as :func:`load_autoencoder` and :func:`dclip.latent.diffusers_kl.load_diffusers_kl`.
+    """
+    if (path / FOLDER).is_dir():
+        return load_diffusers_kl(path / FOLDER, device)
+    return load_autoencoder(path, device)
 
 
 def load_autoencoder(path: Path, device: str | torch.device = "cpu") -> Autoencoder:

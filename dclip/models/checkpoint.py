@@ -27,11 +27,13 @@ from dclip.models.prediction import ADAPTERS
 from dclip.models.tiny import TinyConfig, TinyUNet
 from dclip.models.unet import UNet, UNetConfig
 from dclip.models.unet2d import UNet2D, UNet2DConfig
+from dclip.models.unet2d_condition import UNet2DCondition, UNet2DConditionConfig
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
     "tiny": (TinyConfig, TinyUNet),
     "unet": (UNetConfig, UNet),
     "unet2d": (UNet2DConfig, UNet2D),
+    "unet2d-condition": (UNet2DConditionConfig, UNet2DCondition),
     "adm": (ADMConfig, ADM),
 }
 
@@ -163,7 +165,9 @@ class ModelInfo:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name not in plain and value != f.default:
-                plain[f.name] = asdict(value) if is_dataclass(value) else value
+                plain[f.name] = value
+                if is_dataclass(value) and not isinstance(value, type):
+                    plain[f.name] = asdict(value)
         return plain
 
     @classmethod

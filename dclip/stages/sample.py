@@ -30,7 +30,7 @@ from dclip.encoders.find import FoundEncoder, encoder_of
 from dclip.errors import BadInput
 from dclip.figures.panel import layout, sheet
 from dclip.guidance.steered import Steers, find_steers
-from dclip.latent.files import load_autoencoder
+from dclip.latent.files import load_decoder
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
@@ -68,7 +68,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     elif info.text is not None:
         context.report.note(f"no --prompt: {base.ref} draws from the empty prompt")
     rule = config.grid or info.grid
-    grid = _grid(info, rule, config.steps)
+    grid = _grid(info, rule, config.steps, config.sampler)
     steers = find_steers(config.guide, config.clip, store, DOMAINS[info.domain], context.report)
     device = pick(context)
     left_out = NOT_SETTINGS if config.prompt else (*NOT_SETTINGS, *OF_PROMPTS)
@@ -107,13 +107,13 @@ def _total(config: SampleConfig) -> int:
     return config.count * max(1, len(config.prompt))
 
 
-def _grid(info: ModelInfo, rule: str, steps: int) -> tuple[int, ...]:
+def _grid(info: ModelInfo, rule: str, steps: int, sampler: str) -> tuple[int, ...]:
     """The timesteps by a rule; the model's own rule with its own offset and end."""
+    end = info.grid_end if SAMPLERS[sampler].end else 0
     if rule == info.grid == "leading":
-        offset, end = info.steps_offset, info.grid_end
-        return grids.build(rule, info.schedule.T, steps, offset=offset, end=end)
+        return grids.build(rule, info.schedule.T, steps, offset=info.steps_offset, end=end)
     if rule == info.grid and rule in ("trailing", "linspace"):
-        return grids.build(rule, info.schedule.T, steps, end=info.grid_end)
+        return grids.build(rule, info.schedule.T, steps, end=end)
     return grids.build(rule, info.schedule.T, steps)
 
 
@@ -137,7 +137,7 @@ class _Sampling:
         network, self.info = load_model(base.path, device, latents=True)
         self.decoder = None
         if self.info.latent is not None:
-            self.decoder = load_autoencoder(base.path, device)
+            self.decoder = load_decoder(base.path, device)
             if steers.steers:
                 raise BadInput(
                     f"{base.ref} denoises latents, and --guide steers pixels",

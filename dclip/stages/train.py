@@ -377,7 +377,8 @@ class _Training:
         grid = ddim.grid(schedule.T, min(25, schedule.T))
         folder = self.staging.path / "samples"
         folder.mkdir(exist_ok=True)
-        model: EpsModel = self._averaged()
+        averaged = self._averaged()
+        model: EpsModel = averaged
         if self.encoder is not None:
             shown = self.val if len(self.val) else self.train
             prompts = [self.data.captions[i] for i in np.resize(shown, PANEL_IMAGES)]
@@ -385,7 +386,7 @@ class _Training:
             positive, negative = (
                 self.encoder.encode(texts).to(self.device) for texts in (prompts, [""])
             )
-            model = ClassifierFree(model, positive, negative, PANEL_SCALE)
+            model = ClassifierFree(averaged, positive, negative, PANEL_SCALE)
         clip = self.info.clip_sample
         x = ddim.decode(model, schedule, noise.to(self.device), grid, clip_x0=clip)
         if self.autoencoder is not None:
