@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -36,7 +36,7 @@ class Condition:
     tokens: Tensor
     mask: Tensor | None = None
     pooled: Tensor | None = None
-    borrowed: Borrowed | None = None
+    borrowed: Borrowed | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.tokens)
