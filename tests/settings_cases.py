@@ -292,6 +292,10 @@ EVAL = Stage(
 )  # fmt: skip
 
 _SHOWN = {"latents": DROP, "seed": DROP, "photos": ("@photo",), "anyway": True}
+_CELLS = {
+    "tuned": DROP, "latents": DROP, "columns": DROP, "rows": DROP, "x": "seed=0",
+    "fixed": ("model=faces", "steps=2"),
+}  # fmt: skip
 GRID = Stage(
     "grid",
     GridConfig,
@@ -299,6 +303,9 @@ GRID = Stage(
     ("panel.png",),
     {
         "photos": Case({"photos": ("@photo2",)}, _SHOWN),
+        "x": Case({"x": "seed=0,1"}, _CELLS),
+        "y": Case({"y": "steps=2,3"}, _CELLS),
+        "fixed": Case({"fixed": ("model=other", "steps=2")}, _CELLS),
         "tuned": ("smiling",),
         "columns": "original,latent",
         "rows": 2,
