@@ -1,4 +1,4 @@
-"""A folder as StableDiffusionPipeline saves it: random weights, small widths, a vocabulary of ours."""
+"""A folder as StableDiffusionPipeline saves it: random weights, small widths, our vocabulary."""
 
 from __future__ import annotations
 

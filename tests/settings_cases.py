@@ -240,7 +240,7 @@ EDIT = Stage(
         "count": 3,
         "crop": Case({"crop": "face"}, _PHOTO),
         "align": Case({"align": False}, _PARTY),
-        "face": Case({"face": (2,)}, _PARTY),
+        "face": Case({"face": "2"}, _PARTY),
         "max_faces": Case({"max_faces": 1}, _PARTY),
         "r": 8,
         "steps": 3,

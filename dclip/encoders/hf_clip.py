@@ -30,11 +30,13 @@ class HfClipEncoder:
     def __init__(self, folder: Path, device: str | torch.device, name: str) -> None:
         try:
             from transformers import CLIPTextModel, CLIPTokenizer
+            from transformers.utils import logging
         except ImportError as e:
             raise BadInput(
                 f"{name} needs the package transformers ({e})", "pip install 'dclip[text]'"
             ) from e
         self.name, self.device = name, torch.device(device)
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # dclip shows its own
         try:
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(
                 str(folder / TOKENIZER), local_files_only=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,17 +17,18 @@ from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
+from dclip.data.paths import shown
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
 from dclip.domains import DOMAINS, PHOTOS
 from dclip.editing.editor import Editor, Networks
-from dclip.editing.plan import Plan, check_domain, find_plan, make_plan
-from dclip.editing.squares import BATCH, Edited, edit_squares, joined
-from dclip.editing.whole import Found, WholePhotos, whole_photos
+from dclip.editing.plan import Plans, check_domain, find_base, find_plan, make_plan
+from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
+from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
-from dclip.guidance.steered import Steers, find_steers
+from dclip.guidance.steered import Steering, Steers, find_steers
 from dclip.models.checkpoint import read_info
 from dclip.random import permutation
 from dclip.stages.models import model_of_pixels
@@ -36,6 +38,7 @@ from dclip.store import Artifact, Journal, Staging, Store, slug
 PANEL_ROWS = 4  # up to so many photos stand below each other,
 PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
+LISTED = 20  # photos that were left out are named up to here
 
 Pixels = NDArray[np.uint8]
 
@@ -95,7 +98,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             config,
             photos,
             whole,
-            Editor(
+            plan,
+            _editors(
                 plan,
                 Networks(plan.base, device, precision),
                 steers.load(device, context.report, config.through) if steers.steers else None,
@@ -107,6 +111,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         accept=accept,
     )
     if skipped := artifact.metrics["skipped"]:
+        for reason in _left_out(artifact)[:LISTED]:
+            context.report.note(f"left out: {reason}")
         context.report.warn(
             f"{skipped} of {len(photos)} photos could not be {done} and were left out: see"
             f" {artifact.path / 'skipped.csv'}"
@@ -114,17 +120,26 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     return artifact
 
 
-def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
-    """The tuned models on their base; without one, the base that the guides steer."""
+def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
+    """The tuned models on their base, for each group of faces; without one, the base alone."""
     how: dict[str, Any] = {"steps": config.steps, "mix": config.mix, "locality": config.locality}
     if config.parts:
-        return find_plan(store, config.parts, context.report, r=config.r, **how)
+        found = tuple(
+            find_plan(store, parts, context.report, r=config.r, **how) for parts in config.edits
+        )
+        plans = Plans(found, config.faces if len(found) > 1 else ())
+        find_base(store, plans.parts)  # refuses different ones
+        return plans
     base = model_of_pixels(config.model, store, context.report)
     half = read_info(base.path).schedule.T // 2
-    return make_plan(base, (), r=config.r or max(1, half), **how)
+    return Plans((make_plan(base, (), r=config.r or max(1, half), **how),))
 
 
-def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
+def _editors(plan: Plans, networks: Networks, steering: Steering | None) -> list[Editor]:
+    return [Editor(each, networks, steering) for each in plan.plans]
+
+
+def _captions(config: EditConfig, plan: Plans, steers: Steers) -> list[str]:
     """What is written beside each strength's pictures."""
     several = len(config.strength) > 1
     guides = " + ".join(steer.value or steer.kind for steer in steers.steers)
@@ -138,7 +153,7 @@ def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
 
 
 def _photos(
-    config: EditConfig, plan: Plan, store: Store, context: Context
+    config: EditConfig, plan: Plans, store: Store, context: Context
 ) -> tuple[Photos, WholePhotos | None, dict[str, Artifact], dict[str, Any]]:
     """The photos, which are whole, the artifact that they are from, and what identifies them."""
     size = plan.info.image_size
@@ -158,7 +173,7 @@ def _photos(
             whole = whole_photos(
                 photos,
                 plan.info,
-                only=config.face,
+                only=[n for numbers in config.faces for n in numbers],
                 most=config.max_faces,
                 report=context.report,
             )
@@ -193,10 +208,10 @@ def _reconstructs(config: EditConfig) -> bool:
     return config.side_by_side or not config.direct
 
 
-def _steps(plan: Plan, config: EditConfig) -> int:
-    """Steps that one photo takes."""
-    decodes = len(config.strength) + _reconstructs(config)
-    return len(plan.inversion_grid) - 1 + decodes * plan.steps
+def _steps(plan: Plans, config: EditConfig) -> int:
+    """Steps that one photo takes at most."""
+    reconstructs = _reconstructs(config)
+    return max(steps_of(p, config.strength, reconstructs=reconstructs) for p in plan.plans)
 
 
 class _Editing:
@@ -207,12 +222,14 @@ class _Editing:
         config: EditConfig,
         photos: Photos,
         whole: WholePhotos | None,
-        editor: Editor,
+        plan: Plans,
+        editors: Sequence[Editor],
         captions: Sequence[str],
         context: Context,
         staging: Staging,
     ) -> None:
-        self.config, self.photos, self.whole, self.editor = config, photos, whole, editor
+        self.config, self.photos, self.whole = config, photos, whole
+        self.plan, self.editors = plan, editors
         self.context, self.staging = context, staging
         self.strengths = config.strength
         several = len(self.strengths) > 1
@@ -221,7 +238,7 @@ class _Editing:
 
     def run(self) -> dict[str, Any]:
         journal = Journal(self.staging.scratch / "batches.jsonl", lambda entry: entry["photos"])
-        total, each = len(self.photos), _steps(self.editor.plan, self.config)
+        total, each = len(self.photos), _steps(self.plan, self.config)
         with self.context.report.task(
             "editing", total * each, unit="step", done=journal.done * each
         ) as task:
@@ -233,11 +250,13 @@ class _Editing:
                 faces: list[dict[str, Any]] = []
                 if found:
                     edited = edit_squares(
-                        self.editor,
-                        [each.squares for each in found.values()],
+                        self.editors,
+                        [photo.squares for photo in found.values()],
+                        [self._owners(photo) for photo in found.values()],
                         self.strengths,
                         direct=self.config.direct,
                         reconstructs=_reconstructs(self.config),
+                        steps=each * len(found),
                         advance=task.advance,
                     )
                     rows, faces = self._write(found, edited)
@@ -256,7 +275,7 @@ class _Editing:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
             "photo": f"{files[0]}{more}",
-            "edit": self.editor.plan.written or " + ".join(self.config.guide),
+            "edit": self.plan.written or " + ".join(self.config.guide),
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean([row["change"] for row in last])),
@@ -270,6 +289,10 @@ class _Editing:
             metrics |= {"psnr": float(np.mean(decibels)), "psnr_min": float(np.min(decibels))}
         return metrics
 
+    def _owners(self, found: Found) -> list[int]:
+        """Which editor each square of a photo has."""
+        return [owner for n in found.numbers or [1] if (owner := self.plan.of(n)) is not None]
+
     def _load(
         self, numbers: range, journal: Journal
     ) -> tuple[dict[int, Found], list[dict[str, Any]]]:
@@ -277,8 +300,14 @@ class _Editing:
 
         def one(number: int) -> Found | BadInput:
             try:
+                if self.photos.paths:
+                    check_size(self.photos.paths[number], self.photos.files[number])
                 if self.whole is not None and number in self.whole.numbers:
                     return self.whole.find(number)
+                if self.plan.of(1) is None:  # a square picture is its face 1
+                    raise BadInput(
+                        f"{shown(self.photos.files[number])} is one face, and face 1 has no edit"
+                    )
                 return Found(to_float(torch.from_numpy(self.photos.load(number)))[None])
             except BadInput as error:
                 return error
@@ -291,7 +320,7 @@ class _Editing:
             {
                 "file": self.photos.files[number],
                 "reason": error.message,
-                "fix": (error.fix or "") if self.whole is not None else "",
+                "fix": (error.fix or "") if self.whole is not None or len(self.photos) == 1 else "",
             }
             for number, error in loaded.items()
             if isinstance(error, BadInput)
@@ -346,7 +375,7 @@ class _Editing:
                 sheet = [[pixels[k] for _, pixels in shown] for k in range(len(original))]
                 columns = [caption for caption, _ in shown]
                 picture = f"images/{name}_panel.png"
-                cell = panel_cell(self.editor.plan.info.image_size, 256)
+                cell = panel_cell(self.plan.info.image_size, 256)
                 save_png(self.staging.path / picture, panel(sheet, columns=columns, cell=cell))
         if not (self.staging.path / "panel.png").exists():
             self._panel(joined(edited)[:BATCH])
@@ -364,7 +393,7 @@ class _Editing:
         shown = edited.columns(self.captions)
         captions, kinds = [caption for caption, _ in shown], [pixels for _, pixels in shown]
         count = len(edited.original)
-        cell = panel_cell(self.editor.plan.info.image_size, PANEL_CELL)
+        cell = panel_cell(self.plan.info.image_size, PANEL_CELL)
         if count <= PANEL_ROWS:
             rows = [[pictures[k] for pictures in kinds] for k in range(count)]
             sheet = panel(rows, columns=captions, cell=cell)
@@ -391,9 +420,15 @@ def _reason(failure: Mapping[str, Any]) -> str:
     return f"{failure['reason']}: {fix}" if fix else str(failure["reason"])
 
 
+def _left_out(artifact: Artifact) -> list[str]:
+    """Why each photo was left out; the reasons name the files."""
+    with (artifact.path / "skipped.csv").open(encoding="utf-8", newline="") as file:
+        return [row["reason"] for row in csv.DictReader(file)]
+
+
 def _nothing(failures: Sequence[Mapping[str, Any]], total: int, done: str) -> BadInput:
     """Why no photo was edited."""
     first = failures[0]
-    if total == 1 and first["fix"]:
+    if total == 1:
         return BadInput(first["reason"], first["fix"])
     return BadInput(f"none of the {total} photos can be {done}; the first: {_reason(first)}")

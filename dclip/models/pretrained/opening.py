@@ -218,8 +218,8 @@ def _open_lone_file(folder: Folder, asked: Asked) -> Opened:
 def _weight_names(folder: Folder, place: str, stem: str = _WEIGHTS) -> list[str]:
     """The files of the weights below ``place``, in full precision where they are there so."""
     stems = (stem,) if stem == _WEIGHTS else (stem, "pytorch_model")
-    for stem, suffix in product(stems, _PREFERRED):
-        name = f"{place}{stem}{suffix}"
+    for each, suffix in product(stems, _PREFERRED):
+        name = f"{place}{each}{suffix}"
         if name in folder.sizes:
             return _shards(folder, name, place) if ".index." in suffix else [name]
     there = [n for n in weight_files(folder) if n.startswith(place)]
