@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dclip.diffusion.attention import Borrowed
 from dclip.diffusion.ddim import x0_hat
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
@@ -28,11 +29,14 @@ class Condition:
         mask: bool (N, L), True where a token belongs to the prompt; None where all count, as in
             Stable Diffusion.
         pooled: one embedding a prompt, (N, P); None where there is none.
+        borrowed: attention that rows take from each other in one network call. It belongs to just
+            these rows: what is cut out, joined or moved borrows nothing.
     """
 
     tokens: Tensor
     mask: Tensor | None = None
     pooled: Tensor | None = None
+    borrowed: Borrowed | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.tokens)

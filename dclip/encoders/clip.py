@@ -50,11 +50,7 @@ class ClipEncoder:
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
         """As :meth:`dclip.encoders.contract.TextEncoder.encode`; ``pooled`` has unit length."""
-        for prompt in prompts:
-            if prompt.strip():
-                self.guide.check(prompt)
-        ids = self.guide.tokenizer([prompt.strip() for prompt in prompts])
-        ids = ids.to(self.guide.mean.device)
+        ids = self.ids(prompts)
         seen: list[Any] = []
         handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
         try:
@@ -63,6 +59,18 @@ class ClipEncoder:
             handle.remove()
         states: Tensor = seen[0].last_hidden_state if self._of_transformers else seen[0]
         return Condition(states.float(), self._mask(ids), F.normalize(pooled.float(), dim=-1))
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """As :meth:`dclip.encoders.contract.TextEncoder.ids`.
+
+        Raises:
+            BadInput: a prompt that is too long, or no text.
+        """
+        for prompt in prompts:
+            if prompt.strip():
+                self.guide.check(prompt)
+        ids = self.guide.tokenizer([prompt.strip() for prompt in prompts])
+        return ids.to(self.guide.mean.device)
 
     def warning(self, prompt: str) -> str | None:
         """As :meth:`dclip.encoders.contract.TextEncoder.warning`."""

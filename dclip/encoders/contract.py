@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Protocol
 
 from annotated_types import Ge, Le
+from torch import Tensor
 
 from dclip.config import settings
 from dclip.diffusion.conditioning import Condition
@@ -48,6 +49,9 @@ class TextEncoder(Protocol):
         Raises:
             BadInput: a prompt that is too long, or no text.
         """
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (N, L) int64: equal ids are the same piece of text."""
 
     def warning(self, prompt: str) -> str | None:
         """One line about words of ``prompt`` that it was never trained on, or None."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dclip.diffusion.conditioning import Condition
 from dclip.encoders.contract import EncoderInfo
@@ -59,6 +60,10 @@ class HfClipEncoder:
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
         """States of all tokens after the last norm, padding included, as Stable Diffusion's."""
+        return Condition(self.model(self.ids(prompts))[0].float())
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """As :meth:`dclip.encoders.contract.TextEncoder.ids`; raises BadInput for a long one."""
         longest = self.info.context
         for prompt in prompts:
             length = len(self.tokenizer(prompt)["input_ids"])
@@ -68,10 +73,10 @@ class HfClipEncoder:
                     f" {prompt[:40]!r}...",
                     "shorten it",
                 )
-        ids = self.tokenizer(
+        ids: Tensor = self.tokenizer(
             list(prompts), padding="max_length", max_length=longest, return_tensors="pt"
         )["input_ids"]
-        return Condition(self.model(ids.to(self.device))[0].float())
+        return ids.to(self.device)
 
     def warning(self, prompt: str) -> str | None:
         """Its vocabulary is open: None."""

@@ -7,6 +7,7 @@ channels, since a small U-Net spends most of its time at full resolution.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar
 
 import torch
@@ -120,6 +121,9 @@ class Attention(nn.Module):
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
+        borrowed = None if condition is None else condition.borrowed
+        if borrowed is not None and borrowed.layout:
+            q, k = q[borrowed.rows], k[borrowed.rows]
         y = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
         if self.text is not None:
@@ -156,7 +160,13 @@ class CrossAttention(nn.Module):
             for part in states.chunk(2, dim=-1)
         )
         mask = None if condition.mask is None else condition.mask[:, None, None, :]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if condition.borrowed is None:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            y = condition.borrowed.maps(scores.softmax(dim=-1)) @ v
         out: Tensor = x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
         return out
 

@@ -146,6 +146,11 @@ class UNet2DCondition(nn.Module):
         self.empty_tokens = condition.tokens[0].clone()
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        if condition is not None and condition.borrowed is not None:
+            raise BadInput(
+                "attention is not borrowed within diffusers' network",
+                "edit with cross 0 and layout 0, or with a model that dclip trained",
+            )
         states = self.empty_tokens[None] if condition is None else condition.tokens
         states = states.expand(len(x), *states.shape[1:]).to(x.dtype)
         # Their labels count from 0.

@@ -63,6 +63,8 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     encoder = None
     if config.prompt:
         encoder = encoder_of(base, info.text, store)
+        if not all(text.strip() for text in config.prompt):
+            context.report.note("an empty --prompt draws any picture that the model knows")
     elif info.text is not None:
         context.report.note(f"no --prompt: {base.ref} draws from the empty prompt")
     rule = config.grid or info.grid
