@@ -1,10 +1,12 @@
 """How well whole photos are edited, on drawn faces whose truth is known.
 
 `python benchmarks/photos.py` prints the tables of docs/photos.md; it needs `dclip[photos]`.
+`--with smiling --with blond-hair` instead tries tuned models of a store on the embedded base.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -16,11 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dclip.data import faces
+from dclip.editing.editor import load_editor
 from dclip.photos import back
 from dclip.photos.back import Change, cut, mask_at, put_back
 from dclip.photos.colours import Plain
 from dclip.photos.find import FaceFinder
 from dclip.photos.frames import Frame, Transform
+from dclip.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import photo_scenes as scenes
@@ -107,6 +111,32 @@ def truth_table(count: int) -> None:
     print(f"{'mean':<14}" + "".join(f"{m[0]:>14.1f} dB {m[1]:>4.2f}" for m in means.values()))
 
 
+def tuned_table(store: str, name: str, count: int) -> None:
+    """A tuned model's edit at 64 pixels, put back at 256, against the truth at 256."""
+    editor = load_editor(Store(store), [(name, 1.0)], torch.device("cpu"))
+    target = name.replace("-", " ")
+    chosen = (p for i in range(400) if faces.applicable(p := faces.sample(9, i), target))
+    params = [next(chosen) for _ in range(count)]
+    photos = [faces.draw(p, size=256) for p in params]
+    before = torch.stack([cut(photo, WHOLE, 64, PLAIN) for photo in photos])
+    after = editor.decode(editor.invert(before)).clamp(-1, 1).cpu()
+    rows = []
+    for p, photo, x, y in zip(params, photos, before, after, strict=True):
+        truth = faces.truth(p, target, size=256)
+        region = faces.edit_region(p, target, size=256)
+        ways = (photo, small_picture(photo, x, y), plain_change(photo, x, y), carried(photo, x, y))
+        rows.append([
+            (psnr(way[region], truth[region]), sharpness(way, region) / sharpness(truth, region))
+            for way in ways
+        ])  # fmt: skip
+    said = ("photo", "small picture", "change", "guided change")
+    means = np.mean(rows, axis=0)
+    print(
+        f"{name}: "
+        + ", ".join(f"{w} {m[0]:.1f} dB {m[1]:.2f}" for w, m in zip(said, means, strict=True))
+    )
+
+
 def party(number: int) -> list[scenes.Sitter]:
     rng = np.random.default_rng(number)
     return [
@@ -174,7 +204,15 @@ def _seam(change: Pixels, mask: Pixels) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--with", dest="tuned", action="append", help="a tuned model")
+    parser.add_argument("--store", default="artifacts")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
+    for name in asked.tuned or ():
+        tuned_table(asked.store, name, 16)
+    if asked.tuned:
+        return
     print(truth_table.__doc__)
     truth_table(8)
     print()

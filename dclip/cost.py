@@ -88,7 +88,7 @@ def _work(plan: Mapping[str, Any], store: Store) -> _Work | None:
 def _measure(work: _Work, device: torch.device) -> tuple[float, float, int]:
     """Seconds and bytes of activations for a picture, and bytes of the weights."""
     network = work.info.build().to(device)
-    x = torch.zeros(MEASURED, 3, work.info.image_size, work.info.image_size, device=device)
+    x = torch.zeros(MEASURED, *work.info.shape, device=device)
     t = torch.ones(MEASURED, dtype=torch.int64, device=device)
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.demo import DemoConfig
 from dclip.configs.edit import EditConfig
@@ -87,6 +88,10 @@ TRAIN = Stage(
         "init": Case({"init": "other"}, {"init": "faces", "size": DROP, "T": DROP}),
         "network": Case({"network": "tiny"}, {"size": DROP, "images": 2, "batch": 2}),
         "size": Case({"size": "laptop"}, {"images": 2, "batch": 2}),
+        "latent": Case({"latent": "auto"}, {"size": "latent"}),
+        "without": {"without": ("@where",)},
+        "condition": "text",
+        "encoder": Case({"encoder": "@clip"}, {"condition": "text"}),
         "schedule": "linear",
         "T": 10,
         "epochs": Case({"epochs": 0.3}, {"images": DROP, "epochs": 0.1}),
@@ -102,6 +107,7 @@ TRAIN = Stage(
     },
 )
 
+_READER = {"model": "reader", "prompt": ("a person with glasses",), "cfg": 90.0}
 SAMPLE = Stage(
     "sample",
     SampleConfig,
@@ -111,6 +117,10 @@ SAMPLE = Stage(
         "model": "other",
         "tuned": Case({"tuned": "smiling"}, {"model": DROP, "tuned": "sketch"}),
         "strength": Case({"strength": 0.5}, {"model": DROP, "tuned": "sketch"}),
+        "prompt": Case({"prompt": ("a sketch of an old face",)}, _READER),
+        "negative": Case({"negative": "a sketch of an old face"}, _READER),
+        "cfg": Case({"cfg": -90.0}, _READER),
+        "rescale": Case({"rescale": 1.0}, _READER),
         "count": 3,
         "sampler": "ddpm",
         "eta": 0.5,
@@ -232,7 +242,7 @@ EDIT = Stage(
         "count": 3,
         "crop": Case({"crop": "face"}, _PHOTO),
         "align": Case({"align": False}, _PARTY),
-        "face": Case({"face": (2,)}, _PARTY),
+        "face": Case({"face": "2"}, _PARTY),
         "max_faces": Case({"max_faces": 1}, _PARTY),
         "r": 8,
         "steps": 3,
@@ -288,6 +298,10 @@ EVAL = Stage(
 )  # fmt: skip
 
 _SHOWN = {"latents": DROP, "seed": DROP, "photos": ("@photo",), "anyway": True}
+_CELLS = {
+    "tuned": DROP, "latents": DROP, "columns": DROP, "rows": DROP, "x": "seed=0",
+    "fixed": ("model=faces", "steps=2"),
+}  # fmt: skip
 GRID = Stage(
     "grid",
     GridConfig,
@@ -295,6 +309,9 @@ GRID = Stage(
     ("panel.png",),
     {
         "photos": Case({"photos": ("@photo2",)}, _SHOWN),
+        "x": Case({"x": "seed=0,1"}, _CELLS),
+        "y": Case({"y": "steps=2,3"}, _CELLS),
+        "fixed": Case({"fixed": ("model=other", "steps=2")}, _CELLS),
         "tuned": ("smiling",),
         "columns": "original,latent",
         "rows": 2,
@@ -353,6 +370,21 @@ JUDGE_TRAIN = Stage(
         "lr": 1e-3,
         "weight_decay": 2.0,
         "other": 0.9,
+        "max_grad_norm": 0.01,
+    },
+)
+
+AUTOENCODER_TRAIN = Stage(
+    "autoencoder_train",
+    AutoencoderTrainConfig,
+    {"data": "plain", "images": 12, "batch": 4, "lr": 1e-2},
+    ("autoencoder.safetensors",),
+    {
+        "data": "faces",
+        "images": 8,
+        "batch": 6,
+        "lr": 1e-3,
+        "kl": 10.0,
         "max_grad_norm": 0.01,
     },
 )
@@ -418,7 +450,7 @@ ELSEWHERE = {ImportConfig: "tests/test_pretrained.py has a file for each of its 
 STAGES = {
     stage.module: stage
     for stage in (
-        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, FINETUNE, EDIT, GRID, EVAL, DEMO,
-        EXPLAIN,
+        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, FINETUNE, EDIT,
+        GRID, EVAL, DEMO, EXPLAIN,
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ import photo_scenes as scenes
 import pytest
 from fakes import Stop
 from PIL import Image
-from small_cli import Shell
-from small_store import CPU, SIZE, add_base, copied
+from small_cli import COMMANDS, Shell
+from small_store import CPU, SIZE, add_base, add_tuned, copied
 
 from dclip.configs.edit import EditConfig
 from dclip.configs.eval import EvalConfig
@@ -47,7 +48,9 @@ class Finder:
 
 @pytest.fixture(scope="module")
 def trained_here(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Store:
-    return copied(trained, tmp_path_factory.mktemp("whole") / "store")
+    store = copied(trained, tmp_path_factory.mktemp("whole") / "store")
+    add_tuned(store, "smile", seed=7, settings={"r": 8, "decode_steps": 2})
+    return store
 
 
 @pytest.fixture
@@ -180,6 +183,63 @@ def test_faces_are_chosen_by_number_and_by_size(
     assert len(said) == ("max_faces" in chosen)  # a face that was not asked for needs no word
 
 
+def test_each_face_gets_its_own_edit(store: Store, party: Path, tmp_path: Path) -> None:
+    notes = Stop()
+    given = {"face": ("2", "1"), "tuned": ("sketch:0.5", "smile"), "side_by_side": True}
+    both = run(config(party, strength="1,0.5", **given), store, replace(CPU, report=notes))
+    alone = [
+        run(config(party, strength="1,0.5", face=f"{face}", tuned=(edit,)), store, CPU)
+        for face, edit in ((2, "sketch:0.5"), (1, "smile"))
+    ]
+    for strength in ("1", "0.5"):
+        for made, face in zip(alone, (2, 1), strict=True):
+            file = f"faces/party/{face}_{strength}.png"
+            assert (both.path / file).read_bytes() == (made.path / file).read_bytes()
+        picture = f"images/party_{strength}.png"
+        second, first = (pixels(made.path / picture) - pixels(party) for made in alone)
+        assert first.any() and second.any()
+        assert np.array_equal(pixels(both.path / picture) - pixels(party), first + second)
+    plans = both.config["edits"]
+    assert [plan["face"] for plan in plans] == [[2], [1]]
+    assert [plan["r"] for plan in plans] == [12, 8]  # each as it was tuned
+    assert both.config["captions"] == ["2: sketch\xa00.5, 1: smile\xa01",
+                                       "2: sketch\xa00.25, 1: smile\xa00.5"]  # fmt: skip
+    assert both.metrics["edit"] == "sketch:0.5, smile"
+    assert {"tuned", "tuned2", "model"} == set(both.manifest.inputs)
+    turned = config(party, strength="1,0.5", **given | {"tuned": ("smile", "sketch:0.5")})
+    assert run(turned, store, CPU).id != both.id
+    three = tmp_path / "three.png"
+    scenes.save(scenes.scene((350, 181), []), three)  # no face is found here
+    some = run(config(party, three, face=("1", "2"), tuned=("smile", "sketch")), store, CPU)
+    assert (some.metrics["photos"], some.metrics["skipped"]) == (1, 1)
+    with pytest.raises(BadInput, match="has no face 3: 2 were found"):
+        run(config(party, face=("1", "3"), tuned=("smile", "sketch")), store, CPU)
+    face = scenes.save(scenes.scene((SIZE, SIZE), []), tmp_path / "face.png")
+    first = run(config(party, face, face=("1", "2"), tuned=("smile", "sketch")), store, CPU)
+    one = run(config(face, tuned=("smile",)), store, CPU)
+    pictures = [(made.path / "images" / "face.png").read_bytes() for made in (first, one)]
+    assert pictures[0] == pictures[1]  # a square picture is face 1
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"face": ("1", "2"), "tuned": ("smile",)}, "2 times --face and 1 times --with"),
+        ({"face": ("1", "2"), "tuned": ()}, "2 times --face and 0 times --with"),
+        ({"face": ("1,2", "2"), "tuned": ("smile", "sketch")}, "face 2 has two edits"),
+        ({"face": ("1", "b"), "tuned": ("smile", "sketch")}, "'b' is no number"),
+        ({"face": (0,)}, "'0' is no number"),
+        ({"face": "1,,2"}, "is no number"),
+        ({"face": ("1", "2"), "tuned": ("a", "b"), "align": False}, "has no effect without"),
+    ],
+)
+def test_faces_and_edits_that_do_not_pair_are_refused(
+    party: Path, given: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(BadInput, match=match):
+        config(party, **given)
+
+
 def test_a_photo_without_a_face_is_left_out_with_the_reason(
     store: Store, party: Path, tmp_path: Path
 ) -> None:
@@ -236,8 +296,6 @@ def test_a_photo_that_is_a_face_already_is_taken_as_it_is(
 
 
 def test_a_base_of_something_else_takes_no_faces(store: Store, party: Path, tmp_path: Path) -> None:
-    from small_store import add_tuned
-
     other = copied(store.root, tmp_path / "store")
     (tmp_path / "dogs").mkdir()
     for n in range(8):
@@ -317,16 +375,120 @@ def test_the_whole_photo_stands_beside_the_photo_in_its_format(
     assert out.splitlines()[0] == "party-sketch.jpg  of different sizes"
     document = json.loads(shell(*words, "--json")[0])
     assert [Path(path).name for path in document["images"]] == ["party.jpg"]
+    pair = ("--face", "1", "--with", "smile", "--face", "2")
+    out, err = shell(*words[:2], *pair, *words[2:])
+    assert out.splitlines()[0] == "party-smile-sketch.jpg  350 x 180 pixels"
+    assert "next:" not in err  # a figure shows one edit of a picture
+    _, err = shell(*words[:2], *pair[:4], *words[2:], code=0)
+    _, err = shell(*words[:2], *pair, *words[2:], "--with", "sketch", code=2)
+    assert err.splitlines()[0] == "error: 2 times --face and 3 times --with do not pair"
     _, err = shell("edit", "party.jpg", "--no-align", "--face", "1", code=2)
     assert err.startswith("error: --face has no effect without --align")
 
 
-def test_whole_photos_are_not_scored(store: Store, party: Path) -> None:
+@pytest.mark.parametrize("page", ["photos", "editing", "evaluation"])
+def test_the_commands_of_the_docs_are_read(page: str) -> None:
+    """Each is one that the command line and the config take; none is run."""
+    from dclip.cli.options import gathered
+
+    text = (Path(__file__).parents[1] / "docs" / f"{page}.md").read_text()
+    configs = {"edit": EditConfig, "eval": EvalConfig}
+    lines = [line for line in text.splitlines() if line.startswith(("dclip edit", "dclip eval"))]
+    assert len(lines) > 3
+    for line in lines:
+        name, *words = shlex.split(line, comments=True)[1:]
+        command = next(found for path, found in COMMANDS if path == (name,))
+        values = command.make_context(name, words).params  # type: ignore[attr-defined]
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if name == "eval":
+            given.pop("face")  # a file that is not here
+        configs[name](**gathered(given, configs[name]))
+
+
+def odd_files(folder: Path, party: Path) -> None:
+    """Photos as people have them, and what is none."""
+    with Image.open(party) as image:
+        photo = image.convert("RGB")
+    many: dict[str, Any] = {"save_all": True, "append_images": [photo.rotate(3)]}
+    for name in ("moving.gif", "moving.webp", "moving.png", "pages.tif"):
+        photo.save(folder / name, **many)
+    photo.convert("1").save(folder / "bits.png")
+    photo.convert("CMYK").save(folder / "ink.jpg")
+    palette = photo.convert("P", palette=Image.Palette.ADAPTIVE)
+    palette.save(folder / "palette.png", transparency=3)
+    photo.convert("RGBA").save(folder / "clear.png")
+    deep = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(folder / "deep.png")
+    for name, size in (("dot.png", (1, 1)), ("line.png", (400, 1)), ("band.png", (60_000, 20))):
+        Image.new("RGB", size, (90, 120, 150)).save(folder / name)
+    photo.save(folder / "same.bmp")
+    photo.save(folder / "same.jpg", quality=95)
+    (folder / "cut.jpg").write_bytes((folder / "same.jpg").read_bytes()[:4000])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").write_bytes(b"")
+
+
+def test_a_folder_of_odd_files_gives_pictures_or_a_reason_for_each(
+    store: Store, party: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    odd_files(folder, party)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shell, out = Shell(store.root, capsys), tmp_path / "out"
+    words = ("edit", str(folder), "--with", "sketch", "--anyway", "--device", "cpu")
+    said, told = shell(*words, "--out", str(out))
+    assert said.splitlines()[0] == f"{out}/  7 pictures, 350 x 180 pixels"
+    written = {path.name: path for path in out.iterdir()}
+    assert sorted(written) == [
+        "bits-sketch.png", "clear-sketch.png", "deep-sketch.png", "ink-sketch.jpg",
+        "palette-sketch.png", "same-2-sketch.jpg", "same-sketch.bmp",
+    ]  # fmt: skip
+    for name, mode in (("clear", "RGBA"), ("palette", "RGBA"), ("deep", "I;16"), ("bits", "L")):
+        with Image.open(written[f"{name}-sketch.png"]) as image:
+            assert image.mode == mode
+    reasons = {
+        "moving.gif": "has 2 frames", "moving.webp": "has 2 frames", "moving.png": "has 2 frames",
+        "pages.tif": "has 2 pages", "dot.png": "1 x 1 pixels, too small",
+        "line.png": "400 x 1 pixels, too small", "band.png": "no face was found",
+        "cut.jpg": "is damaged", "text.jpg": "not an image", "empty.png": "it is empty",
+    }  # fmt: skip
+    made = store.resolve(None, "edits")
+    skipped = {row["file"]: row["reason"] for row in table(made.path / "skipped.csv")}
+    assert set(skipped) == set(reasons)
+    for file, reason in reasons.items():
+        assert reason in skipped[file] and skipped[file] in told.replace("\n", " ")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    for file, reason in reasons.items():
+        _, err = shell("edit", str(folder / file), *words[2:], code=2)
+        lines = err.splitlines()
+        assert any(line.startswith("error: ") and reason in line for line in lines), err
+        assert "Traceback" not in err
+    _, err = shell(
+        "edit", str(folder / "clear.png"), *words[2:], "--out", str(tmp_path / "a.jpg"), code=None
+    )
+    assert "Traceback" not in err
+    for place in ("/dev/null/a", str(folder / "same.jpg")):
+        _, err = shell("edit", str(folder / "same.jpg"), *words[2:], "--out", place, code=2)
+        assert "error: " in err and "--out" in err and "--store" not in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_of_whole_photos_the_faces_are_scored(store: Store, party: Path, tmp_path: Path) -> None:
     from dclip.stages import eval as scoring
 
-    made = run(config(party), store, CPU)
-    with pytest.raises(BadInput, match="has whole photos"):
-        scoring.run(EvalConfig(edits=made.ref, target="sketch"), store, CPU)
+    face = scenes.save(scenes.scene((SIZE, SIZE), []), tmp_path / "face.png")
+    made = run(config(party, face, strength="0,1"), store, CPU)
+    asked = EvalConfig(edits=made.ref, target="smiling", judge=None)
+    scored = scoring.run(asked, store, CPU)
+    table = json.loads((scored.path / "eval.json").read_text())
+    assert table["pictures"] == 3  # two faces, and the square picture
+    rows = {row["what"]: row for row in table["rows"]}
+    assert rows["strength 0"]["kept_psnr"] == rows["original"]["kept_psnr"] == 100
+    assert rows["strength 1"]["kept_psnr"] < 60 > rows["strength 1"]["kept_ssim"]
+    one = run(config(party, face="1"), store, CPU)
+    with pytest.raises(BadInput, match="has one picture"):
+        scoring.run(EvalConfig(edits=one.ref, target="smiling"), store, CPU)
 
 
 def test_the_real_finder_finds_the_drawn_faces(

@@ -25,14 +25,17 @@ from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.editing.editor import Editor
 from dclip.errors import BadInput
-from dclip.evaluation import goals, quality, samples, scorers
+from dclip.evaluation import background, goals, quality, samples, scorers
+from dclip.evaluation.background import outside_face
 from dclip.evaluation.cost import Cost
+from dclip.evaluation.identity import calibrated
 from dclip.evaluation.judge import Judge, JudgeNetwork, JudgeShape, Verdict
 from dclip.evaluation.scoring import Scoring, monotone
 from dclip.evaluation.truth import Truth
 from dclip.guidance.clip import Move, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
+from dclip.photos.frames import Frame
 from dclip.stages import edit, finetune, judge_train
 from dclip.stages.eval import run
 from dclip.store import Artifact, Planned, Store
@@ -239,6 +242,105 @@ def test_a_face_network_gives_similarity(store: Store, config: EvalConfig, tmp_p
     made = run(replace(config, face=str(file), trust=True, strengths="1", clip=None), store, CPU)
     assert row(made, "original")["face_similarity"] == pytest.approx(1)
     assert row(made, "strength 1")["face_similarity"] < 1
+    assert "verified" not in row(made, "original")  # 4 originals say nothing of 1 pair in 100
+    assert any("is not decided" in note for note in table_of(made)["notes"])
+    more = replace(config, face=str(file), trust=True, strengths="1", clip=None, count=16)
+    made = run(more, store, CPU)
+    assert row(made, "original")["verified"] == 1
+    assert 0 <= row(made, "strength 1")["verified"] <= 1
+    assert table_of(made)["verification"]["pairs"] == 120
+    assert not any("identity" in note for note in table_of(made)["notes"])
+
+
+def test_without_a_face_network_identity_is_said_to_be_left_out(made: Artifact) -> None:
+    assert "face_similarity" not in row(made, "original")
+    assert any("--face FILE" in note for note in table_of(made)["notes"])
+
+
+def test_the_same_person_is_decided_by_pairs_of_different_people() -> None:
+    features = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    found = calibrated(features)
+    assert found is not None and found.pairs == 40 * 39 // 2
+    unit = features / features.norm(dim=1, keepdim=True)
+    cosines = (unit @ unit.T)[np.triu_indices(40, 1)]
+    assert (cosines > found.threshold).sum() == 7  # 1 % of 780, and no more
+    twins = torch.cat([features, features + 0.01])
+    people = [str(n) for n in range(40)] * 2
+    with_names = calibrated(twins, people)
+    assert with_names is not None and with_names.pairs == 80 * 79 // 2 - 40
+    nameless = calibrated(twins)
+    assert nameless is not None and nameless.threshold > with_names.threshold
+    assert calibrated(features[:14]) is None
+    edits = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 16))
+    scored = Scoring(edits, face=network)
+    half = torch.cat([edits[:20], edits[20:].flip(0)])  # half of them are somebody else
+    assert scored(half.clamp(-1, 1)).row["verified"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_what_lies_outside_the_face_or_the_edit_is_compared_alone() -> None:
+    truth = Truth([faces.sample(3, n) for n in range(3)], "smiling", 32)
+    x = torch.from_numpy(truth.pictures).clone()
+    regions = torch.from_numpy(truth.regions)[:, None]
+    inside = torch.where(regions, -x, x)
+    all_over = (x * 0.5).clamp(-1, 1)
+    scoring = Scoring(x, truth=truth)
+    on = torch.from_numpy(truth.applies)
+    assert on.any()
+    same, worse = scoring(inside).row, scoring(all_over).row
+    assert (same["kept_psnr"], same["kept_ssim"]) == (100, pytest.approx(1))
+    assert worse["kept_ssim"] < 0.95 and "kept_lpips" not in worse
+    # Against the plain formula, and the truth's own.
+    away = [(x[i] / 2)[:, ~truth.regions[i]].square().mean() for i in np.flatnonzero(on)]
+    expected = float(torch.stack([10 * torch.log10(4 / mse) for mse in away]).mean())
+    assert worse["kept_psnr"] == pytest.approx(expected, abs=1e-3)
+    found = truth.score(x.numpy(), all_over.numpy()).summary()
+    assert worse["kept_psnr"] == pytest.approx(found["kept_psnr"], abs=1e-3)
+    style = Scoring(x, truth=Truth([faces.sample(3, n) for n in range(3)], "sketch", 32))
+    assert style(all_over).row["kept_psnr"] is None  # it changes everything
+
+
+def test_lpips_of_the_background_sees_no_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(quality, "LPIPS_NETWORK", "squeeze")
+    file = quality.lpips_weights()
+    file.parent.mkdir(parents=True)
+    torch.save(models.squeezenet1_1().state_dict(), file)
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    outside = outside_face(Frame("celeba"), 64)
+    assert outside is not None
+    inside = torch.where(torch.from_numpy(outside), x, -x)
+    assert background.kept(inside, x, np.stack([outside] * 2), lpips=True) == pytest.approx(
+        {"kept_psnr": 100, "kept_ssim": 1, "kept_lpips": 0}, abs=1e-5
+    )
+    changed = background.kept(-x, x, np.stack([outside] * 2), lpips=True)
+    assert changed["kept_lpips"] > 1e-4 and changed["kept_ssim"] < 0.8
+
+
+@pytest.mark.parametrize("name", ["celeba", "ffhq", "drawn"])
+def test_the_face_with_its_five_points_lies_inside(name: str) -> None:
+    outside = outside_face(Frame(name), 64)
+    assert outside is not None and 0.1 < outside.mean() < 0.75
+    for x, y in Frame(name).points() * 64:
+        assert not outside[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5].any()
+    assert outside[0, 0] and outside[0, -1]
+    assert outside_face(Frame("center"), 64) is None
+
+
+def test_photos_are_compared_outside_the_face(store: Store) -> None:
+    """Edits without a drawn truth: a wish of the user's own on drawn data."""
+    add_tuned(store, "wish", seed=5, settings={"target": "a wombat", "source": "a photo"})
+    made = run(
+        EvalConfig(tuned=("wish",), judge="judge", count=3, strengths="0,1", name="wish"),
+        store, CPU,
+    )  # fmt: skip
+    still, moved = row(made, "strength 0"), row(made, "strength 1")
+    assert still["kept_psnr"] > 60 and still["kept_ssim"] == pytest.approx(1, abs=1e-3)
+    assert moved["kept_psnr"] < still["kept_psnr"] and "success" not in moved
 
 
 @pytest.mark.parametrize(

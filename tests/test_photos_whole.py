@@ -15,6 +15,7 @@ from dclip.errors import BadInput
 from dclip.photos.back import cut
 from dclip.photos.colours import Plain
 from dclip.photos.files import Photo, read_photo
+from dclip.photos.find import Face
 from dclip.photos.frames import Frame
 from dclip.photos.whole import edit_photo, find_spots
 
@@ -125,6 +126,17 @@ def test_unfit_faces_are_skipped_with_a_count(photo: Photo) -> None:
     assert not change(done.pixels, photo, SITTERS[0]).any()
     with pytest.raises(BadInput, match="narrower than 32 pixels; in profile"):
         find_spots(photo, [face_at(tiny), face_at(SITTERS[0], profile)], DRAWN)
+
+
+def test_a_face_with_an_eye_beyond_the_edge_is_cut_off(photo: Photo) -> None:
+    points = SITTERS[0].points()
+    inside = face_at(SITTERS[0])
+    for axis, past in ((0, -3.0), (0, 622.0), (1, -3.0), (1, 263.0)):
+        moved = points.copy()
+        moved[0, axis] = past
+        guessed = Face(inside.box, tuple(map(tuple, moved.tolist())), 0.9)
+        (spot, other) = find_spots(photo, [guessed, FOUND[1]], DRAWN)
+        assert spot.skipped == "cut off by the photo's edge" and not other.skipped
 
 
 def test_frames_without_faces_take_the_picture(photo: Photo) -> None:

@@ -73,7 +73,7 @@ def test_the_pipeline_runs_as_written(folder: Path) -> None:
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
     made = {p.parent.parent.name for p in (folder / "artifacts").glob("*/*/v1")}
     assert made == {"data", "model", "latents", "tuned", "edits", "figure"}
-    assert list((folder / "artifacts").glob("edits/*/v1/images/photo*.png"))
+    assert list((folder / "artifacts").glob("edits/*/v1/images/photo*"))  # .jpg with dclip[photos]
     assert list((folder / "artifacts").glob("figure/*/v1/panel.pdf"))
 
 

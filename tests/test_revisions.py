@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from pretrained_reference import ddpm_file
 
+from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.edit import EditConfig
 from dclip.configs.eval import EvalConfig
@@ -34,6 +35,7 @@ from dclip.context import Context
 from dclip.data.arrays import ShardReader
 from dclip.models.checkpoint import read_weights
 from dclip.stages import (
+    autoencoder_train,
     clip_train,
     edit,
     eval,
@@ -112,6 +114,8 @@ def results(folder: Path) -> dict[str, dict[str, list[float]]]:
     keep("prepare", prepare.run, PrepareConfig("faces", count=24, size=16, style="photo"))
     small = {"size": "micro", "T": 20, "images": 48, "batch": 8, "precision": "fp32"}
     keep("train", train.run, TrainConfig(data="faces", **small))
+    auto = AutoencoderTrainConfig(data="faces", images=16, batch=8, precision="fp32")
+    keep("autoencoder-train", autoencoder_train.run, auto)
     keep("sample", sample.run, SampleConfig(model="faces", count=2, steps=4))
     keep("invert", invert.run, InvertConfig(model="faces", data="faces", r=12, steps=4, count=12))
     words = PrepareConfig("faces", count=48, size=32, style="all", name="words")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fakes import quad
 from hypothesis import given
 from hypothesis import strategies as st
 from smooth_net import Counting, Gaussian, SmoothNet, normal
@@ -193,13 +194,6 @@ def test_stable_diffusions_last_step_ends_at_the_least_noisy_state(precision, ne
         spaced = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
         want = theirs(kind, schedule, dtype, STEPS, net, x, **spaced, **config)
         close(SAMPLERS[name](net, schedule, x, grid), want, tolerance)
-
-
-def quad(function, low, high, **_):
-    """Stands in for scipy, which is not needed otherwise: the midpoint rule, very finely."""
-    low, high = float(low), float(high)
-    at = low + (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000 * (high - low)
-    return (float(torch.as_tensor(function(at)).mean() * (high - low)),)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])

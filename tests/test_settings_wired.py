@@ -28,18 +28,20 @@ from torch import nn
 import dclip.configs
 from dclip.cli.app import app, main
 from dclip.config import Excludes, Needs, marks, spelled
+from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.edit import EditConfig
 from dclip.configs.guidance import GuidanceConfig, UpdateConfig
 from dclip.configs.invert import InvertConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.prepare import PrepareConfig
+from dclip.configs.train import TrainConfig
 from dclip.data import celeba
 from dclip.data.dataset import DataSet
 from dclip.errors import BadInput
 from dclip.guidance.kinds import LOSSES
 from dclip.models.prediction import FromVelocity
 from dclip.photos.find import Face
-from dclip.stages import edit, invert, judge_train, prepare, train
+from dclip.stages import autoencoder_train, edit, invert, judge_train, prepare, train
 from dclip.store import Artifact, Planned
 
 SHARED = (GuidanceConfig, UpdateConfig)  # parts of finetune's
@@ -69,6 +71,8 @@ class World:
         self.store = copied(trained, root / "store")
         self.files: dict[str, str] = {"nothing": str(root / "nothing")}
         self.outcomes: dict[str, Any] = {}
+        for number, name in enumerate(("clip", "clip2")):
+            self.files[name] = str(write_clip(root / name, context=64, seed=number))
         self._artifacts()
         self._files(root)
 
@@ -82,6 +86,13 @@ class World:
             drawn = PrepareConfig("faces", count=24, size=size, style=style, name=name, seed=1)
             prepare.run(drawn, store, CPU)
         add_base(store, "other", seed=5)
+        auto = AutoencoderTrainConfig(data="plain", name="auto", images=16, batch=4)
+        autoencoder_train.run(auto, store, CPU)
+        reader = TrainConfig(
+            data="faces", name="reader", size="micro", T=20, images=64, batch=16, lr=5e-2, ema=0.0,
+            condition="text", encoder=self.files["clip"],
+        )  # fmt: skip
+        train.run(reader, store, CPU)
         add_tuned(store, "smiling", seed=2, full=True)
         more = InvertConfig(data="faces", model="faces", r=12, steps=4, count=24, seed=1)
         invert.run(dataclasses.replace(more, name="more"), store, CPU)
@@ -99,8 +110,6 @@ class World:
         self.files |= {"where": f"{some}=1", "expected": f"{data.attribute_names[0]}=1"}
 
     def _files(self, root: Path) -> None:
-        for number, name in enumerate(("clip", "clip2")):
-            self.files[name] = str(write_clip(root / name, context=64, seed=number))
         rng = np.random.default_rng(0)
 
         def folder(name: str, files: Mapping[str, str], shape: tuple[int, int]) -> None:
@@ -223,7 +232,7 @@ def seen(stage: Stage, made: Artifact, looks_at: str, calls: Calls) -> Any:
 def world(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator[World]:
     """With curves and sheets left out, which no setting is seen in."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("train", "finetune", "clip_train", "judge_train"):
+        for module in ("train", "finetune", "clip_train", "judge_train", "autoencoder_train"):
             patch.setattr(f"dclip.stages.{module}.save_curves", lambda *_, **__: None)
         patch.setattr("dclip.stages.train.PANEL_IMAGES", 1)
         patch.setattr("dclip.stages.finetune.SNAPSHOTS", 1)

@@ -16,6 +16,7 @@ import typer
 
 from dclip import __version__
 from dclip.cli import (
+    autoencoder,
     clip,
     demo,
     doctor,
@@ -54,6 +55,7 @@ for function in (edit.edit, grid.grid, evaluate.eval_, demo.demo):
     add(app, function, PIPELINE)
 add(app, importing.import_, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
+app.add_typer(autoencoder.autoencoder, name="autoencoder", rich_help_panel=PIPELINE)
 app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)
 add(app, presets.presets, PIPELINE)
 for function in (storage.ls, storage.show, storage.lineage, storage.verify, storage.tag):

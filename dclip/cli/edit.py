@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @command(
     "dclip edit photo.jpg --with smiling          # writes photo-smiling.jpg beside it",
     "dclip edit party.jpg --with smiling --face 1,3    # two of its faces, counted from the left",
+    "dclip edit group.jpg --face 1 --with smiling --face 2,3 --with old    # each its own edit",
     "dclip edit face.png --with smiling --no-align     # a picture that is cropped already",
     "dclip edit photo.jpg --strength 0.8 --out edited.png",
     "dclip edit photos/ --strength 0.8 --out edited",
@@ -74,7 +75,14 @@ def edit(
     def write(made: Artifact) -> None:
         if out is not None:
             overwrite = bool(run.flags.force)
-            written.extend(results.copy_pictures(made, out, config.photos, overwrite=overwrite))
+            try:
+                copies = results.copy_pictures(made, out, config.photos, overwrite=overwrite)
+            except OSError as error:
+                raise BadInput(
+                    f"nothing can be written to {out}: {error.strerror or error}",
+                    f"name another place with --out (the pictures are in {made.path / 'images'})",
+                ) from error
+            written.extend(copies)
             return
         try:
             written.extend(results.place_pictures(made, config.photos))
@@ -101,10 +109,10 @@ def edit(
         ready=write,
         first=lambda made: _first(made, written, results.size_of),
         show=shown,
-        # A figure knows tuned models, and neither guides nor rounds.
+        # A figure knows tuned models that act together, and neither guides nor rounds.
         next_commands=lambda made: (
             [run.hint("grid", *_with(config), *_at(config), *config.photos)]
-            if not config.guide and not config.rounds
+            if not config.guide and not config.rounds and len(config.face) < 2
             else []
         ),
     )

@@ -20,12 +20,15 @@ COLUMNS = {
     "gain": "gain",
     "progress": "progress",
     "kept_psnr": "rest kept, dB",
+    "kept_ssim": "rest: SSIM",
+    "kept_lpips": "rest: LPIPS",
     "judge_target": "judge: target",
     "judge_kept": "judge: rest kept",
     "judge_picture": "judge: a picture",
     "s_dir": "S_dir",
     "s_dir_held_out": "S_dir held-out",
     "face_similarity": "same face",
+    "verified": "same person",
 }
 QUALITY = {"decode": "decode of strength 0", "mae": "MAE", "psnr": "PSNR, dB", "ssim": "SSIM"}
 

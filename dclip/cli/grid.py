@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     "dclip grid --columns original,edit --strengths=-0.5,0,0.5,1    # a strip of strengths",
     "dclip grid --columns original,edit --steps 6,20,50",
     "dclip grid --columns original,edit:sketch@0.5,edit:sketch:0.8+smiling --transpose",
+    "dclip grid --x cfg=1,2,5,8 --y seed=0,1,2 --fixed 'prompt=a smiling person'",
+    "dclip grid --x steps=5,10,40 --y sampler=ddim,ddpm,dpmpp-2m --fixed model=embedded",
     config=GridConfig,
 )
 def grid(

@@ -107,12 +107,26 @@ Depth = Annotated[int | float, BeforeValidator(_read_depth), Option(metavar="N|X
 T, above 0 and at most 1.0. So 1 is the first timestep and 1.0 is T, see
 :meth:`dclip.diffusion.schedule.Schedule.timestep`."""
 
-FaceNumbers = Annotated[
-    tuple[Count, ...],
-    BeforeValidator(lambda value, info: _read_counts(value, info) if value else ()),
-    Option(metavar="N[,N...]"),
-]
-"""Faces of a photo, 1 is the leftmost; none is all of them."""
+
+def _read_faces(value: Any) -> Any:
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        value = (value,)
+    if not isinstance(value, list | tuple):
+        return value
+    if value and all(isinstance(n, int) and not isinstance(n, bool) for n in value):
+        value = (",".join(map(str, value)),)
+    return tuple(_numbers_of(text) if isinstance(text, str) else text for text in value)
+
+
+def _numbers_of(text: str) -> str:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) <= MOST for part in parts):
+        raise BadInput(f"face {text!r} is no number of a face", "count from 1, e.g. 1 or 1,3")
+    return ",".join(dict.fromkeys(str(int(part)) for part in parts))
+
+
+FaceNumbers = Annotated[tuple[str, ...], BeforeValidator(_read_faces), Option(metavar="N[,N...]")]
+"""Faces of a photo, 1 is the leftmost: groups of them, each ``"1"`` or ``"1,3"``. None is all."""
 
 
 def _check_crop(value: str) -> str:

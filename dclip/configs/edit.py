@@ -66,7 +66,8 @@ class EditConfig:
     """Find the faces of a whole photo and edit them in their places (needs the extra
     "photos"); --no-align crops it."""
     face: Annotated[FaceNumbers, Needs("align"), *_WHOLE] = ()
-    """Which faces of a whole photo, counted from the left: 1, or 1,3. Else all."""
+    """Which faces of a whole photo, counted from the left: 1, or 1,3. Else all. Again for others
+    that get another edit: --face 1 --with smiling --face 2 --with old."""
     max_faces: Annotated[Count | None, Needs("align"), *_WHOLE] = None
     """Edit only so many, the largest, of a whole photo's faces."""
     r: Depth | None = None
@@ -118,6 +119,34 @@ class EditConfig:
             )
         if not self.photos and self.data is None:
             raise BadInput("what is to edit?", "name photos or folders, or give --data REF")
+        if len(self.face) > 1:
+            self._check_faces()
+
+    def _check_faces(self) -> None:
+        """Refuse several groups of faces that have not one edit each."""
+        if len(self.face) != len(self.tuned):
+            raise BadInput(
+                f"{len(self.face)} times --face and {len(self.tuned)} times --with do not pair",
+                "give each --face one --with, as --face 1 --with smiling --face 2 --with old+beard;"
+                " or one --face 1,2 for the same edit",
+            )
+        numbers = [n for group in self.faces for n in group]
+        twice = next((n for n in numbers if numbers.count(n) > 1), None)
+        if twice is not None:
+            raise BadInput(
+                f"face {twice} has two edits",
+                f"join them: --face {twice} --with smiling+old",
+            )
+
+    @property
+    def faces(self) -> tuple[tuple[int, ...], ...]:
+        """The groups of faces that are named; none is all of them together."""
+        return tuple(tuple(map(int, group.split(","))) for group in self.face)
+
+    @property
+    def edits(self) -> tuple[tuple[PartSpec, ...], ...]:
+        """The tuned models of each group of faces; one for all where there are not several."""
+        return tuple(map(parse_parts, self.tuned)) if len(self.face) > 1 else (self.parts,)
 
     @property
     def parts(self) -> tuple[PartSpec, ...]:

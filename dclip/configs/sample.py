@@ -23,6 +23,14 @@ class SampleConfig:
     """How much of the tuning: 0 is its base, 1 all of it."""
     name: Name | None = None
     """Name of the samples: else the model's."""
+    prompt: Texts = ()
+    """What to draw, with a model that reads text; again for several, each --count times."""
+    negative: Annotated[str, Option(metavar="TEXT"), Needs("prompt")] = ""
+    """What to keep away from: else the empty prompt."""
+    cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X"), Needs("prompt")] = 3.0
+    """Scale of classifier-free guidance: 1 is the prompt alone, more follows it more closely."""
+    rescale: Annotated[float, Ge(0), Le(1), Option(metavar="X"), Needs("prompt")] = 0.0
+    """How much of the contrast that a high --cfg adds is taken back, 0 to 1."""
     count: Count = 16
     """How many pictures. The first ones of a larger count are the same."""
     sampler: Annotated[

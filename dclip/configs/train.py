@@ -8,7 +8,7 @@ from annotated_types import Gt, Le
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Count, Name, Norm, Precision, Rate, Seed, Share, ref
+from dclip.configs.common import Count, Name, Norm, Precision, Rate, Seed, Share, Texts, ref
 
 _FRESH = Excludes("init")  # what the model to go on from decides
 
@@ -37,7 +37,17 @@ class TrainConfig:
         _FRESH,
         Needs("network", ("unet",)),
     ] = "laptop"
-    """U-Net size: micro, laptop, small, medium or large."""
+    """U-Net size: latent, micro, laptop, small, medium or large."""
+    latent: Annotated[str | None, ref("autoencoder"), _FRESH] = None
+    """Autoencoder whose latents the network denoises, instead of pixels."""
+    without: Texts = ()
+    """Leave out the training images that meet all of these, e.g. 'style=sketch,bald=1', to see
+    later whether the model draws what it never saw together. Again for more."""
+    condition: Literal["none", "text"] = "none"
+    """text: the network reads each picture's caption, and draws from prompts. With --init of one
+    that reads none it begins as that one."""
+    encoder: Annotated[str | None, ref("clip"), Needs("condition", ("text",))] = None
+    """CLIP whose text tower reads the captions: else the embedded one."""
     schedule: Annotated[Literal["linear-rescaled", "linear", "cosine"], _FRESH] = "linear-rescaled"
     """How the noise grows with t."""
     T: Annotated[Count, Option(flags=("-T", "--timesteps")), _FRESH] = 200

@@ -37,6 +37,8 @@ class Sampler:
         stochastic: whether it draws noise at each step.
         calls: network calls for so many steps.
         source: where it is from.
+        end: whether its walk ends where diffusers' ``set_alpha_to_one`` says, as that of its
+            scheduler does; else at the picture.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Sampler:
     stochastic: bool
     calls: Callable[[int], int]
     source: str
+    end: bool = False
 
     def __call__(
         self,
@@ -83,7 +86,7 @@ def _one_each(steps: int) -> int:
 SAMPLERS: dict[str, Sampler] = {
     row.name: row
     for row in (
-        Sampler("ddim", ddim.decode, False, _one_each, "Song et al. 2021, 2010.02502"),
+        Sampler("ddim", ddim.decode, False, _one_each, "Song et al. 2021, 2010.02502", end=True),
         Sampler("ddpm", ddpm.sample_ddpm, True, _one_each, "Ho et al. 2020, 2006.11239"),
         # In sigma form the same maps as the two above; known by these names elsewhere.
         Sampler("euler", sample_ddim, False, _one_each, "Karras et al. 2022, 2206.00364"),
@@ -103,6 +106,7 @@ SAMPLERS: dict[str, Sampler] = {
             False,
             lambda n: n + (n > 1),
             "Liu et al. 2022, 2202.09778, without Runge-Kutta steps",
+            end=True,
         ),
         Sampler(
             "pndm",
@@ -110,6 +114,7 @@ SAMPLERS: dict[str, Sampler] = {
             False,
             lambda n: n + 9,
             "Liu et al. 2022, 2202.09778",
+            end=True,
         ),
     )
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dclip.context import Reporter, Silent
@@ -196,6 +196,78 @@ class Plan:
             "encode": self.encode,
             "rounds": self.rounds,
             "rounds_r": self.rounds_r,
+        }
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plans of one edit: one for everything, or one for each group of faces.
+
+    Attributes:
+        plans: on one base, each with an r and steps of its own.
+        faces: the faces of each plan by number, 1 is the leftmost; none where one is for all.
+    """
+
+    plans: tuple[Plan, ...]
+    faces: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def base(self) -> Artifact:
+        """The base model of all of them."""
+        return self.plans[0].base
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the base is."""
+        return self.plans[0].info
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The tuned models of all of them."""
+        return tuple(part for plan in self.plans for part in plan.parts)
+
+    @property
+    def several(self) -> bool:
+        """Whether faces get different edits."""
+        return len(self.plans) > 1
+
+    @property
+    def written(self) -> str:
+        """As a user writes each for ``--with``, with commas between several."""
+        return ", ".join(plan.written for plan in self.plans)
+
+    @property
+    def keeps_photos(self) -> bool:
+        """Whether strength 0 can be the photo: not after noise."""
+        return all(plan.keeps_photos for plan in self.plans)
+
+    def of(self, face: int) -> int | None:
+        """Which plan a face has; None where there are several and it has none of them."""
+        if not self.several:
+            return 0
+        return next((k for k, numbers in enumerate(self.faces) if face in numbers), None)
+
+    def caption(self, strength: float = 1.0, *, always: bool = False) -> str:
+        """As :meth:`Plan.caption`; of several ``1: smiling, 2: sketch 0.5``."""
+        captions = [plan.caption(strength, always=always) for plan in self.plans]
+        if not self.several:
+            return captions[0]
+        groups = ["+".join(map(str, numbers)) for numbers in self.faces]
+        return ", ".join(f"{who}: {what}" for who, what in zip(groups, captions, strict=True))
+
+    def inputs(self) -> dict[str, Artifact]:
+        """As :meth:`Plan.inputs`, of all of them."""
+        return replace(self.plans[0], parts=self.parts).inputs()
+
+    def settings(self) -> dict[str, Any]:
+        """As :meth:`Plan.settings`; of several, a list of them with their faces."""
+        if not self.several:
+            return self.plans[0].settings()
+        return {
+            "edits": [
+                {"face": list(numbers), **plan.settings()}
+                for numbers, plan in zip(self.faces, self.plans, strict=True)
+            ]
         }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dclip.data.images import to_pixels
 from dclip.editing.editor import Editor, Step
+from dclip.editing.plan import Plan
 from dclip.metrics import psnr
 
 BATCH = 16  # squares a network call: fixed, as rounding differs with it
@@ -40,6 +41,13 @@ class Edited:
         brought = None if self.brought is None else self.brought[part]
         return Edited(self.original[part], edits, plain, self.psnr[part], brought)
 
+    def at(self, order: Tensor) -> Edited:
+        """The squares of these numbers (N,), in this order."""
+        plain = None if self.reconstruction is None else self.reconstruction[order]
+        edits = tuple(edit[order] for edit in self.edits)
+        values = tuple(self.psnr[i] for i in order.tolist()) if self.psnr else ()
+        return Edited(self.original[order], edits, plain, values)
+
     def columns(self, captions: Sequence[str]) -> list[tuple[str, NDArray[np.uint8]]]:
         """What a panel shows, each with its caption; ``captions`` are those of the edits."""
         between = [("made the base's", self.brought), ("reconstruction", self.reconstruction)]
@@ -62,34 +70,49 @@ def joined(parts: Sequence[Edited]) -> Edited:
     )
 
 
+def steps_of(plan: Plan, strengths: Sequence[float], *, reconstructs: bool) -> int:
+    """Steps that a square takes: its inversion, and a decode for each strength."""
+    return plan.start_steps + plan.steps * (len(strengths) + reconstructs)
+
+
 def edit_squares(
-    editor: Editor,
+    editors: Sequence[Editor],
     photos: Sequence[Tensor],
+    whose: Sequence[Sequence[int]],
     strengths: Sequence[float],
     *,
     direct: bool,
     reconstructs: bool,
+    steps: int,
     advance: Callable[[int], None],
 ) -> list[Edited]:
     """Edit the squares of some photos, :data:`BATCH` at a time; one result a photo.
 
     Args:
+        editors: one for all squares, or several.
         photos: each (F,3,S,S) in [-1, 1], one or more squares.
+        whose: of each photo's squares, the number of their editor.
         strengths, direct: see :meth:`Editor.decode`.
         reconstructs: also decode with the base alone, plainly.
-        advance: told of steps that are done, a photo's however many its squares.
+        steps: that ``advance`` is to be told of in all.
+        advance: told of steps that are done.
     """
     squares = torch.cat(list(photos))
+    owners = torch.tensor([number for numbers in whose for number in numbers])
+    work = sum(
+        int((owners == k).sum()) * steps_of(editor.plan, strengths, reconstructs=reconstructs)
+        for k, editor in enumerate(editors)
+    )
     taken = told = 0
 
     def on_step(count: int) -> None:
         nonlocal taken, told
         taken += count
-        due = len(photos) * taken // len(squares)
+        due = steps * taken // work
         advance(due - told)
         told = due
 
-    def edit(part: Tensor) -> Edited:
+    def edit(editor: Editor, part: Tensor) -> Edited:
         step: Step = partial(on_step, len(part))
         x0 = part.to(editor.device)
         start = editor.invert(x0, step)
@@ -101,7 +124,13 @@ def edit_squares(
         miss = tuple(psnr(plain, start.photos).tolist())
         return Edited(part, tuple(edits), plain.cpu(), miss, brought)
 
-    edited = joined([edit(part) for part in torch.split(squares, BATCH)])
+    places = [(owners == k).nonzero().flatten() for k in range(len(editors))]
+    edited = joined([
+        edit(editor, part)
+        for editor, place in zip(editors, places, strict=True)
+        for part in torch.split(squares[place], BATCH)
+        if len(part)
+    ]).at(torch.cat(places).argsort())  # fmt: skip
     results, at = [], 0
     for each in photos:
         results.append(edited[at : at + len(each)])

@@ -27,6 +27,9 @@ from dclip.store.files import write_atomic
 ALIGNED = 2
 """A square photo of at most so many times the base's side is taken for one that is cropped."""
 
+LEAST = 8
+"""Pixels a side that a picture needs at least."""
+
 _SILENT = Silent()
 
 
@@ -232,6 +235,20 @@ def whole_photos(
         )
         return None
     return WholePhotos(photos, numbers, frame, FaceFinder(), info.image_size, tuple(only), most)
+
+
+def check_size(path: Path, name: str) -> None:
+    """Refuse a picture in which nothing can be edited.
+
+    Raises:
+        BadInput: fewer than :data:`LEAST` pixels a side, or a file that cannot be read.
+    """
+    width, height = shape_of(read_file(path, name))
+    if 0 < min(width, height) < LEAST:
+        raise BadInput(
+            f"{shown(name)} is {width} x {height} pixels, too small to edit",
+            f"give a picture of at least {LEAST} pixels a side",
+        )
 
 
 def _is_whole(path: Path, name: str, size: int) -> bool:

@@ -9,7 +9,7 @@ do not pass for edits.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,9 +103,13 @@ class JudgeNetwork(nn.Module):
         # Mean and maximum: a style is everywhere, glasses are in one place.
         self.head = nn.Linear(2 * before, len(shape.attributes) + len(shape.styles))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees, (B, 2 * widths[-1])."""
         h = F.silu(self.body(x))
-        logits: Tensor = self.head(torch.cat([h.mean((2, 3)), h.amax((2, 3))], dim=1))
+        return torch.cat([h.mean((2, 3)), h.amax((2, 3))], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x))
         return logits
 
 
@@ -170,14 +174,8 @@ class Judge:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Verdict:
         """Judge pictures (N, 3, H, W) in [-1, 1]; what lies outside is clipped."""
-        size, count = self.shape.size, len(self.shape.attributes)
-        weight = self.network.head.weight
-        parts = []
-        for x in torch.split(pixels, BATCH):
-            x = x.to(weight.device, weight.dtype).clamp(-1, 1)
-            if x.shape[-2:] != (size, size):
-                x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-            parts.append(self.network(x).cpu().double())
+        count = len(self.shape.attributes)
+        parts = [self.network(x).cpu().double() for x in self._batches(pixels)]
         logits = torch.cat(parts) if parts else torch.empty(0, count + len(self.shape.styles))
         return Verdict(
             self.shape.attributes,
@@ -185,6 +183,20 @@ class Judge:
             self.shape.styles,
             logits[:, count:].softmax(1).numpy(),
         )
+
+    @torch.no_grad()
+    def features(self, pixels: Tensor) -> Numbers:
+        """What it judges by, (N, 2 * widths[-1]), for distances between sets of pictures."""
+        parts = [self.network.features(x).cpu().double() for x in self._batches(pixels)]
+        return torch.cat(parts).numpy() if parts else np.empty((0, self.network.head.in_features))
+
+    def _batches(self, pixels: Tensor) -> Iterator[Tensor]:
+        size, weight = self.shape.size, self.network.head.weight
+        for x in torch.split(pixels, BATCH):
+            x = x.to(weight.device, weight.dtype).clamp(-1, 1)
+            if x.shape[-2:] != (size, size):
+                x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+            yield x
 
 
 def save_judge(path: Path, network: JudgeNetwork) -> None:

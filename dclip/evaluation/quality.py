@@ -54,20 +54,43 @@ def picture_quality(x: Tensor, reference: Tensor, *, lpips: bool = False) -> dic
         ``mae`` of values in [0, 1], ``psnr`` in dB of each picture, at most 100, ``ssim``
         (Wang et al. 2004; window 11, sigma 1.5) and, if asked for, ``lpips``.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
-
     x, reference = x.float().clamp(-1, 1).cpu(), reference.float().cpu()
-    alike: Any = ssim(x, reference, data_range=2.0, kernel_size=WINDOW)
     found = {
         "mae": float(mae(x, reference).mean()),
         "psnr": float(psnr(x, reference).mean()),
-        "ssim": float(alike),
+        "ssim": float(ssim(x, reference)),
     }
     if lpips:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        metric = LearnedPerceptualImagePatchSimilarity(net_type=LPIPS_NETWORK)
-        for part, wanted in zip(torch.split(x, BATCH), torch.split(reference, BATCH), strict=True):
-            metric.update(part, wanted)
-        found["lpips"] = float(metric.compute())
+        found["lpips"] = lpips_of(x, reference)
     return found
+
+
+def ssim(x: Tensor, reference: Tensor) -> Tensor:
+    """Mean SSIM (Wang et al. 2004; window 11, sigma 1.5) of pictures (N, 3, H, W) in [-1, 1]."""
+    mean: Tensor = _ssim(x, reference, data_range=2.0, kernel_size=WINDOW)
+    return mean
+
+
+def ssim_map(x: Tensor, reference: Tensor) -> Tensor:
+    """SSIM around each value, of the shape of ``x`` (N, 3, H, W); pictures in [-1, 1]."""
+    alike: Any = _ssim(
+        x, reference, data_range=2.0, kernel_size=WINDOW, reduction="none", return_full_image=True
+    )
+    full: Tensor = alike[1]
+    return full
+
+
+def _ssim(*pictures: Tensor, **more: Any) -> Any:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return structural_similarity_index_measure(*pictures, **more)
+
+
+def lpips_of(x: Tensor, reference: Tensor) -> float:
+    """Mean LPIPS (Zhang et al. 2018) of pictures (N, 3, H, W) in [-1, 1]; its weights are there."""
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    metric = LearnedPerceptualImagePatchSimilarity(net_type=LPIPS_NETWORK)
+    for part, wanted in zip(torch.split(x, BATCH), torch.split(reference, BATCH), strict=True):
+        metric.update(part, wanted)
+    return float(metric.compute())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class EvalSamples:
         originals: (N, 3, H, W) in [-1, 1].
         params: of drawn faces; None where they are photos, or drawn in another style.
         labels: attributes by name, int8 (N,): 1 yes, -1 no, 0 unknown.
+        people: who each shows, "" where that is unknown; empty where it is of none.
         edits: (N, 3, H, W) for each of ``strengths``, where they exist already.
         strengths: increasing; empty where there are no edits.
         inputs, settings: their origin, for a manifest.
@@ -39,6 +41,7 @@ class EvalSamples:
     originals: Tensor
     params: Sequence[faces.FaceParams] | None = None
     labels: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
+    people: Sequence[str] = ()
     edits: Sequence[Tensor] = ()
     strengths: tuple[float, ...] = ()
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
@@ -91,25 +94,35 @@ def take(
 def edited(artifact: Artifact, store: Store) -> EvalSamples:
     """The originals and edits of an edits artifact, with what its data says of them.
 
+    Of whole photos these are the squares of their faces.
+
     Raises:
-        BadInput: it has a single photo, with which nothing can be compared, or whole photos.
+        BadInput: it has a single picture, with which nothing can be compared.
     """
-    if "whole" in artifact.config:
-        raise BadInput(
-            f"{artifact.ref} has whole photos, and pictures of one size are compared",
-            "edit them with --no-align",
-        )
     with (artifact.path / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     strengths = tuple(sorted({float(row["strength"]) for row in rows}))
-    pictures = {(float(row["strength"]), int(row["index"])): row["picture"] for row in rows}
-    names = {int(row["index"]): row["name"] for row in rows}
-    order = sorted(names)
-    if len(order) < 2:
-        raise BadInput(f"{artifact.ref} has one photo", "edit some more")
+    order = sorted({int(row["index"]) for row in rows})
+    faces_of = _faces_of(artifact)
+    pairs = [(s, i) for s in strengths for i in order]
+    found_at = {(float(row["strength"]), int(row["index"])): row for row in rows}
+    several = len(strengths) > 1
+    originals: list[str] = []
+    edits: dict[float, list[str]] = {s: [] for s in strengths}
+    for s, i in pairs:
+        name, picture = found_at[s, i]["name"], found_at[s, i]["picture"]
+        if name in faces_of:
+            squares = [f"faces/{name}/{number}" for number in faces_of[name]]
+            edits[s] += [f"{at}{f'_{s:g}' if several else ''}.png" for at in squares]
+            originals += [f"{at}_original.png" for at in squares] if s == strengths[0] else []
+        else:
+            edits[s].append(picture)
+            originals += [f"originals/{name}.png"] if s == strengths[0] else []
+    if len(originals) < 2:
+        raise BadInput(f"{artifact.ref} has one picture", "edit some more")
     found = EvalSamples(
-        _read([artifact.path / "originals" / f"{names[i]}.png" for i in order]),
-        edits=[_read([artifact.path / pictures[s, i] for i in order]) for s in strengths],
+        _read([artifact.path / file for file in originals]),
+        edits=[_read([artifact.path / file for file in files]) for files in edits.values()],
         strengths=strengths,
         settings={"photos": len(order)},
     )
@@ -120,6 +133,18 @@ def edited(artifact: Artifact, store: Store) -> EvalSamples:
     return _known(found, source, DataSet(source.path), samples)
 
 
+def _faces_of(artifact: Artifact) -> dict[str, list[int]]:
+    """The numbers of the faces that were edited in whole photos, by the photo's name."""
+    file = artifact.path / "faces.json"
+    if not file.exists():
+        return {}
+    photos = json.loads(file.read_text(encoding="utf-8"))
+    return {
+        photo["name"]: [face["number"] for face in photo["faces"] if not face["skipped"]]
+        for photo in photos
+    }
+
+
 def _known(
     samples: EvalSamples, source: Artifact, data: DataSet, numbers: NDArray[np.int64]
 ) -> EvalSamples:
@@ -127,6 +152,7 @@ def _known(
         samples,
         params=_params(source, data, numbers),
         labels={name: data.attribute(name)[numbers] for name in data.attribute_names},
+        people=[data.table.text("identity")[i] for i in numbers],
         inputs={"data": source},
     )
 

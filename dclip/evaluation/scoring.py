@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dclip.evaluation.background import Mask, kept
 from dclip.evaluation.goals import Goal
+from dclip.evaluation.identity import calibrated
 from dclip.evaluation.judge import Judge
 from dclip.evaluation.truth import Truth, TruthScores
 from dclip.guidance.clip import Guide
@@ -48,7 +50,13 @@ class Scoring:
         directions: CLIPs by the name of their score, such as ``s_dir``: the cosine between the
             pictures' move and the text's, the mean of several.
         face: a face network, (B, 3, H, W) in [-1, 1] to (B, D). Gives ``face_similarity``, the
-            cosine between original and edit.
+            cosine between original and edit, and ``verified``, the share of edits that pass for the
+            same person (see :mod:`dclip.evaluation.identity`); None with too few originals.
+        people: who each original shows, where that is known.
+        outside: what the edit should leave alone, bool (N, H, W); None takes what lies outside the
+            truth's regions. Gives ``kept_psnr``, ``kept_ssim`` and, with ``lpips``, ``kept_lpips``;
+            see :func:`dclip.evaluation.background.kept`.
+        lpips: whether LPIPS can be computed here.
     """
 
     def __init__(
@@ -60,6 +68,9 @@ class Scoring:
         judge: Judge | None = None,
         directions: Mapping[str, Sequence[Direction]] | None = None,
         face: Callable[[Tensor], Tensor] | None = None,
+        people: Sequence[str] = (),
+        outside: Mask | None = None,
+        lpips: bool = False,
     ) -> None:
         self.originals = originals.float().cpu()
         if goal is not None and truth is not None:
@@ -76,6 +87,10 @@ class Scoring:
             for name, several in self.directions.items()
         }
         self._face = _in_parts(face, self.originals) if face is not None else None
+        self.verification = calibrated(self._face, people) if self._face is not None else None
+        if outside is None and truth is not None:
+            outside = ~truth.regions
+        self.outside, self.lpips = outside, lpips
 
     def __call__(self, edits: Tensor) -> Scores:
         """Score edits (N, 3, H, W) in [-1, 1]; what lies outside is clipped."""
@@ -98,6 +113,12 @@ class Scoring:
         if self.face is not None and self._face is not None:
             alike = F.cosine_similarity(_in_parts(self.face, edits), self._face, dim=-1)
             row["face_similarity"] = float(alike[on].mean()) if bool(on.any()) else None
+            if self.verification is not None:
+                passed = (alike > self.verification.threshold).float()
+                row["verified"] = float(passed[on].mean()) if bool(on.any()) else None
+        if self.outside is not None:
+            outside = self.outside[self.applies]
+            row |= kept(edits[on], self.originals[on], outside, lpips=self.lpips)
         return Scores(row, found)
 
 

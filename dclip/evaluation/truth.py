@@ -77,6 +77,7 @@ class Truth:
         applies: bool (N,), see :class:`TruthScores`.
         pictures: the truths, (N, 3, size, size) in [-1, 1]; the plain photo of a face that the
             edit does not change.
+        regions: bool (N, size, size), where the edit changes a face.
 
     Raises:
         BadInput: an unknown target.
@@ -88,12 +89,12 @@ class Truth:
         self.target, self.size = target, size
         self.applies = np.array([faces.applicable(p, target) for p in params], dtype=bool)
         self.pictures = np.stack([_draw(p, target, size) for p in params])
-        self._regions = np.stack([faces.edit_region(p, target, size=size) for p in params])
+        self.regions = np.stack([faces.edit_region(p, target, size=size) for p in params])
         # Only what lies inside the region is compared: a picture (3, n) a rival.
         self._rivals = [
             self._rivals_of(p, region, truth) if on else []
             for p, region, truth, on in zip(
-                params, self._regions, self.pictures, self.applies, strict=True
+                params, self.regions, self.pictures, self.applies, strict=True
             )
         ]
 
@@ -124,7 +125,7 @@ class Truth:
         success, identity = np.zeros(n, bool), np.zeros(n, bool)
         gain, progress, kept = np.zeros(n), np.zeros(n), np.full(n, np.nan)
         for i in map(int, np.flatnonzero(self.applies)):
-            inside = self._regions[i]
+            inside = self.regions[i]
             edit, original, truth = (a[i][:, inside] for a in (edits, originals, self.pictures))
             own = np.square(edit - truth).mean()
             rivals = [np.square(edit - rival).mean() for rival in (original, *self._rivals[i])]

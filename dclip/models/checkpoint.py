@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,17 +19,21 @@ from dclip.config import OneOf, from_dict, settings
 from dclip.diffusion.schedule import Schedule
 from dclip.diffusion.variance import VarianceRule
 from dclip.domains import PHOTOS
+from dclip.encoders.contract import EncoderInfo
 from dclip.errors import BadInput, CorruptArtifact
+from dclip.latent.contract import LatentInfo
 from dclip.models.adm import ADM, ADMConfig
 from dclip.models.prediction import ADAPTERS
 from dclip.models.tiny import TinyConfig, TinyUNet
 from dclip.models.unet import UNet, UNetConfig
 from dclip.models.unet2d import UNet2D, UNet2DConfig
+from dclip.models.unet2d_condition import UNet2DCondition, UNet2DConditionConfig
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[Any]]] = {
     "tiny": (TinyConfig, TinyUNet),
     "unet": (UNetConfig, UNet),
     "unet2d": (UNet2DConfig, UNet2D),
+    "unet2d-condition": (UNet2DConditionConfig, UNet2DCondition),
     "adm": (ADMConfig, ADM),
 }
 
@@ -76,6 +80,8 @@ class ModelInfo:
         variance: of an ancestral step; see :data:`dclip.diffusion.variance.VarianceRule`.
         class_label: the class that a class-conditional network is asked for.
         source: where the weights came from.
+        text: the encoder of the prompts that it reads; None of one that reads none.
+        latent: the latents that it denoises; None of one that works on pixels.
         domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
         crop: how its pictures were cropped, see :func:`dclip.data.images.decode`.
     """
@@ -94,6 +100,8 @@ class ModelInfo:
     variance: VarianceRule = "small"
     class_label: int | None = None
     source: Source | None = None
+    text: EncoderInfo | None = None
+    latent: LatentInfo | None = None
 
     def __post_init__(self) -> None:
         if self.steps_offset > self.schedule.T:
@@ -115,13 +123,24 @@ class ModelInfo:
         return classes
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network denoises."""
+        if self.latent is not None:
+            side = self.image_size // self.latent.factor
+            return self.latent.channels, side, side
+        return int(getattr(self.config, "in_channels", 3)), self.image_size, self.image_size
+
+    @property
     def prefix(self) -> str:
         """What stands before the bare network's names in those of :meth:`build`'s."""
         return "" if ADAPTERS[self.prediction] is None else "network."
 
     def build(self) -> nn.Module:
         """A network with fresh weights; ``eps = model(x, t)`` whatever it predicts inside."""
-        model: nn.Module = ARCHITECTURES[self.architecture][1](self.config)
+        given: dict[str, Any] = {} if self.text is None else {"text": self.text}
+        if self.latent is not None:
+            given["channels"] = self.latent.channels
+        model: nn.Module = ARCHITECTURES[self.architecture][1](self.config, **given)
         if self.class_label is not None:
             model.class_label = self.class_label  # type: ignore[assignment]
         adapter = ADAPTERS[self.prediction]
@@ -146,7 +165,9 @@ class ModelInfo:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name not in plain and value != f.default:
-                plain[f.name] = asdict(value) if isinstance(value, Source) else value
+                plain[f.name] = value
+                if is_dataclass(value) and not isinstance(value, type):
+                    plain[f.name] = asdict(value)
         return plain
 
     @classmethod
@@ -170,8 +191,9 @@ class ModelInfo:
         given = dict(data)
         given["config"] = from_dict(ARCHITECTURES[name][0], data["config"])
         given["schedule"] = Schedule.from_dict(data["schedule"])
-        if given.get("source") is not None:
-            given["source"] = from_dict(Source, data["source"])
+        for part, kind in (("source", Source), ("text", EncoderInfo), ("latent", LatentInfo)):
+            if given.get(part) is not None:
+                given[part] = from_dict(kind, data[part])
         return cls(**given)
 
 
@@ -270,14 +292,24 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
     model.load_state_dict(dict(weights))
 
 
-def load_model(path: Path, device: str | torch.device = "cpu") -> tuple[nn.Module, ModelInfo]:
+def load_model(
+    path: Path, device: str | torch.device = "cpu", *, latents: bool = False
+) -> tuple[nn.Module, ModelInfo]:
     """Load the network of an artifact directory, in float32, evaluation mode and frozen.
 
+    Args:
+        latents: whether the caller can use a network that denoises latents, not pixels.
+
     Raises:
-        BadInput: weights of another architecture, or a pickle.
+        BadInput: weights of another architecture, a pickle, or a network of latents.
         CorruptArtifact: unreadable files, NaN or infinite weights.
     """
     info, file = read_info(path), path / "model.safetensors"
+    if info.latent is not None and not latents:
+        raise BadInput(
+            f"{path} denoises latents, and this works on pixels",
+            "use it with dclip sample and dclip grid, or take a model of pixels",
+        )
     weights = read_weights(file)
     # Before a network is built that the description declares and the file does not hold.
     check_weights(info.shapes(), {k: v.shape for k, v in weights.items()}, str(file))

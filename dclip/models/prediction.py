@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from dclip.diffusion.conditioning import Condition
 from dclip.diffusion.schedule import Schedule
 
 
@@ -20,9 +21,9 @@ class FromVelocity(nn.Module):
         self.network = network
         self.schedule = schedule
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         a, b = self.schedule.gather(t, x)
-        eps: Tensor = b * x + a * self.network(x, t)
+        eps: Tensor = b * x + a * _asked(self.network, x, t, condition)
         return eps
 
     def with_variance(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +44,9 @@ class FromClean(nn.Module):
         self.network = network
         self.schedule = schedule
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         a, b = self.schedule.gather(t, x)
-        eps: Tensor = (x - a * self.network(x, t)) / b
+        eps: Tensor = (x - a * _asked(self.network, x, t, condition)) / b
         return eps
 
     def with_variance(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,6 +63,12 @@ ADAPTERS: dict[str, type[nn.Module] | None] = {"eps": None, "v": FromVelocity, "
 def bare(model: nn.Module) -> nn.Module:
     """The network itself, out of what turned its prediction into eps."""
     return model.network if isinstance(model, FromVelocity | FromClean) else model
+
+
+def _asked(network: nn.Module, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+    """What a network puts out; only one that reads text is given a condition."""
+    out: Tensor = network(x, t) if condition is None else network(x, t, condition)
+    return out
 
 
 def _with_variance(network: nn.Module, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ channels, since a small U-Net spends most of its time at full resolution.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,6 +16,8 @@ from annotated_types import Ge, Le, Len, MultipleOf
 from torch import Tensor, nn
 
 from dclip.config import settings
+from dclip.diffusion.conditioning import Condition
+from dclip.encoders.contract import EncoderInfo
 from dclip.errors import BadInput
 from dclip.models.tiny import sinusoidal
 
@@ -61,6 +64,7 @@ class UNetConfig:
 
 
 SIZES: dict[str, UNetConfig] = {
+    "latent": UNetConfig(channels=64, mults=(1, 2), attention=(1,), patch=1),
     "micro": UNetConfig(channels=32, mults=(1, 2), attention=(1,), patch=4),
     "laptop": UNetConfig(channels=64, mults=(1, 2, 2), attention=(2,), patch=2),
     "small": UNetConfig(channels=96, mults=(1, 2, 3, 4), blocks=2, attention=(2, 3), patch=2),
@@ -69,8 +73,8 @@ SIZES: dict[str, UNetConfig] = {
         channels=128, mults=(1, 1, 2, 2, 4, 4), blocks=2, attention=(4, 5), patch=1
     ),
 }
-"""``micro`` for tests; ``laptop`` 64x64 on a CPU; ``small`` 128x128 and ``medium`` 128x128 on
-an 8 GB GPU; ``large`` 256x256."""
+"""``latent`` for latents of 16x16; ``micro`` for tests; ``laptop`` 64x64 on a CPU; ``small``
+128x128 and ``medium`` 128x128 on an 8 GB GPU; ``large`` 256x256."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -101,9 +105,9 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over positions, residual."""
+    """Self-attention over positions, residual; then over a text, where there is one."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, context: int = 0) -> None:
         super().__init__()
         self.heads = heads
         self.norm = _norm(channels)
@@ -111,30 +115,91 @@ class Attention(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.text = CrossAttention(channels, heads, context) if context else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(-1, -2).unbind(1)
+        borrowed = None if condition is None else condition.borrowed
+        if borrowed is not None and borrowed.layout:
+            q, k = q[borrowed.rows], k[borrowed.rows]
         y = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+        if self.text is not None:
+            assert condition is not None, "a network that reads text is given one"
+            out = self.text(out, condition)
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention from positions to the token states of a text, residual.
+
+    Rombach et al. 2022 (2112.10752), section 3.3. Its output starts at zero, so that a network that
+    learns to read begins as what it was.
+    """
+
+    def __init__(self, channels: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = _norm(channels)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.states = nn.LayerNorm(context)
+        self.key_value = nn.Linear(context, 2 * channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        b, c, h, w = x.shape
+        split = (b, self.heads, c // self.heads, h * w)
+        q = self.query(self.norm(x)).reshape(split).transpose(-1, -2)
+        states = self.key_value(self.states(condition.tokens.to(x.dtype)))
+        k, v = (
+            part.reshape(b, -1, self.heads, c // self.heads).transpose(1, 2)
+            for part in states.chunk(2, dim=-1)
+        )
+        mask = None if condition.mask is None else condition.mask[:, None, None, :]
+        if condition.borrowed is None:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
+            y = condition.borrowed.maps(scores.softmax(dim=-1)) @ v
         out: Tensor = x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
         return out
 
 
 class UNet(nn.Module):
-    """(x, t) -> (B, 3, H, W): x like it, H and W multiples of ``config.stride``; t (B,)."""
+    """(x, t) -> (B, C, H, W): x like it, H and W multiples of ``config.stride``; t (B,).
 
-    def __init__(self, config: UNetConfig) -> None:
+    One that reads text takes a :class:`Condition` too: it attends to the tokens' states, and adds
+    the pooled embedding to the timestep's. Without one it is given that of the empty prompt, which
+    lies beside the weights.
+
+    Args:
+        config: its shape.
+        channels: C, 3 of pictures.
+        text: widths of the text that it reads; None reads none.
+    """
+
+    reads_text: ClassVar[bool] = True
+
+    def __init__(
+        self, config: UNetConfig, channels: int = 3, text: EncoderInfo | None = None
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.text = config, text
+        context = text.width if text else 0
         c, d = config.channels, 4 * config.channels
         widths = [c * m for m in config.mults]
         levels = range(len(widths))
-        pixels = 3 * config.patch**2
+        pixels = channels * config.patch**2
 
         def attend(level: int) -> nn.Module:
             if level in config.attention:
-                return Attention(widths[level], config.heads)
+                return Attention(widths[level], config.heads, context)
             return nn.Identity()
 
         self.time = nn.Sequential(nn.Linear(c, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
@@ -151,9 +216,8 @@ class UNet(nn.Module):
             if level != levels[-1]:
                 self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
-        self.middle = nn.ModuleList(
-            [ResBlock(width, width, d), Attention(width, config.heads), ResBlock(width, width, d)]
-        )
+        between = Attention(width, config.heads, context)
+        self.middle = nn.ModuleList([ResBlock(width, width, d), between, ResBlock(width, width, d)])
         self.up = nn.ModuleList()
         for level in reversed(levels):
             for _ in range(config.blocks + 1):
@@ -164,29 +228,61 @@ class UNet(nn.Module):
                 self.up.append(nn.Conv2d(width, width, 3, padding=1))
         self.norm = _norm(width)
         self.head = nn.Conv2d(width, config.refine * config.patch**2, 3, padding=1)
-        self.last = nn.Conv2d(config.refine + 3, 3, 3, padding=1)
+        self.last = nn.Conv2d(config.refine + channels, channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        if text is not None:
+            self.register_buffer("empty_tokens", torch.zeros(text.context, text.width))
+            self.register_buffer("empty_mask", torch.ones(text.context, dtype=torch.bool))
+            self.register_buffer("empty_pooled", torch.zeros(text.pooled))
+        if text is not None and text.pooled:
+            self.whole = nn.Linear(text.pooled, d)
+            nn.init.zeros_(self.whole.weight)
+            nn.init.zeros_(self.whole.bias)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def set_empty(self, condition: Condition) -> None:
+        """Keep what the text encoder makes of the empty prompt, one row, beside the weights."""
+        self.empty_tokens = condition.tokens[0].clone()
+        if condition.mask is not None:
+            self.empty_mask = condition.mask[0].clone()
+        if condition.pooled is not None:
+            self.empty_pooled = condition.pooled[0].clone()
+
+    def _condition(self, given: Condition | None, rows: int) -> Condition | None:
+        """The given condition, or the empty prompt's for every row."""
+        if self.text is None:
+            return None
+        pooled = self.empty_pooled[None] if self.text.pooled else None
+        empty = Condition(self.empty_tokens[None], self.empty_mask[None], pooled)
+        return (given or empty).expanded(rows)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         e = self.time(sinusoidal(t, self.config.channels).to(x.dtype))
+        condition = self._condition(condition, len(x))
+        if condition is not None and condition.pooled is not None:
+            e = e + self.whole(condition.pooled.to(x.dtype))
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
         skips = [h]
         for stage in self.down:
             if isinstance(stage, nn.ModuleList):
                 block, attend = stage
-                h = attend(block(h, e))
+                h = _attended(attend, block(h, e), condition)
             else:
                 h = stage(h)
             skips.append(h)
         first, attend, second = self.middle
-        h = second(attend(first(h, e)), e)
+        h = second(attend(first(h, e), condition), e)
         for stage in self.up:
             if isinstance(stage, nn.ModuleList):
                 block, attend = stage
-                h = attend(block(torch.cat([h, skips.pop()], dim=1), e))
+                h = _attended(attend, block(torch.cat([h, skips.pop()], dim=1), e), condition)
             else:
                 h = stage(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
         out: Tensor = self.last(torch.cat([F.silu(h), x], dim=1))
         return out
+
+
+def _attended(attend: nn.Module, h: Tensor, condition: Condition | None) -> Tensor:
+    out: Tensor = attend(h, condition) if isinstance(attend, Attention) else attend(h)
+    return out

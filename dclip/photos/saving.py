@@ -157,7 +157,8 @@ def _writable(
     if deep and wanted != "PNG" and not keeps_depth:
         notes.append("16 bits written as 8: name a .png file to keep them")
     if wanted == "PNG" and kind != "PNG" and not named:
-        notes.append(f"{kind} cannot hold it: written as PNG")
+        what = "16-bit colours in TIFF" if kind == "TIFF" else f"{kind} files"
+        notes.append(f"{what} cannot be written here: written as PNG")
         return wanted, ".png"
     return wanted, target.suffix
 

@@ -204,6 +204,8 @@ def _unfit(face: Face, photo: Photo, tiny: float) -> str:
     if max(across, 0) * max(down, 0) < CUT_OFF * w * h:
         return "cut off by the photo's edge"
     points = np.asarray(face.points)
+    if (points < 0).any() or (points > (width, height)).any():
+        return "cut off by the photo's edge"  # the detector guesses at what lies beyond
     eyes = points[1] - points[0]
     aside = (points[2] - (points[0] + points[1]) / 2) @ eyes / max(float(eyes @ eyes), 1e-9)
     return "in profile" if abs(aside) > PROFILE else ""

@@ -222,7 +222,9 @@ class _Making:
         data = self._own_data() if self.config.data is not None else None
         drawn = self._drawn(data)
         parts = self._parts(drawn, data)
-        config = replace(self.config, tuned=tuple(str(part) for part, _ in parts))
+        made_as = iter(str(part) for part, _ in parts)
+        texts = tuple("+".join(next(made_as) for _ in each) for each in self.config.edits)
+        config = replace(self.config, tuned=texts)
         if data is not None:
             config = replace(config, data=data.ref)
         made = {f"tuned{n}" if n > 1 else "tuned": a for n, (_, a) in enumerate(parts, 1)}

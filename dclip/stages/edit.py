@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,24 +17,27 @@ from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import save_png, to_float, to_pixels
 from dclip.data.parallel import map_threads
+from dclip.data.paths import shown
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
 from dclip.domains import DOMAINS, PHOTOS
 from dclip.editing.editor import Editor, Networks
-from dclip.editing.plan import Plan, check_domain, find_plan, make_plan
-from dclip.editing.squares import BATCH, Edited, edit_squares, joined
-from dclip.editing.whole import Found, WholePhotos, whole_photos
+from dclip.editing.plan import Plans, check_domain, find_base, find_plan, make_plan
+from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
+from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
-from dclip.guidance.steered import Steers, find_steers
+from dclip.guidance.steered import Steering, Steers, find_steers
 from dclip.random import permutation
+from dclip.stages.models import model_of_pixels
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
 PANEL_ROWS = 4  # up to so many photos stand below each other,
 PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
+LISTED = 20  # photos that were left out are named up to here
 
 Pixels = NDArray[np.uint8]
 
@@ -93,7 +97,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             config,
             photos,
             whole,
-            Editor(
+            plan,
+            _editors(
                 plan,
                 Networks(plan.base, device, precision),
                 steers.load(device, context.report, config.through) if steers.steers else None,
@@ -106,6 +111,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         accept=accept,
     )
     if skipped := artifact.metrics["skipped"]:
+        for reason in _left_out(artifact)[:LISTED]:
+            context.report.note(f"left out: {reason}")
         context.report.warn(
             f"{skipped} of {len(photos)} photos could not be {done} and were left out: see"
             f" {artifact.path / 'skipped.csv'}"
@@ -113,20 +120,29 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     return artifact
 
 
-def _plan(config: EditConfig, store: Store, context: Context) -> Plan:
-    """The tuned models on their base; without one, the base that the guides steer."""
+def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
+    """The tuned models on their base, for each group of faces; without one, the base alone."""
     names = ("steps", "mix", "locality", "grid", "encode", "rounds", "rounds_r")
     how: dict[str, Any] = {name: getattr(config, name) for name in names}
     if config.parts:
-        return find_plan(store, config.parts, context.report, r=config.r, **how)
-    base = store.resolve(config.model, "model", context.report, default="embedded")
+        found = tuple(
+            find_plan(store, parts, context.report, r=config.r, **how) for parts in config.edits
+        )
+        plans = Plans(found, config.faces if len(found) > 1 else ())
+        find_base(store, plans.parts)  # refuses different ones
+        return plans
+    base = model_of_pixels(config.model, store, context.report)
     if config.rounds and not config.guide and config.encode is None:
         # By a base alone the last round's decode is the edit's own.
         how |= {"rounds": config.rounds - 1, "encode": "noise"}
-    return make_plan(base, (), r=config.r or config.rounds_r or 0.5, **how)
+    return Plans((make_plan(base, (), r=config.r or config.rounds_r or 0.5, **how),))
 
 
-def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
+def _editors(plan: Plans, networks: Networks, steering: Steering | None, seed: int) -> list[Editor]:
+    return [Editor(each, networks, steering, seed) for each in plan.plans]
+
+
+def _captions(config: EditConfig, plan: Plans, steers: Steers) -> list[str]:
     """What is written beside each strength's pictures."""
     several = len(config.strength) > 1
     guides = " + ".join(steer.value or steer.kind for steer in steers.steers)
@@ -142,7 +158,7 @@ def _captions(config: EditConfig, plan: Plan, steers: Steers) -> list[str]:
 
 
 def _photos(
-    config: EditConfig, plan: Plan, store: Store, context: Context
+    config: EditConfig, plan: Plans, store: Store, context: Context
 ) -> tuple[Photos, WholePhotos | None, dict[str, Artifact], dict[str, Any]]:
     """The photos, which are whole, the artifact that they are from, and what identifies them."""
     size = plan.info.image_size
@@ -163,7 +179,7 @@ def _photos(
             whole = whole_photos(
                 photos,
                 plan.info,
-                only=config.face,
+                only=[n for numbers in config.faces for n in numbers],
                 most=config.max_faces,
                 report=context.report,
             )
@@ -201,10 +217,10 @@ def _reconstructs(config: EditConfig) -> bool:
     return config.side_by_side or not config.direct
 
 
-def _steps(plan: Plan, config: EditConfig) -> int:
-    """Steps that one photo takes."""
-    decodes = len(config.strength) + _reconstructs(config)
-    return plan.start_steps + decodes * plan.steps
+def _steps(plan: Plans, config: EditConfig) -> int:
+    """Steps that one photo takes at most."""
+    reconstructs = _reconstructs(config)
+    return max(steps_of(p, config.strength, reconstructs=reconstructs) for p in plan.plans)
 
 
 class _Editing:
@@ -215,12 +231,14 @@ class _Editing:
         config: EditConfig,
         photos: Photos,
         whole: WholePhotos | None,
-        editor: Editor,
+        plan: Plans,
+        editors: Sequence[Editor],
         captions: Sequence[str],
         context: Context,
         staging: Staging,
     ) -> None:
-        self.config, self.photos, self.whole, self.editor = config, photos, whole, editor
+        self.config, self.photos, self.whole = config, photos, whole
+        self.plan, self.editors = plan, editors
         self.context, self.staging = context, staging
         self.strengths = config.strength
         several = len(self.strengths) > 1
@@ -229,7 +247,7 @@ class _Editing:
 
     def run(self) -> dict[str, Any]:
         journal = Journal(self.staging.scratch / "batches.jsonl", lambda entry: entry["photos"])
-        total, each = len(self.photos), _steps(self.editor.plan, self.config)
+        total, each = len(self.photos), _steps(self.plan, self.config)
         with self.context.report.task(
             "editing", total * each, unit="step", done=journal.done * each
         ) as task:
@@ -241,11 +259,13 @@ class _Editing:
                 faces: list[dict[str, Any]] = []
                 if found:
                     edited = edit_squares(
-                        self.editor,
-                        [each.squares for each in found.values()],
+                        self.editors,
+                        [photo.squares for photo in found.values()],
+                        [self._owners(photo) for photo in found.values()],
                         self.strengths,
                         direct=self.config.direct,
                         reconstructs=_reconstructs(self.config),
+                        steps=each * len(found),
                         advance=task.advance,
                     )
                     rows, faces = self._write(found, edited)
@@ -264,9 +284,7 @@ class _Editing:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
             "photo": f"{files[0]}{more}",
-            "edit": self.editor.plan.written
-            or " + ".join(self.config.guide)
-            or self.editor.plan.base.name,
+            "edit": self.plan.written or " + ".join(self.config.guide) or self.plan.base.name,
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean([row["change"] for row in last])),
@@ -280,6 +298,10 @@ class _Editing:
             metrics |= {"psnr": float(np.mean(decibels)), "psnr_min": float(np.min(decibels))}
         return metrics
 
+    def _owners(self, found: Found) -> list[int]:
+        """Which editor each square of a photo has."""
+        return [owner for n in found.numbers or [1] if (owner := self.plan.of(n)) is not None]
+
     def _load(
         self, numbers: range, journal: Journal
     ) -> tuple[dict[int, Found], list[dict[str, Any]]]:
@@ -287,8 +309,14 @@ class _Editing:
 
         def one(number: int) -> Found | BadInput:
             try:
+                if self.photos.paths:
+                    check_size(self.photos.paths[number], self.photos.files[number])
                 if self.whole is not None and number in self.whole.numbers:
                     return self.whole.find(number)
+                if self.plan.of(1) is None:  # a square picture is its face 1
+                    raise BadInput(
+                        f"{shown(self.photos.files[number])} is one face, and face 1 has no edit"
+                    )
                 return Found(to_float(torch.from_numpy(self.photos.load(number)))[None])
             except BadInput as error:
                 return error
@@ -301,7 +329,7 @@ class _Editing:
             {
                 "file": self.photos.files[number],
                 "reason": error.message,
-                "fix": (error.fix or "") if self.whole is not None else "",
+                "fix": (error.fix or "") if self.whole is not None or len(self.photos) == 1 else "",
             }
             for number, error in loaded.items()
             if isinstance(error, BadInput)
@@ -316,7 +344,7 @@ class _Editing:
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Write the pictures of a batch; returns its rows of ``samples.csv`` and its faces."""
         rows, faces = [], []
-        exact = self.config.direct and self.editor.plan.keeps_photos
+        exact = self.config.direct and self.plan.keeps_photos
         for (number, squares), made in zip(found.items(), edited, strict=True):
             name = self.photos.names[number]
             if self.whole is not None and number in self.whole.numbers:
@@ -357,7 +385,7 @@ class _Editing:
                 sheet = [[pixels[k] for _, pixels in shown] for k in range(len(original))]
                 columns = [caption for caption, _ in shown]
                 picture = f"images/{name}_panel.png"
-                cell = panel_cell(self.editor.plan.info.image_size, 256)
+                cell = panel_cell(self.plan.info.image_size, 256)
                 save_png(self.staging.path / picture, panel(sheet, columns=columns, cell=cell))
         if not (self.staging.path / "panel.png").exists():
             self._panel(joined(edited)[:BATCH])
@@ -375,7 +403,7 @@ class _Editing:
         shown = edited.columns(self.captions)
         captions, kinds = [caption for caption, _ in shown], [pixels for _, pixels in shown]
         count = len(edited.original)
-        cell = panel_cell(self.editor.plan.info.image_size, PANEL_CELL)
+        cell = panel_cell(self.plan.info.image_size, PANEL_CELL)
         if count <= PANEL_ROWS:
             rows = [[pictures[k] for pictures in kinds] for k in range(count)]
             sheet = panel(rows, columns=captions, cell=cell)
@@ -402,9 +430,15 @@ def _reason(failure: Mapping[str, Any]) -> str:
     return f"{failure['reason']}: {fix}" if fix else str(failure["reason"])
 
 
+def _left_out(artifact: Artifact) -> list[str]:
+    """Why each photo was left out; the reasons name the files."""
+    with (artifact.path / "skipped.csv").open(encoding="utf-8", newline="") as file:
+        return [row["reason"] for row in csv.DictReader(file)]
+
+
 def _nothing(failures: Sequence[Mapping[str, Any]], total: int, done: str) -> BadInput:
     """Why no photo was edited."""
     first = failures[0]
-    if total == 1 and first["fix"]:
+    if total == 1:
         return BadInput(first["reason"], first["fix"])
     return BadInput(f"none of the {total} photos can be {done}; the first: {_reason(first)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Plan, find_plan
 from dclip.errors import BadInput
 from dclip.evaluation import samples
+from dclip.evaluation.background import outside_faces
 from dclip.evaluation.cost import Cost
+from dclip.evaluation.identity import LEAST_PAIRS
 from dclip.evaluation.judge import load_judge
 from dclip.evaluation.quality import lpips_missing, picture_quality
 from dclip.evaluation.samples import EvalSamples
@@ -82,14 +84,23 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     loaded = load_judge(judge.path, device) if judge else None
     goal = goal_of(loaded, target, drawn, config.expected, pictures) if loaded else None
     clips = find_clips(config.clip, config.held_out, one, prompts, store, report)
-    missing = lpips_missing() if plan is not None else None
-    if missing:
-        clips.notes.append(missing)
+    missing = lpips_missing()
+    base = plan.base if plan is not None else store.input(inputs["edits"], "model")
+    frame = frame_of(read_info(base.path))
+    outside = None if drawn is not None else outside_faces(target, frame, pictures.originals)
+    notes = [missing] if missing else []
+    if config.face is None:
+        notes.append(
+            "identity (same face, same person) is left out: give --face FILE, a face network"
+        )
+    if drawn is None and outside is None:
+        notes.append(
+            "what the edit leaves alone is not scored: "
+            + ("a style changes everything" if frame.needs_faces else "the base knows no faces")
+        )
+    clips.notes.extend(notes)
     for note in clips.notes:
         report.note(note)
-
-    base = plan.base if plan is not None else store.input(inputs["edits"], "model")
-    frame = frame_of(read_info(base.path)) if config.face else Frame("center")
 
     def scoring() -> Scoring:
         truth, size = None, pictures.originals.shape[-1]
@@ -103,6 +114,9 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             judge=loaded,
             directions=clips.directions(device, report),
             face=face,
+            people=pictures.people,
+            outside=outside,
+            lpips=missing is None,
         )
 
     return store.build(
@@ -120,7 +134,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
             "expected": config.expected,
             "clips": clips.settings,
             "face": fingerprint(config.face) if config.face else None,
-            "lpips": plan is not None and missing is None,
+            "lpips": missing is None,
         },
         inputs={**inputs, **pictures.inputs, **clips.inputs, **({"judge": judge} if judge else {})},
         seed=config.seed,
@@ -201,12 +215,20 @@ class _Evaluation:
             {"what": f"strength {level:g}", "strength": level, **score.row}
             for level, score in zip(self.levels, scores, strict=True)
         ]
+        found = scoring.verification
+        if scoring.face is not None and found is None:
+            self.notes.append(
+                f"the same person is not decided: that takes {LEAST_PAIRS} pairs of different"
+                " people, as 15 originals have"
+            )
+            self.context.report.note(self.notes[-1])
         table = {
             "edit": self.caption,
             "pictures": len(originals),
             "reconstruction": reconstruction,
             "rows": rows,
             "monotone": monotone(self.levels, scores),
+            "verification": None if found is None else asdict(found),
             "notes": self.notes,
         }
         text = json.dumps(_rounded(table), indent=1)

@@ -27,6 +27,7 @@ from dclip.errors import DclipError
 from dclip.figures.panel import layout
 from dclip.figures.pdf import save_pdf
 from dclip.random import permutation
+from dclip.stages import cells
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 
@@ -65,6 +66,8 @@ def run(config: GridConfig, store: Store, context: Context = Context()) -> Artif
             bases.
         MissingArtifact: no tuned model, or no latents.
     """
+    if config.x or config.y:
+        return cells.run(config, store, context)
     edits = _edits(config, store, context)
     latents = None if edits and config.photos else _latents(config, edits, store, context)
     columns = _columns(config, edits, latents, store, context.report)

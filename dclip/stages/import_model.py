@@ -99,14 +99,13 @@ def _licence(info: ModelInfo) -> str:
 
 def estimate(info: ModelInfo, size: int) -> dict[str, Any]:
     """What a model costs: parameters, bytes on disk and in memory, work of one network call."""
-    side = info.image_size
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = info.build()
         raw = getattr(network, "network", network)
-        raw(torch.empty(1, 3, side, side), torch.ones(1, dtype=torch.int64))
+        raw(torch.empty(1, *info.shape), torch.ones(1, dtype=torch.int64))
     parameters = sum(p.numel() for p in network.parameters())
     return {
-        "recognised": f"{info.architecture}, {side} pixels, T = {info.schedule.T}",
+        "recognised": f"{info.architecture}, {info.image_size} pixels, T = {info.schedule.T}",
         "parameters": parameters,
         "bytes": size,
         "memory_of_weights": 4 * parameters,
@@ -117,6 +116,8 @@ def estimate(info: ModelInfo, size: int) -> dict[str, Any]:
 def _make(staging: Staging, opened: Opened, storage: str, context: Context) -> dict[str, Any]:
     with context.report.task("importing", opened.size, unit="B") as task:
         weights = opened.weights()
+        if opened.parts is not None:
+            opened.parts.copy(staging.path)
         dtype = None
         if storage == "fp16":
             dtype = torch.float16

@@ -29,6 +29,7 @@ from dclip.guiding import preset_r
 from dclip.metrics import mae, psnr
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.random import key, normal, permutation
+from dclip.stages.models import model_of_pixels
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
@@ -113,7 +114,7 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
         DclipError: the network does not give finite latents.
     """
     source = store.resolve(config.data, "data", context.report)
-    base = store.resolve(config.model, "model", context.report, default="embedded")
+    base = model_of_pixels(config.model, store, context.report)
     data, info = DataSet(source.path), read_info(base.path)
     parts = ("train", "val") if config.split == BOTH else (config.split,)
     available = sum(len(data.split(part)) for part in parts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,21 +20,28 @@ from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
 from dclip.device import describe, pick, placed, resolve_precision
 from dclip.diffusion import grids
+from dclip.diffusion.conditioning import ClassifierFree, Condition
 from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.diffusion.samplers import SAMPLERS
 from dclip.diffusion.solvers import sample_ddim
 from dclip.diffusion.variance import sample_ancestral
 from dclip.domains import DOMAINS
-from dclip.figures.panel import sheet
+from dclip.encoders.find import FoundEncoder, encoder_of
+from dclip.errors import BadInput
+from dclip.figures.panel import layout, sheet
 from dclip.guidance.steered import Steers, find_steers
+from dclip.latent.files import load_decoder
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.random import key, normal
+from dclip.stages.models import model_of_pixels, model_of_text
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
 GRID_IMAGES = 100
+GRID_COLUMNS = 8
 NOT_SETTINGS = ("model", "tuned", "name", "seed", "clip")
+OF_PROMPTS = ("prompt", "negative", "cfg", "rescale")
 
 
 def run(config: SampleConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -49,18 +57,27 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         tuned = store.resolve(config.tuned, "tuned", context.report)
         base = store.input(tuned, "model")
     else:
-        base = store.resolve(config.model, "model", context.report, default="embedded")
+        find = model_of_text if config.prompt else model_of_pixels
+        base = find(config.model, store, context.report)
     info = read_info(base.path)
+    encoder = None
+    if config.prompt:
+        encoder = encoder_of(base, info.text, store)
+        if not all(text.strip() for text in config.prompt):
+            context.report.note("an empty --prompt draws any picture that the model knows")
+    elif info.text is not None:
+        context.report.note(f"no --prompt: {base.ref} draws from the empty prompt")
     rule = config.grid or info.grid
-    grid = _grid(info, rule, config.steps)
+    grid = _grid(info, rule, config.steps, config.sampler)
     steers = find_steers(config.guide, config.clip, store, DOMAINS[info.domain], context.report)
     device = pick(context)
-    settings = {k: v for k, v in asdict(config).items() if k not in NOT_SETTINGS} | {
+    left_out = NOT_SETTINGS if config.prompt else (*NOT_SETTINGS, *OF_PROMPTS)
+    settings = {k: v for k, v in asdict(config).items() if k not in left_out} | {
         "grid": rule,
         **steers.settings,
         "precision": resolve_precision(config.precision, device),
     }
-    calls = SAMPLERS[config.sampler].calls(config.steps)
+    calls = SAMPLERS[config.sampler].calls(config.steps) * (2 if _guided(config) else 1)
     return store.build(
         stage="sample",
         revision=REVISIONS["sample"],
@@ -68,23 +85,35 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         kind="samples",
         name=config.name or slug((tuned or base).name, "samples"),
         config=settings,
-        inputs={"model": base} | ({"tuned": tuned} if tuned else {}) | steers.inputs,
+        inputs={"model": base}
+        | ({"tuned": tuned} if tuned else {})
+        | (encoder.inputs if encoder else {})
+        | steers.inputs,
         seed=config.seed,
         context=context,
-        estimate={"images": config.count, "network_calls_per_image": calls},
+        estimate={"images": _total(config), "network_calls_per_image": calls},
         make=lambda staging: _Sampling(
-            config, grid, base, tuned, steers, device, context, staging
+            config, grid, base, tuned, steers, encoder, device, context, staging
         ).run(),
     )
 
 
-def _grid(info: ModelInfo, rule: str, steps: int) -> tuple[int, ...]:
+def _guided(config: SampleConfig) -> bool:
+    return bool(config.prompt) and config.cfg not in (0, 1)
+
+
+def _total(config: SampleConfig) -> int:
+    """How many pictures in all."""
+    return config.count * max(1, len(config.prompt))
+
+
+def _grid(info: ModelInfo, rule: str, steps: int, sampler: str) -> tuple[int, ...]:
     """The timesteps by a rule; the model's own rule with its own offset and end."""
+    end = info.grid_end if SAMPLERS[sampler].end else 0
     if rule == info.grid == "leading":
-        offset, end = info.steps_offset, info.grid_end
-        return grids.build(rule, info.schedule.T, steps, offset=offset, end=end)
+        return grids.build(rule, info.schedule.T, steps, offset=info.steps_offset, end=end)
     if rule == info.grid and rule in ("trailing", "linspace"):
-        return grids.build(rule, info.schedule.T, steps, end=info.grid_end)
+        return grids.build(rule, info.schedule.T, steps, end=end)
     return grids.build(rule, info.schedule.T, steps)
 
 
@@ -98,32 +127,53 @@ class _Sampling:
         base: Artifact,
         tuned: Artifact | None,
         steers: Steers,
+        encoder: FoundEncoder | None,
         device: torch.device,
         context: Context,
         staging: Staging,
     ) -> None:
         self.config, self.grid, self.device = config, grid, device
         self.context, self.staging = context, staging
-        network, self.info = load_model(base.path, device)
+        network, self.info = load_model(base.path, device, latents=True)
+        self.decoder = None
+        if self.info.latent is not None:
+            self.decoder = load_decoder(base.path, device)
+            if steers.steers:
+                raise BadInput(
+                    f"{base.ref} denoises latents, and --guide steers pixels",
+                    "say it in the --prompt, or take a model of pixels",
+                )
         precision: Precision = resolve_precision(config.precision, device)
+        self.precision = precision
         plain = placed(network, device, precision)
         model: EpsModel = plain
         if tuned:
+            if self.info.text is not None and config.prompt:
+                raise BadInput("a tuned model takes no --prompt", "leave --tuned or --prompt out")
             both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
             model = Above(int(tuned.config.get("t_min") or 0), both, plain)
+        self.network = plain
         # A learned variance is asked of the network itself.
         learned = config.sampler == "ddpm" and self.info.variance == "learned-range"
         self.model = model if learned else InPrecision(model, device, precision)
         self.steering = steers.load(device, context.report, config.through)
+        self.prompts: Condition | None = None
+        if encoder is not None:
+            reader = encoder.load(device, context.report)
+            for prompt in dict.fromkeys((*config.prompt, config.negative)):
+                if said := reader.warning(prompt):
+                    context.report.warn(said)
+            self.prompts = reader.encode(config.prompt).to(device)
+            self.negative = reader.encode([config.negative]).to(device)
 
     def run(self) -> dict[str, Any]:
-        config, report = self.config, self.context.report
-        files = [self.staging.path / "images" / f"{i:04d}.png" for i in range(config.count)]
+        config, report, total = self.config, self.context.report, _total(self.config)
+        files = [self.staging.path / "images" / f"{i:04d}.png" for i in range(total)]
         # Batches keep their borders, so that a resumed run computes the same.
-        starts = range(0, config.count, config.batch)
-        batches = [range(i, min(i + config.batch, config.count)) for i in starts]
+        starts = range(0, total, config.batch)
+        batches = [range(i, min(i + config.batch, total)) for i in starts]
         journal = Journal(self.staging.scratch / "batches.jsonl", lambda entry: entry["images"])
-        with report.task("sampling", config.count, done=journal.done) as task:
+        with report.task("sampling", total, done=journal.done) as task:
             for batch in batches:
                 if batch.stop <= journal.done:
                     continue
@@ -131,42 +181,84 @@ class _Sampling:
                     save_png(files[i], pixels)
                 journal.add(images=len(batch))
                 task.advance(len(batch))
-        _save_grid(self.staging.path / "grid.png", files[:GRID_IMAGES], self.info.image_size)
-        calls = SAMPLERS[config.sampler].calls(config.steps)
-        return {"images": config.count, "network_calls_per_image": calls}
+        self._save_sheet(files)
+        calls = SAMPLERS[config.sampler].calls(config.steps) * (2 if _guided(config) else 1)
+        return {"images": total, "network_calls_per_image": calls}
+
+    def _save_sheet(self, files: Sequence[Path]) -> None:
+        """``grid.png``: the pictures; with prompts a row for each, labelled."""
+        size, path = self.info.image_size, self.staging.path / "grid.png"
+        if not self.config.prompt:
+            _save_grid(path, files[:GRID_IMAGES], size)
+            return
+        shown = min(self.config.count, GRID_COLUMNS)
+        rows = [
+            [_read(files[row * self.config.count + k]) for k in range(shown)]
+            for row in range(min(len(self.config.prompt), GRID_IMAGES // shown))
+        ]
+        labels = self.config.prompt[: len(rows)]
+        panel = layout(rows, labels=labels, title=_title(self.config), cell=max(96, min(size, 256)))
+        save_png(path, np.asarray(panel.draw()))
 
     def _draw(self, numbers: Sequence[int]) -> Tensor:
         """Pictures (B,C,S,S) from noise; each depends on the seed and its own number."""
         config, info = self.config, self.info
-        channels = int(getattr(info.config, "in_channels", 3))
-        shape = (channels, info.image_size, info.image_size)
+        # Every prompt has the same noise, so that its pictures differ by the prompt alone.
+        own = [i % config.count for i in numbers]
 
         def noise(t: int) -> Tensor:
-            keys = [key(config.seed, "sample", i, t) for i in numbers]
-            return normal(keys, shape).to(self.device)
+            keys = [key(config.seed, "sample", i, t) for i in own]
+            return normal(keys, info.shape).to(self.device)
 
-        keys = [key(config.seed, "views", i) for i in numbers]
-        model = self.steering.over(self.model, info.schedule, keys=keys)
-        x, clip_x0 = noise(info.schedule.T), info.clip_sample
+        keys = [key(config.seed, "views", i) for i in own]
+        model = self.steering.over(self._prompted(numbers), info.schedule, keys=keys)
         with torch.no_grad():
-            if config.eta:
-                return sample_ddim(
-                    model, info.schedule, x, self.grid, eta=config.eta, noise=noise, clip_x0=clip_x0
-                )
-            if config.sampler == "ddpm" and info.variance != "small" and model is self.model:
-                return sample_ancestral(
-                    model, info.schedule, x, self.grid, noise=noise, rule=info.variance,
-                    clip_x0=clip_x0,
-                )  # fmt: skip
-            return SAMPLERS[config.sampler](
-                model, info.schedule, x, self.grid, noise=noise, clip_x0=clip_x0
+            x = self._walk(model, noise)
+            return x if self.decoder is None else self.decoder.decode(x)
+
+    def _prompted(self, numbers: Sequence[int]) -> EpsModel:
+        """The model with the prompts of those pictures, guided by them."""
+        config = self.config
+        if self.prompts is None:
+            return self.model
+        positive = self.prompts.rows([i // config.count for i in numbers])
+        model = ClassifierFree(
+            self.network, positive, self.negative, config.cfg, config.rescale, self.info.schedule
+        )
+        return InPrecision(model, self.device, self.precision)
+
+    def _walk(self, model: EpsModel, noise: Callable[[int], Tensor]) -> Tensor:
+        """From noise to what the network makes of it: pictures, or latents."""
+        config, info = self.config, self.info
+        x, clip_x0 = noise(info.schedule.T), info.clip_sample
+        if config.eta:
+            return sample_ddim(
+                model, info.schedule, x, self.grid, eta=config.eta, noise=noise, clip_x0=clip_x0
             )
+        if config.sampler == "ddpm" and info.variance != "small" and model is self.model:
+            return sample_ancestral(
+                model, info.schedule, x, self.grid, noise=noise, rule=info.variance,
+                clip_x0=clip_x0,
+            )  # fmt: skip
+        return SAMPLERS[config.sampler](
+            model, info.schedule, x, self.grid, noise=noise, clip_x0=clip_x0
+        )
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _title(config: SampleConfig) -> str:
+    """The settings of a labelled sheet."""
+    negative = f", not {config.negative!r}" if config.negative else ""
+    return (
+        f"cfg {config.cfg:g}{negative}, {config.sampler}, {config.steps} steps, seed {config.seed}"
+    )
 
 
 def _save_grid(path: Path, files: Sequence[Path], size: int) -> None:
-    pictures = []
-    for file in files:
-        with Image.open(file) as image:
-            pictures.append(np.asarray(image.convert("RGB")))
+    pictures = [_read(file) for file in files]
     columns = max(1, math.isqrt(len(pictures) - 1) + 1)
     save_png(path, sheet(pictures, columns=columns, cell=size * max(1, 64 // size)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import islice
@@ -19,19 +19,27 @@ from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
 from dclip.device import autocast, describe, memory_format, pick, resolve_precision
 from dclip.diffusion import ddim, ddpm
+from dclip.diffusion.conditioning import ClassifierFree, Condition, Prompted
+from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
+from dclip.encoders.contract import TextEncoder
+from dclip.encoders.find import FoundEncoder, encoder_of, find_encoder
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
+from dclip.latent.autoencoder import Autoencoder
+from dclip.latent.contract import LatentInfo
+from dclip.latent.files import load_autoencoder, save_autoencoder
 from dclip.models.checkpoint import (
     ARCHITECTURES,
     ModelInfo,
+    check_weights,
     load_model,
-    load_weights,
     read_info,
     save_model,
 )
 from dclip.models.ema import EMA
+from dclip.models.prediction import bare
 from dclip.models.unet import SIZES
 from dclip.random import key, normal, permutation, uniform
 from dclip.stages.revisions import REVISIONS
@@ -42,7 +50,12 @@ from dclip.training.loop import Loop, warm_cosine
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 MOST_PANELS = 100
-NOT_SETTINGS = ("data", "name", "init", "epochs", "network", "size", "schedule", "T")
+EMPTY = 0.1  # share of training pictures that are shown with the empty prompt (2207.12598)
+PANEL_SCALE = 3.0  # of guidance in the panels
+NOT_SETTINGS = (
+    "data", "name", "init", "epochs", "network", "size", "schedule", "T", "condition", "encoder",
+    "latent",
+)  # fmt: skip
 """Settings that the inputs, the model's description or ``images`` hold already."""
 
 
@@ -71,7 +84,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     """
     source = store.resolve(config.data, "data", context.report)
     data = DataSet(source.path)
-    train = data.split("train")
+    train = _train_split(data, config.without)
     if len(train) == 0:
         raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
     device = pick(context)
@@ -90,10 +103,27 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             prediction=getattr(network, "prediction", "eps"),
             **shown,
         )
-    if data.size % info.config.stride:
+    encoder = _encoder(config, info, inputs, store, context)
+    loaded = None
+    if encoder is not None:
+        if not any(data.captions[i].strip() for i in train):
+            raise BadInput(
+                f"{source.ref} has no captions to train on",
+                "prepare data with captions, or leave --condition out",
+            )
+        loaded = encoder.load("cpu", context.report)
+        info = replace(info, text=loaded.info)
+        inputs |= encoder.inputs
+    if config.latent is not None:
+        inputs["autoencoder"] = store.resolve(config.latent, "autoencoder", context.report)
+        shape = load_autoencoder(inputs["autoencoder"].path).config
+        latent = LatentInfo(channels=shape.latent, factor=shape.factor)
+        info = replace(info, latent=latent, clip_sample=False)
+    stride = info.config.stride * (info.latent.factor if info.latent else 1)
+    if data.size % stride:
         raise BadInput(
             f"{source.ref} has {data.size}-pixel images, but the network needs a multiple of"
-            f" {info.config.stride}",
+            f" {stride}",
             "prepare it again with --size 64, 128 or 256",
         )
     resolved = resolve(config, info.architecture, len(train), device)
@@ -114,9 +144,45 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             "parameters": sum(p.numel() for p in info.build().parameters()),
         },
         make=lambda staging: _Training(
-            resolved, info, data, device, context, staging, inputs
+            resolved, info, data, train, device, context, staging, inputs, loaded
         ).run(),
     )
+
+
+def _train_split(data: DataSet, without: Sequence[str]) -> np.ndarray:
+    """The training pictures, less those that meet all conditions of one of ``without``."""
+    left_out = [data.where(*(each.strip() for each in text.split(","))) for text in without]
+    return np.setdiff1d(data.split("train"), np.concatenate([np.empty(0, np.int64), *left_out]))
+
+
+def _encoder(
+    config: TrainConfig,
+    info: ModelInfo,
+    inputs: dict[str, Artifact],
+    store: Store,
+    context: Context,
+) -> FoundEncoder | None:
+    """The text encoder to train with; that of the model to go on from, where it reads text."""
+    if info.text is not None:
+        if config.encoder is not None:
+            raise BadInput(
+                f"{inputs['init'].ref} reads text by {info.text.where} already",
+                "leave --encoder out, or train a fresh model",
+            )
+        return encoder_of(inputs["init"], info.text, store)
+    if config.condition == "none":
+        return None
+    if not getattr(ARCHITECTURES[info.architecture][1], "reads_text", False):
+        raise BadInput(f"the network {info.architecture} cannot read text", "use --network unet")
+    return find_encoder(config.encoder, store, context.report)
+
+
+def _begin(model: nn.Module, info: ModelInfo, init: Artifact, encoder: TextEncoder | None) -> None:
+    """Give a network the weights of ``init``; what only reads text stays as it was made."""
+    network, before = load_model(init.path, latents=True)
+    weights = network.state_dict()
+    check_weights(before.shapes(), {k: v.shape for k, v in weights.items()}, init.ref)
+    model.load_state_dict(weights, strict=before.text is not None or encoder is None)
 
 
 class _Training:
@@ -127,18 +193,27 @@ class _Training:
         config: TrainConfig,
         info: ModelInfo,
         data: DataSet,
+        train: np.ndarray,
         device: torch.device,
         context: Context,
         staging: Staging,
         inputs: dict[str, Artifact],
+        encoder: TextEncoder | None,
     ) -> None:
+        self.encoder = encoder
         self.config, self.info, self.data, self.device = config, info, data, device
         self.context, self.staging = context, staging
-        self.train, self.val = data.split("train"), data.split("val")
+        self.train, self.val = train, data.split("val")
+        self.autoencoder: Autoencoder | None = None
+        if info.latent is not None:
+            holder = inputs.get("autoencoder") or inputs["init"]
+            self.autoencoder = load_autoencoder(holder.path, device)
         torch.manual_seed(key(config.seed, "init"))
         model = info.build()
         if "init" in inputs:
-            load_weights(model, load_model(inputs["init"].path)[0].state_dict(), inputs["init"].ref)
+            _begin(model, info, inputs["init"], encoder)
+        if encoder is not None:
+            bare(model).set_empty(encoder.encode([""]))  # type: ignore[operator]
         self.format = memory_format(device, config.precision)
         self.model = model.to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.ema = EMA(self.model, config.ema)
@@ -181,6 +256,9 @@ class _Training:
         save_curves(self.staging.path / "loss.png", curves, title=title, log=True)
         dtype = torch.float16 if self.config.storage == "fp16" else None
         save_model(self.staging.path, self.info, self.ema.weights, dtype=dtype)
+        if self.autoencoder is not None:
+            weights = self.autoencoder.state_dict()
+            save_autoencoder(self.staging.path, self.autoencoder.config, weights, dtype=dtype)
         recent = [value for _, value in curves["training"][-self.per_epoch :]]
         return {
             "images": self.updates * self.per_update,
@@ -196,8 +274,11 @@ class _Training:
         floor = 0.05 if self.config.decay == "cosine" else 1.0
         return warm_cosine(self.lr, step, self.updates, warmup, floor)
 
-    def _batches(self, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch."""
+    def _batches(self, step: int) -> Iterator[tuple[Tensor, ...]]:
+        """(x0, t, eps) for each network call of update ``step``, keyed by sample and epoch.
+
+        With a text encoder the parts of the condition follow.
+        """
         seed, n = self.config.seed, self.config.batch
         epoch, at = divmod(step, self.per_epoch)
         # An update of more images than there are goes over them again, with other noise.
@@ -215,20 +296,38 @@ class _Training:
             if self.config.flip:
                 coin = uniform([key(seed, "flip", *k) for k in keys]) < 0.5
                 x0[coin] = x0[coin].flip(-1)
-            yield (x0, *self._noise(keys, tuple(x0.shape[1:])))
+            yield (x0, *self._noise(keys), *self._read(part, keys))
 
-    def _noise(self, keys: list[tuple[str, int]], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def _read(self, part: np.ndarray, keys: list[tuple[str, int]]) -> tuple[Tensor, ...]:
+        """Tokens, mask and pooled embeddings of the captions, some of them left empty."""
+        if self.encoder is None:
+            return ()
+        coin = uniform([key(self.config.seed, "empty", *k) for k in keys])
+        texts = [self.data.captions[i] for i in part]
+        shown = self.encoder.encode(
+            [text if toss >= EMPTY else "" for text, toss in zip(texts, coin, strict=True)]
+        )
+        assert shown.mask is not None and shown.pooled is not None
+        return shown.tokens, shown.mask, shown.pooled
+
+    def _noise(self, keys: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         """t and eps for each (sample, epoch)."""
         seed, T = self.config.seed, self.info.schedule.T
         t = 1 + (uniform([key(seed, "t", *k) for k in keys]) * T).astype(np.int64)
-        return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], shape)
+        return torch.from_numpy(t), normal([key(seed, "eps", *k) for k in keys], self.info.shape)
 
-    def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def _loss(self, model: nn.Module, x0: Tensor, t: Tensor, eps: Tensor, *text: Tensor) -> Tensor:
+        asked: EpsModel = model
+        if text:
+            asked = Prompted(model, Condition(*text).to(self.device))
+        x0 = x0.to(self.device, memory_format=self.format)
+        if self.autoencoder is not None:
+            x0 = self.autoencoder.latents(x0)
         with autocast(self.device, self.config.precision):
             losses = ddpm.loss(
-                model,
+                asked,
                 self.info.schedule,
-                x0.to(self.device, memory_format=self.format),
+                x0,
                 t.to(self.device),
                 eps.to(self.device, memory_format=self.format),
             ).float()
@@ -242,8 +341,8 @@ class _Training:
             group["lr"] = self._rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for x0, t, eps in islice(batches, self.config.accumulate):
-            loss = self._loss(self.model, x0, t, eps).mean() / self.config.accumulate
+        for batch in islice(batches, self.config.accumulate):
+            loss = self._loss(self.model, *batch).mean() / self.config.accumulate
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.loop.update(total)
@@ -265,20 +364,32 @@ class _Training:
             part = index[start : start + self.config.batch]
             x0 = to_float(torch.from_numpy(self.data.images(part)))
             keys = [(f"val/{self.data.ids[i]}", 0) for i in part]
-            t, eps = self._noise(keys, tuple(x0.shape[1:]))
-            losses.append(self._loss(model, x0, t, eps).cpu())
+            t, eps = self._noise(keys)
+            losses.append(self._loss(model, x0, t, eps, *self._read(part, keys)).cpu())
         return float(torch.cat(losses).mean())
 
     @torch.no_grad()
     def _panel(self, epoch: int) -> None:
         """Pictures that DDIM makes of the same noise after every epoch."""
-        size, schedule = self.info.image_size, self.info.schedule
-        noise = normal(
-            [key(self.config.seed, "panel", i) for i in range(PANEL_IMAGES)], (3, size, size)
-        )
+        schedule = self.info.schedule
+        keys = [key(self.config.seed, "panel", i) for i in range(PANEL_IMAGES)]
+        noise = normal(keys, self.info.shape)
         grid = ddim.grid(schedule.T, min(25, schedule.T))
-        x = ddim.decode(self._averaged(), schedule, noise.to(self.device), grid, clip_x0=True)
-        pictures = to_uint8(x).cpu().numpy()
         folder = self.staging.path / "samples"
         folder.mkdir(exist_ok=True)
+        averaged = self._averaged()
+        model: EpsModel = averaged
+        if self.encoder is not None:
+            shown = self.val if len(self.val) else self.train
+            prompts = [self.data.captions[i] for i in np.resize(shown, PANEL_IMAGES)]
+            (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
+            positive, negative = (
+                self.encoder.encode(texts).to(self.device) for texts in (prompts, [""])
+            )
+            model = ClassifierFree(averaged, positive, negative, PANEL_SCALE)
+        clip = self.info.clip_sample
+        x = ddim.decode(model, schedule, noise.to(self.device), grid, clip_x0=clip)
+        if self.autoencoder is not None:
+            x = self.autoencoder.decode(x)
+        pictures = to_uint8(x).cpu().numpy()
         sheet(list(pictures), columns=8).save(folder / f"epoch_{epoch:03d}.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import dclip
 from dclip.errors import BadInput, DclipError, MissingArtifact, StoreError
 from dclip.store.artifact import Artifact, Check, check_files
 from dclip.store.manifest import MANIFEST
-from dclip.store.names import EMBEDDED, LATEST, Reference, parse
+from dclip.store.names import EMBEDDED, EMBEDDED_TEXT, LATEST, Reference, parse
 from dclip.store.paths import (
     VersionPath,
     age,
@@ -30,6 +31,7 @@ from dclip.text import printable
 MAKERS = {
     "data": "dclip prepare faces",
     "model": "dclip train",
+    "autoencoder": "dclip autoencoder train",
     "clip": "dclip clip train",
     "samples": "dclip sample",
     "latents": "dclip invert",
@@ -39,7 +41,13 @@ MAKERS = {
     "judge": "dclip judge train",
     "eval": "dclip eval",
 }
-ASSETS = {"model": "base", "clip": "clip", "judge": "judge"}  # kind -> folder below dclip/assets
+ASSETS = {
+    f"model/{EMBEDDED}": "base",
+    f"model/{EMBEDDED_TEXT}": "text",
+    f"clip/{EMBEDDED}": "clip",
+    f"judge/{EMBEDDED}": "judge",
+}
+"""What the package ships: the folder below ``dclip/assets`` of each reference."""
 
 
 _ID = re.compile(r"[0-9a-f]{6,64}")
@@ -53,23 +61,24 @@ class Notes(Protocol):
     def warn(self, message: str) -> None: ...
 
 
-def embedded(kind: str) -> Artifact:
-    """The artifact of ``kind`` that the package ships; its payload is not looked at.
+def embedded(ref: str) -> Artifact:
+    """The artifact that the package ships as ``ref``; its payload is not looked at.
 
     Raises:
         BadInput: the package ships none of that kind.
         MissingArtifact: this installation lacks it.
     """
-    if kind not in ASSETS:
+    kind, _, name = ref.partition("/")
+    if ref not in ASSETS:
         raise BadInput(f"nothing of kind {kind} is embedded in dclip", f"make one: `{maker(kind)}`")
-    path = Path(dclip.__file__).parent / "assets" / ASSETS[kind]
+    path = Path(dclip.__file__).parent / "assets" / ASSETS[ref]
     if not (path / MANIFEST).exists():
         raise MissingArtifact(
-            f"this installation of dclip has no embedded {kind}",
+            f"this installation of dclip has no {ref}",
             f"reinstall it, or make your own: `{maker(kind)}`",
         )
-    found = Artifact.open(path, ref=f"{kind}/{EMBEDDED}", check=False)
-    return replace(found, manifest=replace(found.manifest, name=EMBEDDED))
+    found = Artifact.open(path, ref=ref, check=False)
+    return replace(found, manifest=replace(found.manifest, name=name))
 
 
 def maker(kind: str) -> str:
@@ -84,6 +93,7 @@ def resolve(
     report: Notes | None,
     default: str | None,
     check: Check = check_files,
+    suits: Callable[[Artifact], bool] | None = None,
 ) -> Artifact:
     """See :meth:`dclip.store.Store.resolve`."""
     if ref is not None:
@@ -102,6 +112,8 @@ def resolve(
             check(artifact)
         except DclipError as error:
             damaged.append(error)
+            continue
+        if suits is not None and not suits(artifact):
             continue
         newest = artifact
         break
@@ -149,7 +161,7 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
     ref = ref.strip()
     if not ref:
         raise BadInput("an empty artifact name", "name one, such as `faces` or `model/base/v1`")
-    if ref in (EMBEDDED, *(f"{each}/{EMBEDDED}" for each in ASSETS)):
+    if ref in (EMBEDDED, EMBEDDED_TEXT, *ASSETS):
         return _embedded(ref, kind)
     explicit = ref.startswith((".", "/", "~")) or Path(ref).is_absolute() or "\\" in ref
     if not explicit:
@@ -164,15 +176,14 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
 
 
 def _embedded(ref: str, kind: str | None) -> Artifact:
-    said = ref.removesuffix(EMBEDDED).rstrip("/") or None
-    if said is None and kind is None:
-        raise BadInput(
-            "several artifacts are embedded",
-            f"say one of {', '.join(f'{k}/{EMBEDDED}' for k in ASSETS)}",
-        )
+    said, _, name = ref.rpartition("/")
+    if name == EMBEDDED_TEXT:
+        said = said or "model"
+    if not said and kind is None:
+        raise BadInput("several artifacts are embedded", f"say one of {', '.join(ASSETS)}")
     if said and kind and said != kind:
         raise _wrong_kind(ref, said, kind)
-    return embedded(said or kind or "")
+    return embedded(f"{said or kind}/{name}")
 
 
 def _wrong_kind(ref: str, found: str, kind: str) -> BadInput:
@@ -230,7 +241,7 @@ def _by_id(root: Path, prefix: str, kind: str | None) -> VersionPath | Artifact 
             f"say more digits, or one of {', '.join(a.ref for a in fitting[:5])}",
         )
     best = max(fitting, key=age)
-    if best.name == EMBEDDED:
+    if best.ref in ASSETS:
         return best
     return VersionPath(best.kind, best.name, best.version, best.path)
 

@@ -87,6 +87,7 @@ class Store:
         kind: str,
         report: refs.Notes | None = None,
         default: str | None = None,
+        suits: Callable[[Artifact], bool] | None = None,
     ) -> Artifact:
         """The artifact of ``kind`` that ``ref`` names.
 
@@ -98,13 +99,14 @@ class Store:
             kind: what is needed.
             report: told which artifact was taken where ``ref`` is None.
             default: the reference to take where ``ref`` is None and the store holds none.
+            suits: which artifacts to choose from where ``ref`` is None.
 
         Raises:
             MissingArtifact: nothing fits; the fix is a near name or the command that makes one.
             BadInput: ``ref`` is ambiguous or of another kind.
             CorruptArtifact, StoreError: it is there but cannot be used.
         """
-        return refs.resolve(self.root, ref, kind, report, default, self.check)
+        return refs.resolve(self.root, ref, kind, report, default, self.check, suits)
 
     def find(self, ref: str, *, check: bool = True) -> Artifact:
         """The artifact of any kind that ``ref`` names; errors as :meth:`resolve`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import ModelInfo, Source, check_weights
-from dclip.models.pretrained import FAMILIES, recognise
+from dclip.models.pretrained import FAMILIES, recognise, stable_diffusion
 from dclip.models.pretrained import files as disk
 from dclip.models.pretrained.contract import Asked, Described, Shapes
 from dclip.models.pretrained.folder import Folder, LocalFolder, open_hub, weight_files
@@ -36,12 +37,14 @@ class Opened:
         notes: what the user should know of how it was read.
         size: bytes of its weights.
         weights: reads them, under the names of ``info.build()``'s network, checked against it.
+        parts: the autoencoder and the text encoder of a model that draws from prompts.
     """
 
     info: ModelInfo
     notes: tuple[str, ...]
     size: int
     weights: Callable[[], dict[str, Tensor]]
+    parts: stable_diffusion.Parts | None = None
 
 
 def open_source(source: str, asked: Asked | None = None, revision: str | None = None) -> Opened:
@@ -123,7 +126,12 @@ def pick(data: Any, where: str) -> tuple[str, dict[str, Tensor], list[str]]:
 
 
 def _open_folder(folder: Folder, asked: Asked) -> Opened:
-    _check_pipeline(folder)
+    index = {}
+    if "model_index.json" in folder.sizes:
+        index = disk.read_json(folder.path("model_index.json"))
+    if stable_diffusion.is_text_to_image(index):
+        return _open_text_to_image(folder, asked)
+    _check_pipeline(folder, index)
     config = next((n for n in ("unet/config.json", "config.json") if n in folder.sizes), None)
     if config is None:
         return _open_lone_file(folder, asked)
@@ -156,16 +164,38 @@ def _open_folder(folder: Folder, asked: Asked) -> Opened:
     return _opened(folder, "diffusers", described, shards, read, notes, folder.id)
 
 
-def _check_pipeline(folder: Folder) -> None:
+def _open_text_to_image(folder: Folder, asked: Asked) -> Opened:
+    described = stable_diffusion.describe(folder, asked)
+    names = {
+        "unet": _weight_names(folder, "unet/"),
+        "vae": _weight_names(folder, "vae/"),
+        "text_encoder": _weight_names(folder, "text_encoder/", "model"),
+    }
+    sizes = {name: folder.sizes[name] for each in names.values() for name in each}
+    source = _source(folder, "stable-diffusion", sizes)
+    info = replace(described.info, source=source)
+
+    parts = stable_diffusion.Parts(folder, names)
+
+    def weights() -> dict[str, Tensor]:
+        read: dict[str, Tensor] = {}
+        for name in names["unet"]:
+            read |= stable_diffusion.tensors_of(folder, name)
+        named = stable_diffusion.convert(read, parts.empty_prompt())
+        return _checked(info, {info.prefix + k: v for k, v in named.items()}, folder.id)
+
+    notes = ("a model that draws latents from prompts", *described.notes)
+    return Opened(info, notes, sum(sizes.values()), weights, parts)
+
+
+def _check_pipeline(folder: Folder, index: Mapping[str, Any]) -> None:
     """Refuse networks that draw latents for another one to decode, of pixels' shape or not."""
-    if "model_index.json" not in folder.sizes:
-        return
-    parts = disk.read_json(folder.path("model_index.json"))
-    other = sorted({"vae", "vqvae", "text_encoder", "bert", "movq"} & set(parts))
+    other = sorted({"vae", "vqvae", "text_encoder", "bert", "movq"} & set(index))
     if other:
         raise BadInput(
             f"{folder.id} draws latents, which its {', '.join(other)} decodes",
-            "dclip edits with networks that draw pixels, e.g. google/ddpm-celebahq-256",
+            "dclip takes StableDiffusionPipeline folders, and networks that draw pixels, e.g."
+            " google/ddpm-celebahq-256",
         )
 
 
@@ -185,22 +215,23 @@ def _open_lone_file(folder: Folder, asked: Asked) -> Opened:
     )
 
 
-def _weight_names(folder: Folder, place: str) -> list[str]:
+def _weight_names(folder: Folder, place: str, stem: str = _WEIGHTS) -> list[str]:
     """The files of the weights below ``place``, in full precision where they are there so."""
-    for suffix in _PREFERRED:
-        name = f"{place}{_WEIGHTS}{suffix}"
+    stems = (stem,) if stem == _WEIGHTS else (stem, "pytorch_model")
+    for each, suffix in product(stems, _PREFERRED):
+        name = f"{place}{each}{suffix}"
         if name in folder.sizes:
             return _shards(folder, name, place) if ".index." in suffix else [name]
     there = [n for n in weight_files(folder) if n.startswith(place)]
     if any(re.search(r"-\d{5}-of-\d{5}\.", n) for n in there):
         raise CorruptArtifact(
-            f"{folder.id} has shards of weights, but not {_WEIGHTS}.safetensors.index.json",
+            f"{folder.id} has shards of weights, but not {stem}.safetensors.index.json",
             "download the rest of the folder",
         )
     if len(there) == 1:
         return there
     raise BadInput(
-        f"{folder.id} has no {place}{_WEIGHTS}.safetensors or .bin"
+        f"{folder.id} has no {place}{stem}.safetensors or .bin"
         + (f" (it has {', '.join(there[:5])})" if there else ""),
         "download the weights too, into the same folder",
     )
@@ -252,23 +283,30 @@ def _opened(
 ) -> Opened:
     info = described.info
     _check_use(info, where)
-    source = Source(
+    info = replace(info, source=_source(folder, family, sizes))
+
+    def weights() -> dict[str, Tensor]:
+        named = FAMILIES[family].convert(read())
+        return _checked(info, {info.prefix + name: value for name, value in named.items()}, where)
+
+    return Opened(info, (*notes, *described.notes), sum(sizes.values()), weights)
+
+
+def _source(folder: Folder, family: str, sizes: Mapping[str, int]) -> Source:
+    return Source(
         id=folder.id,
         revision=folder.revision,
         files={name: folder.sha256(name) for name in sizes},
         licence=folder.licence,
         family=family,
     )
-    info = replace(info, source=source)
 
-    def weights() -> dict[str, Tensor]:
-        named = FAMILIES[family].convert(read())
-        named = {info.prefix + name: value for name, value in named.items()}
-        check_weights(info.shapes(), {k: v.shape for k, v in named.items()}, where)
-        disk.check_finite(named, where)
-        return {k: v.float() if v.dtype == torch.float64 else v for k, v in named.items()}
 
-    return Opened(info, (*notes, *described.notes), sum(sizes.values()), weights)
+def _checked(info: ModelInfo, named: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights that are those of the network, finite, and no wider than float32."""
+    check_weights(info.shapes(), {k: v.shape for k, v in named.items()}, where)
+    disk.check_finite(named, where)
+    return {k: v.float() if v.dtype == torch.float64 else v for k, v in named.items()}
 
 
 def _check_use(info: ModelInfo, where: str) -> None:

@@ -1,0 +1,85 @@
+"""The text tower of a CLIP: token states after its last norm, and its embedding of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dclip.diffusion.conditioning import Condition
+from dclip.encoders.contract import EncoderInfo
+from dclip.errors import BadInput
+from dclip.guidance.clip import Guide
+
+
+class ClipEncoder:
+    """A CLIP's text tower as a text encoder.
+
+    Args:
+        guide: the CLIP; its image tower is not used.
+        where: see :class:`dclip.encoders.contract.EncoderInfo`.
+
+    Raises:
+        BadInput: a text tower without a last norm over its tokens.
+    """
+
+    def __init__(self, guide: Guide, where: str) -> None:
+        self.guide, self.name = guide, guide.name
+        tower: Any = getattr(guide.model, "text", guide.model)
+        # A tower of transformers ends in its network; open_clip's own in a norm over all tokens.
+        hooked = getattr(tower, "ln_final", None) or getattr(tower, "transformer", None)
+        if hooked is None or getattr(tower, "cls_emb", None) is not None:
+            raise BadInput(
+                f"{guide.name} has no token states to read", "take another CLIP, e.g. ViT-B-32"
+            )
+        self._hooked, self._pad = hooked, getattr(getattr(tower, "config", None), "pad_token_id", 0)
+        self._of_transformers = not hasattr(tower, "ln_final")
+        empty = self.encode([""])
+        assert empty.pooled is not None
+        self.info = EncoderInfo(
+            kind="clip",
+            where=where,
+            width=empty.tokens.shape[2],
+            context=empty.tokens.shape[1],
+            pooled=empty.pooled.shape[1],
+        )
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """As :meth:`dclip.encoders.contract.TextEncoder.encode`; ``pooled`` has unit length."""
+        ids = self.ids(prompts)
+        seen: list[Any] = []
+        handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
+        try:
+            pooled = self.guide.model.encode_text(ids)  # type: ignore[operator]
+        finally:
+            handle.remove()
+        states: Tensor = seen[0].last_hidden_state if self._of_transformers else seen[0]
+        return Condition(states.float(), self._mask(ids), F.normalize(pooled.float(), dim=-1))
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """As :meth:`dclip.encoders.contract.TextEncoder.ids`.
+
+        Raises:
+            BadInput: a prompt that is too long, or no text.
+        """
+        for prompt in prompts:
+            if prompt.strip():
+                self.guide.check(prompt)
+        ids = self.guide.tokenizer([prompt.strip() for prompt in prompts])
+        return ids.to(self.guide.mean.device)
+
+    def warning(self, prompt: str) -> str | None:
+        """As :meth:`dclip.encoders.contract.TextEncoder.warning`."""
+        return self.guide.warning(prompt) if prompt.strip() else None
+
+    def _mask(self, ids: Tensor) -> Tensor:
+        if self._of_transformers:
+            return ids != self._pad
+        # The end of a prompt has the largest id, and the tower is causal: what follows is padding.
+        places = torch.arange(ids.shape[1], device=ids.device)
+        mask: Tensor = places[None] <= ids.argmax(dim=1, keepdim=True)
+        return mask

@@ -1,0 +1,57 @@
+"""The contract of text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from dclip.config import settings
+from dclip.diffusion.conditioning import Condition
+
+
+@settings
+class EncoderInfo:
+    """The text encoder that a network was trained with, as its ``model.json`` names it.
+
+    Attributes:
+        kind: a name in :data:`dclip.encoders.find.KINDS`.
+        where: what loads it, where it is no artifact: ``NAME:TAG``, a folder, ``hf-hub:ORG/REPO``;
+            for an artifact, which the lineage names, its reference when it was used.
+        width: of a token's state.
+        context: tokens that it reads at most.
+        pooled: width of the embedding of a whole prompt; 0 where there is none.
+    """
+
+    kind: str
+    where: str
+    width: Annotated[int, Ge(1), Le(65536)]
+    context: Annotated[int, Ge(1), Le(65536)]
+    pooled: Annotated[int, Ge(0), Le(65536)] = 0
+
+
+class TextEncoder(Protocol):
+    """Prompts to a :class:`dclip.diffusion.conditioning.Condition`."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What it is, and its widths."""
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """A row for each prompt, without gradient; ``""`` is the empty prompt.
+
+        Raises:
+            BadInput: a prompt that is too long, or no text.
+        """
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (N, L) int64: equal ids are the same piece of text."""
+
+    def warning(self, prompt: str) -> str | None:
+        """One line about words of ``prompt`` that it was never trained on, or None."""

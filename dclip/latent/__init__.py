@@ -1,0 +1,1 @@
+"""Latent diffusion: the autoencoder between pictures and the latents that a network denoises."""
