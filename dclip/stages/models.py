@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from dclip.context import Reporter
-from dclip.errors import DclipError
+from dclip.errors import DclipError, MissingArtifact
 from dclip.models.checkpoint import ModelInfo, read_info
 from dclip.store import Artifact, Store
-from dclip.store.names import EMBEDDED, EMBEDDED_TEXT
 
 
 def model_of_pixels(ref: str | None, store: Store, report: Reporter) -> Artifact:
@@ -21,20 +20,28 @@ def model_of_pixels(ref: str | None, store: Store, report: Reporter) -> Artifact
         info = _info(artifact)
         return info is None or info.latent is None
 
-    return store.resolve(ref, "model", report, default=EMBEDDED, suits=suits)
+    return store.resolve(ref, "model", report, default="embedded", suits=suits)
 
 
 def model_of_text(ref: str | None, store: Store, report: Reporter) -> Artifact:
-    """The model that ``ref`` names; else the newest that reads text, else the embedded one.
+    """The model that ``ref`` names, else the newest that reads text.
 
-    Raises: as :meth:`dclip.store.Store.resolve`.
+    Raises:
+        MissingArtifact: none was named, and the store has none.
+        As :meth:`dclip.store.Store.resolve`.
     """
 
     def suits(artifact: Artifact) -> bool:
         info = _info(artifact)
         return info is not None and info.text is not None
 
-    return store.resolve(ref, "model", report, default=EMBEDDED_TEXT, suits=suits)
+    if ref is None and not any(suits(each) for each in store.list("model")):
+        raise MissingArtifact(
+            "no model here reads text",
+            "train one, `dclip train --condition text`, or import Stable Diffusion, `dclip import"
+            " stable-diffusion-v1-5/stable-diffusion-v1-5`",
+        )
+    return store.resolve(ref, "model", report, suits=suits)
 
 
 def _info(artifact: Artifact) -> ModelInfo | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dclip.errors import DclipError, MissingArtifact
 from dclip.store.artifact import Artifact, Check, check_files
+from dclip.store.names import EMBEDDED
 from dclip.store.paths import VersionPath, age, open_version, readable
 from dclip.store.refs import ASSETS, embedded, find, locate
 
@@ -43,9 +44,9 @@ def lineage(root: Path, ref: str) -> Lineage:
     at = locate(root, ref)
     top = open_version(at) if isinstance(at, VersionPath) else at
     known: dict[str, Artifact] = {}
-    for shipped in ASSETS:
+    for kind in ASSETS:
         with suppress(DclipError):
-            asset = embedded(shipped)
+            asset = embedded(kind)
             known[asset.id] = asset
     for artifact in sorted(readable(root), key=age):
         known[artifact.id] = artifact
@@ -68,7 +69,7 @@ def _node(
     if artifact.ref in exact:
         state = "present"
     else:
-        state = "embedded" if artifact.ref in ASSETS else "outside"
+        state = "embedded" if artifact.ref == f"{artifact.kind}/{EMBEDDED}" else "outside"
     stage = artifact.manifest.stage
     return Lineage(role, artifact.ref, artifact.id, artifact.kind, state, stage, tuple(below))
 

@@ -10,8 +10,6 @@ from dclip.errors import BadInput
 
 LATEST = "latest"
 EMBEDDED = "embedded"
-EMBEDDED_TEXT = "embedded-text"
-"""The embedded model that draws from prompts."""
 TAGS = "tags.json"
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
@@ -42,7 +40,7 @@ def valid(name: str) -> bool:
     return (
         _NAME.fullmatch(name) is not None
         and VERSION.fullmatch(name) is None
-        and name.lower() not in (LATEST, EMBEDDED, EMBEDDED_TEXT, TAGS)
+        and name.lower() not in (LATEST, EMBEDDED, TAGS)
         and name.split(".")[0].lower() not in _DEVICES
     )
 

@@ -14,7 +14,7 @@ import dclip
 from dclip.errors import BadInput, DclipError, MissingArtifact, StoreError
 from dclip.store.artifact import Artifact, Check, check_files
 from dclip.store.manifest import MANIFEST
-from dclip.store.names import EMBEDDED, EMBEDDED_TEXT, LATEST, Reference, parse
+from dclip.store.names import EMBEDDED, LATEST, Reference, parse
 from dclip.store.paths import (
     VersionPath,
     age,
@@ -41,13 +41,7 @@ MAKERS = {
     "judge": "dclip judge train",
     "eval": "dclip eval",
 }
-ASSETS = {
-    f"model/{EMBEDDED}": "base",
-    f"model/{EMBEDDED_TEXT}": "text",
-    f"clip/{EMBEDDED}": "clip",
-    f"judge/{EMBEDDED}": "judge",
-}
-"""What the package ships: the folder below ``dclip/assets`` of each reference."""
+ASSETS = {"model": "base", "clip": "clip", "judge": "judge"}  # kind -> folder below dclip/assets
 
 
 _ID = re.compile(r"[0-9a-f]{6,64}")
@@ -61,24 +55,23 @@ class Notes(Protocol):
     def warn(self, message: str) -> None: ...
 
 
-def embedded(ref: str) -> Artifact:
-    """The artifact that the package ships as ``ref``; its payload is not looked at.
+def embedded(kind: str) -> Artifact:
+    """The artifact of ``kind`` that the package ships; its payload is not looked at.
 
     Raises:
         BadInput: the package ships none of that kind.
         MissingArtifact: this installation lacks it.
     """
-    kind, _, name = ref.partition("/")
-    if ref not in ASSETS:
+    if kind not in ASSETS:
         raise BadInput(f"nothing of kind {kind} is embedded in dclip", f"make one: `{maker(kind)}`")
-    path = Path(dclip.__file__).parent / "assets" / ASSETS[ref]
+    path = Path(dclip.__file__).parent / "assets" / ASSETS[kind]
     if not (path / MANIFEST).exists():
         raise MissingArtifact(
-            f"this installation of dclip has no {ref}",
+            f"this installation of dclip has no embedded {kind}",
             f"reinstall it, or make your own: `{maker(kind)}`",
         )
-    found = Artifact.open(path, ref=ref, check=False)
-    return replace(found, manifest=replace(found.manifest, name=name))
+    found = Artifact.open(path, ref=f"{kind}/{EMBEDDED}", check=False)
+    return replace(found, manifest=replace(found.manifest, name=EMBEDDED))
 
 
 def maker(kind: str) -> str:
@@ -161,7 +154,7 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
     ref = ref.strip()
     if not ref:
         raise BadInput("an empty artifact name", "name one, such as `faces` or `model/base/v1`")
-    if ref in (EMBEDDED, EMBEDDED_TEXT, *ASSETS):
+    if ref in (EMBEDDED, *(f"{each}/{EMBEDDED}" for each in ASSETS)):
         return _embedded(ref, kind)
     explicit = ref.startswith((".", "/", "~")) or Path(ref).is_absolute() or "\\" in ref
     if not explicit:
@@ -176,14 +169,15 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
 
 
 def _embedded(ref: str, kind: str | None) -> Artifact:
-    said, _, name = ref.rpartition("/")
-    if name == EMBEDDED_TEXT:
-        said = said or "model"
-    if not said and kind is None:
-        raise BadInput("several artifacts are embedded", f"say one of {', '.join(ASSETS)}")
+    said = ref.removesuffix(EMBEDDED).rstrip("/") or None
+    if said is None and kind is None:
+        raise BadInput(
+            "several artifacts are embedded",
+            f"say one of {', '.join(f'{k}/{EMBEDDED}' for k in ASSETS)}",
+        )
     if said and kind and said != kind:
         raise _wrong_kind(ref, said, kind)
-    return embedded(f"{said or kind}/{name}")
+    return embedded(said or kind or "")
 
 
 def _wrong_kind(ref: str, found: str, kind: str) -> BadInput:
@@ -241,7 +235,7 @@ def _by_id(root: Path, prefix: str, kind: str | None) -> VersionPath | Artifact 
             f"say more digits, or one of {', '.join(a.ref for a in fitting[:5])}",
         )
     best = max(fitting, key=age)
-    if best.ref in ASSETS:
+    if best.name == EMBEDDED:
         return best
     return VersionPath(best.kind, best.name, best.version, best.path)
 
