@@ -191,7 +191,8 @@ def measure(store: Store, model: Artifact, options: Any) -> tuple[dict[str, Any]
         print(line(row), flush=True)
     results["rows"].append(ceiling)
     print(line(ceiling))
-    best = max(results["rows"][:-1], key=lambda row: float(row["held out"]["all right"]))["scale"]
+    kept = [(row["held out"], row["scale"]) for row in results["rows"][:-1]]
+    _, best = max(kept, key=lambda pair: (pair[0]["all right"], pair[0]["asked"]))
     results["best"] = best
     return results, pictures[best]
 
