@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         prepare,
         sample,
         train,
+        train_autoencoder,
         train_clip,
         train_judge,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "prepare",
     "sample",
     "train",
+    "train_autoencoder",
     "train_clip",
     "train_judge",
 ]

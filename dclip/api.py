@@ -267,5 +267,8 @@ finetune = _stage("finetune", "finetune", "FinetuneConfig", "Tune a base model t
 grid = _stage("grid", "grid", "GridConfig", "A figure for print.")
 evaluate = _stage("evaluate", "eval", "EvalConfig", "Score a tuned model.")
 demo = _stage("demo", "demo", "DemoConfig", "All of it, on drawn faces.")
+train_autoencoder = _stage(
+    "train_autoencoder", "autoencoder_train", "AutoencoderTrainConfig", "Train an autoencoder."
+)
 train_clip = _stage("train_clip", "clip_train", "ClipTrainConfig", "Train a CLIP that guides.")
 train_judge = _stage("train_judge", "judge_train", "JudgeTrainConfig", "Train a judge.")
