@@ -39,7 +39,7 @@ from dclip.guidance.kinds import KINDS, LOSSES
 from dclip.guidance.objective import Objective, recoloured
 from dclip.guidance.prompts import PRESETS, presets_of, split_sources
 from dclip.guiding import find_clip, find_guides
-from dclip.models.checkpoint import load_model
+from dclip.models.checkpoint import Source, load_model
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.recipes import BY_KIND, RECIPES, recipe
 from dclip.recipes.contract import Batch, Problem
@@ -756,3 +756,104 @@ def test_a_plan_refuses_steps_that_do_not_fit(
 ) -> None:
     with pytest.raises(BadInput, match="500 steps do not fit"):
         run(replace(small, recipe=recipe, decode_steps=500), store, replace(CPU, dry_run=True))
+
+
+# --- published recipes
+
+
+def test_diffusionclip_is_its_readmes_settings() -> None:
+    found = recipe("diffusionclip")
+    of, weights = found.updating, found.guidance.weights
+    assert (found.load(), of.lr, of.batch, of.epochs, of.decode_steps, of.growth, of.rank) == (
+        unrolled, 8e-6, 1, 5, 6, 1.3, 0,
+    )  # fmt: skip
+    assert {k: v for k, v in weights.items() if v} == {"log_direction": 3.0, "identity": 1.0}
+    assert recipe("diffusionclip-gpu-efficient").load() is per_step
+    assert recipe("efficient-diffusion").load() is one_step
+    for name in ("diffusionclip", "diffusionclip-gpu-efficient", "efficient-diffusion"):
+        assert set(recipe(name).guidance.weights) == set(LOSSES) - {"face_identity"}
+        assert recipe(name).source
+
+
+def test_the_rate_grows_after_each_pass(
+    store: Store, small: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    real = training.Loop.update
+
+    def kept(self: training.Loop, loss: Tensor) -> None:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        real(self, loss)
+
+    monkeypatch.setattr(training.Loop, "update", kept)
+    config = replace(
+        small, recipe="diffusionclip", updates=None, epochs=3, batch=8, lr=1e-6, name="grown"
+    )
+    made = run(config, store, CPU)
+    a_pass = made.metrics["updates"] // 3
+    expected = [1e-6 * 1.3**n for n in range(3) for _ in range(a_pass)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["diffusionclip", "diffusionclip-gpu-efficient"])
+def test_a_published_update_is_that_of_the_slow_reference(
+    name: str, problem: tuple[Problem, Batch, list[tuple[Tensor, Tensor]]]
+) -> None:
+    """The losses and the gradient by the weights, written out step by step in float64."""
+    work, batch, _ = problem
+    text = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    eye = torch.randn(batch.photos[0].numel(), 5, generator=torch.Generator().manual_seed(2))
+    eye = eye.double()
+
+    def embed(x: Tensor) -> Tensor:
+        y = x.flatten(1) @ eye
+        return y / y.norm(dim=1, keepdim=True)
+
+    def objective(x: Tensor, reference: Tensor, draw: Callable[[int], Tensor]) -> Any:
+        log = LOSSES["log_direction"].load()(embed(x), embed(reference), text)
+        return 3 * log.mean() + LOSSES["identity"].load()(x, reference).mean(), {}
+
+    def slow(x: Tensor) -> Tensor:
+        moved = embed(x) - embed(batch.photos)
+        cosine = (moved @ text) / (moved.norm(dim=1) * text.norm())
+        return (-3 * torch.log((1 + cosine) / 2)).mean() + (x - batch.photos).abs().mean()
+
+    ours = list(recipe(name).load()(replace(work, objective=objective), batch))
+    weights = list(work.model.parameters())  # type: ignore[attr-defined]
+    x, losses = batch.latents, []
+    ab = work.schedule.alpha_bar.double()
+    for s, t in ((7, 12), (3, 7), (0, 3)):
+        eps = work.model(x, torch.full((len(x),), t))
+        clean = (x - (1 - ab[t]).sqrt() * eps) / ab[t].sqrt()
+        losses.append(slow(clean))
+        x = ab[s].sqrt() * clean + (1 - ab[s]).sqrt() * eps
+        if name != "diffusionclip":
+            x = x.detach()
+    wanted = [slow(in_range(x))] if name == "diffusionclip" else losses
+    assert len(ours) == len(wanted)
+    for (loss, _), reference in zip(ours, wanted, strict=True):
+        assert float(loss) == pytest.approx(float(reference), rel=1e-6)
+        got = torch.autograd.grad(loss, weights, retain_graph=True)
+        expected = torch.autograd.grad(reference, weights, retain_graph=True)
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+def test_an_imported_base_takes_the_published_recipe_and_says_so(
+    store: Store, small: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(id="x", revision=None, files={}, licence=None, family="ddpm")
+    real = finetune.read_info
+    monkeypatch.setattr(
+        "dclip.stages.finetune.read_info", lambda path: replace(real(path), source=source)
+    )
+    heard = Stop(None)
+    context = replace(CPU, dry_run=True, report=heard)
+    with pytest.raises(Planned) as caught:
+        run(replace(small, recipe=None, updates=None, batch=None), store, context)
+    config = caught.value.plan["config"]
+    assert (config["recipe"], config["growth"], config["rank"]) == ("diffusionclip", 1.3, 0)
+    assert any("published settings, --recipe diffusionclip" in note for note in heard.notes)
+    with pytest.raises(Planned) as caught:
+        run(replace(small, recipe="unrolled"), store, context)
+    assert caught.value.plan["config"]["recipe"] == "unrolled"

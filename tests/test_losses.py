@@ -18,6 +18,7 @@ from dclip.guidance.losses import (
     face_identity,
     goal_distance,
     identity_l1,
+    log_directional,
     propagation,
     speckle,
     structure,
@@ -209,3 +210,28 @@ def test_structure_lets_paper_be_white_and_minds_what_is_lost() -> None:
     x = (0.2 * photo).requires_grad_(True)
     structure(x, photo).sum().backward()
     assert x.grad is not None and float((x.grad * photo).sum()) < 0  # it would have it back
+
+
+def test_log_directional_is_the_published_form_and_so_is_its_gradient() -> None:
+    ref, d_text = units(3, seed=2), units(1, seed=3)[0]
+    e = units(3, seed=1).requires_grad_(True)
+    found = log_directional(e, ref, d_text)
+    (gradient,) = torch.autograd.grad(found.sum(), e)
+    for i in range(3):
+        move = (e[i] - ref[i]).detach().numpy()
+        text = d_text.numpy()
+        cosine = move @ text / np.linalg.norm(move)
+        assert found[i].item() == pytest.approx(-math.log((1 + cosine) / 2))
+        # d(-log(1 + c)) = -dc / (1 + c), with dc of the cosine of a vector that is not of length 1.
+        length = np.linalg.norm(move)
+        slope = text / length - cosine * move / length**2
+        assert np.allclose(gradient[i].numpy(), -slope / (1 + cosine))
+
+
+def test_log_directional_stays_finite_where_an_edit_goes_the_other_way() -> None:
+    d_text = torch.tensor([1.0, 0.0])
+    reference = torch.tensor([[0.5, 0.5]])
+    e = torch.tensor([[0.2, 0.5]], requires_grad=True)
+    found = log_directional(e, reference, d_text)
+    found.sum().backward()
+    assert bool(torch.isfinite(found).all()) and bool(torch.isfinite(e.grad).all())  # type: ignore[arg-type]

@@ -43,8 +43,9 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
         Annotated[str, AfterValidator(OneOf("dclip.recipes:RECIPES")), Option(metavar="NAME")]
         | None
     ) = None
-    """stepwise, one-step, unrolled or simplified: else stepwise for styles and characters, unrolled
-    for the rest."""
+    """stepwise, one-step, unrolled, simplified, diffusionclip, diffusionclip-gpu-efficient or
+    efficient-diffusion: else stepwise for styles and characters, unrolled for the rest; on an
+    imported base what the preset's source published, or diffusionclip."""
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 where that is faster."""
     face: File | None = None
@@ -83,17 +84,37 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
             pair = prompts.Preset(self.target, self.source or source, "style")
         return dataclasses.replace(pair, kind=self.kind or pair.kind)
 
-    def resolved(self) -> Tuning:
+    def recipe_on(self, imported: bool) -> str:
+        """The name of the recipe.
+
+        Args:
+            imported: whether the base comes from elsewhere: then its published settings are
+                taken. What ours do at its size and with its CLIP, nobody has measured.
+        """
+        from dclip.recipes import BY_KIND, PUBLISHED, RECIPES
+
+        if self.recipe is not None:
+            return self.recipe
+        pair = self.prompts()
+        if not imported:
+            return BY_KIND[pair.kind]
+        suited = pair.suited(True).recipe
+        return suited if suited in RECIPES and RECIPES[suited].source else PUBLISHED
+
+    def resolved(self, imported: bool = False) -> Tuning:
         """Every setting that the recipe and the kind of edit decide, filled in.
+
+        Args:
+            imported: see :meth:`recipe_on`.
 
         Raises:
             BadInput: no loss is left that follows the text.
         """
         from dclip.guidance.kinds import KINDS, weights_of
-        from dclip.recipes import BY_KIND, recipe
+        from dclip.recipes import recipe
 
         kind = self.prompts().kind
-        name = self.recipe or BY_KIND[kind]
+        name = self.recipe_on(imported)
         chosen = recipe(name)
         weights = weights_of(kind) | ({"face_identity": 1.0} if self.face else {})
         guidance = filled(
@@ -107,7 +128,7 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
         if self.epochs is not None or self.updates is not None:
             of_recipe = dataclasses.replace(of_recipe, epochs=None, updates=None)
         updates = filled(UpdateConfig, self, of_recipe)
-        if not guidance.weights["direction"] + guidance.weights["goal"] > 0:
+        if not any(guidance.weights[name] > 0 for name in ("direction", "log_direction", "goal")):
             raise BadInput("no loss is left that follows the text", "give --direction or --goal")
         return Tuning(name, guidance, updates, self.decode_steps is None)
 
@@ -146,6 +167,7 @@ class Tuning:
         updating, share = self.updating, self.guidance.t_min or 0.0
         assert updating.batch is not None and updating.lr is not None
         assert updating.rank is not None and updating.decay is not None
+        assert updating.growth is not None
         steps = updating.decode_steps or min(inversion_steps, r)
         grid = ddim.grid(r, min(steps, r) if self.own_steps else steps)
         t_min = round(share * r)
@@ -161,6 +183,7 @@ class Tuning:
             guidance=self.guidance,
             lr=updating.lr,
             decay=updating.decay,
+            growth=updating.growth,
             batch=updating.batch,
             rank=updating.rank,
             updates=updates,
@@ -176,7 +199,7 @@ class LatentTuning:
 
     Attributes:
         recipe, guidance: see :class:`Tuning`.
-        lr, decay, batch, rank, updates, decode_steps: see
+        lr, decay, growth, batch, rank, updates, decode_steps: see
             :class:`dclip.configs.guidance.UpdateConfig`.
         r: the timestep at which decodes start.
         t_min: at and below this timestep the base decodes alone.
@@ -186,6 +209,7 @@ class LatentTuning:
     guidance: GuidanceConfig
     lr: float
     decay: float
+    growth: float
     batch: int
     rank: int
     updates: int

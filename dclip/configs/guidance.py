@@ -47,6 +47,8 @@ class UpdateConfig:
     """Adam's learning rate."""
     decay: Annotated[float, Gt(0), Le(1), Option(metavar="X")] | None = None
     """Share of the learning rate that is left at the end; it falls linearly. 1 keeps it."""
+    growth: Annotated[float, Gt(0), Le(10), Option(metavar="X")] | None = None
+    """Factor on the learning rate after each pass over the training latents: above 1 it rises."""
     batch: Count | None = None
     """Images at once."""
     updates: Annotated[Count | None, Excludes("epochs")] = None

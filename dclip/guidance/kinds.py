@@ -60,6 +60,11 @@ LOSSES: dict[str, Loss] = {
         "Weight of the directional CLIP loss.",
         {"style": 0.5, "character": 0.5, "drawing": 0.5, "attribute": 0.5, "colour": 0.5},
     ),
+    "log_direction": Loss(
+        "log_directional",
+        _EMBEDDINGS,
+        "Weight of the directional CLIP loss as DiffusionCLIP's code has it, -log((1 + cos) / 2).",
+    ),
     "goal": Loss(
         "goal_distance",
         ("e_image", "e_reference", "goal"),

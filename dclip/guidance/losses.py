@@ -31,6 +31,17 @@ def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Ten
     return 1 - torch.where(moved[:, 0], cosine, torch.zeros_like(cosine))
 
 
+def log_directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
+    """-log((2 - L_dir) / 2), one value a sample (B,) from 0; large where edits go the other way.
+
+    The form in which DiffusionCLIP's code (2110.02711) minimises :func:`directional`.
+
+    Args: as :func:`directional`.
+    """
+    away = directional(e_image, e_reference, difference)
+    return -((2 - away) / 2).clamp_min(1e-6).log()
+
+
 def goal_distance(e_image: Tensor, e_reference: Tensor, goal: Tensor) -> Tensor:
     """Cosine distance of an edit to its goal, one value a sample (B,): 1 before the edit, 0 there.
 

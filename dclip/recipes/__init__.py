@@ -13,7 +13,7 @@ from dclip.errors import BadInput
 if TYPE_CHECKING:
     from dclip.recipes.contract import InnerLoop
 
-__all__ = ["BY_KIND", "RECIPES", "Recipe", "recipe"]
+__all__ = ["BY_KIND", "PUBLISHED", "RECIPES", "Recipe", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Recipe:
         guidance: its settings of the guidance, which win over those of the kind of edit.
         per_step: whether it yields a loss for each decode step above ``t_min``, and not one a
             round.
+        source: where its settings are published; "" of ours.
     """
 
     loop: str
@@ -34,6 +35,7 @@ class Recipe:
     updating: UpdateConfig
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     per_step: bool = False
+    source: str = ""
 
     def load(self) -> InnerLoop:
         """The loop."""
@@ -41,33 +43,49 @@ class Recipe:
         return found
 
 
+_PUBLISHED = GuidanceConfig(
+    weights={
+        "log_direction": 3.0, "direction": 0.0, "goal": 0.0, "identity": 1.0, "colour": 0.0,
+        "speckle": 0.0, "propagation": 0.0, "grey": 0.0, "structure": 0.0,
+    },
+    t_min=0.0,
+    saturation=1.0,
+    goal_scale=1.0,
+    blur=0.0,
+    views=0,
+    locality=0.0,
+    scale=1.0,
+)  # fmt: skip
+"""What guides in DiffusionCLIP and Efficient Diffusion: their CLIP sees the picture as it is."""
+
+
 RECIPES: dict[str, Recipe] = {
     "stepwise": Recipe(
         "stepwise",
         "x0_hat at every step in the model's own states, against the frozen model's; steps mixed",
-        UpdateConfig(lr=3e-3, batch=8, updates=120, rank=8, decay=0.1),
+        UpdateConfig(lr=3e-3, batch=8, updates=120, rank=8, decay=0.1, growth=1.0),
         GuidanceConfig(views=1),
         per_step=True,
     ),
     "one-step": Recipe(
         "one_step",
         "x0_hat at a random timestep, against the frozen model's; overshoots",
-        UpdateConfig(lr=1e-3, batch=8, updates=80, decode_steps=10, rank=8, decay=1.0),
+        UpdateConfig(lr=1e-3, batch=8, updates=80, decode_steps=10, rank=8, decay=1.0, growth=1.0),
         GuidanceConfig(views=1, t_min=0.0),
     ),
     "unrolled": Recipe(
         "unrolled",
         "DiffusionCLIP's: the final picture, through six decode steps",
-        UpdateConfig(lr=2e-3, batch=8, updates=28, decode_steps=6, rank=8, decay=0.3),
+        UpdateConfig(lr=2e-3, batch=8, updates=28, decode_steps=6, rank=8, decay=0.3, growth=1.0),
         GuidanceConfig(views=1),
     ),
     "simplified": Recipe(
         "per_step",
         "the report's Table 1; kept for comparison",
-        UpdateConfig(lr=2e-3, batch=30, epochs=5, decode_steps=50, rank=0, decay=1.0),
+        UpdateConfig(lr=2e-3, batch=30, epochs=5, decode_steps=50, rank=0, decay=1.0, growth=1.0),
         GuidanceConfig(
             weights={
-                "direction": 1.0, "goal": 0.0, "identity": 0.3, "colour": 0.0, "speckle": 0.0,
+                "direction": 1.0, "log_direction": 0.0, "goal": 0.0, "identity": 0.3, "colour": 0.0, "speckle": 0.0,
                 "propagation": 0.0, "grey": 0.0, "structure": 0.0,
             },
             t_min=0.0,
@@ -80,7 +98,38 @@ RECIPES: dict[str, Recipe] = {
         ),
         per_step=True,
     ),
+    "diffusionclip": Recipe(
+        "unrolled",
+        "as published: all weights, 50 photos in 5 passes, 40 steps in and 6 out, the rate rising",
+        UpdateConfig(
+            lr=8e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3
+        ),
+        _PUBLISHED,
+        source="Kim et al. 2022 (2110.02711), the README of their code",
+    ),
+    "diffusionclip-gpu-efficient": Recipe(
+        "per_step",
+        "as published: a loss and an update at every decode step, which takes less memory",
+        UpdateConfig(
+            lr=8e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3
+        ),
+        _PUBLISHED,
+        per_step=True,
+        source="Kim et al. 2022 (2110.02711), the README of their code",
+    ),
+    "efficient-diffusion": Recipe(
+        "one_step",
+        "the published rate and losses on the one-step estimate, without inversion or decode",
+        UpdateConfig(
+            lr=6e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3
+        ),
+        _PUBLISHED,
+        source="2304.04344, the README of their code",
+    ),
 }  # fmt: skip
+
+PUBLISHED = "diffusionclip"
+"""The recipe on an imported base, where no other is named: there it is the published one."""
 
 BY_KIND: dict[str, str] = {
     "style": "stepwise",

@@ -83,7 +83,14 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     if not count:
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     inversion_steps, r = int(latents.config["steps"]), int(latents.config["r"])
-    tuning = config.resolved().for_latents(count, r, inversion_steps)
+    imported = info.source is not None
+    tuning = config.resolved(imported).for_latents(count, r, inversion_steps)
+    if imported and config.recipe is None:
+        source = recipe(tuning.recipe).source
+        context.report.note(
+            f"{base.ref} is imported: tuning with the published settings, --recipe {tuning.recipe}"
+            f" ({source})"
+        )
     settings = {
         **tuning.settings(),
         "target": pair.target,
@@ -308,6 +315,7 @@ class _Tuning:
             for _ in rounds:
                 for loss, terms in self._losses(problem, self._batch(counters["round"])):
                     left = 1 - (1 - self.tuning.decay) * loop.step / total
+                    left *= self.tuning.growth ** self._passes(counters["round"])
                     for group in self.optimizer.param_groups:
                         group["lr"] = self.tuning.lr * left
                     self.optimizer.zero_grad(set_to_none=True)
@@ -331,6 +339,10 @@ class _Tuning:
             "units": self.lengths,
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
         }
+
+    def _passes(self, number: int) -> int:
+        """How often all training latents were seen before a round."""
+        return number // math.ceil(len(self.train) / self.tuning.batch)
 
     def _batch(self, number: int) -> Batch:
         n = self.tuning.batch
