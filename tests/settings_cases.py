@@ -312,7 +312,7 @@ GRID = Stage(
     {
         "photos": Case({"photos": ("@photo2",)}, _SHOWN),
         "x": Case({"x": "seed=0,1"}, _CELLS),
-        "y": Case({"y": "steps=2,3"}, _CELLS),
+        "y": Case({"y": "sampler=ddim,ddpm"}, _CELLS),
         "fixed": Case({"fixed": ("model=other", "steps=2")}, _CELLS),
         "tuned": ("smiling",),
         "columns": "original,latent",

@@ -102,7 +102,7 @@ def test_losses_are_keywords_as_they_are_options(root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"stpes": 3}, "steps"), ({"r": "many"}, "whole number"), ({"method": "ddin"}, "ddim")],
+    [({"stpes": 3}, "steps"), ({"r": "many"}, "a timestep, as 100"), ({"method": "ddin"}, "ddim")],
 )
 def test_errors_carry_their_fix_into_the_traceback(
     root: Path, settings: dict[str, object], says: str

@@ -23,9 +23,9 @@ from torch import Tensor
 
 import dclip.assets
 from dclip.context import Silent
-from dclip.data import faces
 from dclip.data.dataset import DataSet
 from dclip.device import autocast
+from dclip.domains import DRAWN_FACES
 from dclip.errors import BadInput, CorruptArtifact, DclipError, MissingArtifact
 from dclip.fingerprints import fingerprint
 from dclip.guidance import views
@@ -38,7 +38,7 @@ from dclip.guidance.clip import (
     usual_rate,
     words,
 )
-from dclip.guidance.prompts import PRESETS, split_sources
+from dclip.guidance.prompts import presets_of, split_sources
 from dclip.guiding import find_clip
 from dclip.store import Store
 from dclip.training import clip as ct
@@ -265,10 +265,9 @@ def test_nothing_that_a_small_clip_never_saw_goes_without_a_warning(
 def test_the_presets_are_known_to_the_embedded_clip() -> None:
     known = words.read(Path(dclip.assets.__path__[0]) / "clip")
     assert known is not None
-    for name, preset in PRESETS.items():
-        if name in faces.TARGETS:
-            for prompt in (preset.target, *split_sources(preset.source)):
-                assert words.warning("embedded", prompt, known) is None, prompt
+    for preset in presets_of(DRAWN_FACES).values():
+        for prompt in (preset.target, *split_sources(preset.source)):
+            assert words.warning("embedded", prompt, known) is None, prompt
     assert words.warning("embedded", "a clean-shaven human, with glasses", known) is None
 
 

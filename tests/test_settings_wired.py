@@ -332,7 +332,7 @@ def ineffective(stage: Stage, field: str, mark: Needs | Excludes) -> dict[str, A
         values |= WITHOUT.get((stage.module, mark.field), {})
         values[mark.field] = stage.case(mark.field).change[mark.field]
     elif mark.values:
-        every = [*stage.case(mark.field).change.values(), "faces", "folder", "ddim", "tiny"]
+        every = [*stage.case(mark.field).change.values(), "faces", "folder", "ddim", "tiny", "none"]
         allowed = [each for each in every if _allowed(stage.config, mark.field, each)]
         values[mark.field] = next(each for each in allowed if each not in mark.values)
         if stage.module == "prepare" and values["source"] == "faces":
