@@ -43,7 +43,7 @@ from dclip.models.checkpoint import Source, load_model
 from dclip.models.tuned import Above, merged, read_deltas
 from dclip.recipes import BY_KIND, RECIPES, recipe
 from dclip.recipes.contract import Batch, Problem
-from dclip.recipes.loops import one_step, per_step, stepwise, unrolled
+from dclip.recipes.loops import one_step, one_step_photo, per_step, stepwise, unrolled
 from dclip.stages import finetune
 from dclip.stages.finetune import run
 from dclip.store import Artifact, Planned, Staging, Store
@@ -700,14 +700,21 @@ def test_every_loss_that_counts_is_logged(store: Store, small: FinetuneConfig) -
     """Weighed, they add up to the loss: nothing of it is hidden."""
     config = replace(
         small,
-        weights={"colour": 1.0, "speckle": 0.7, "propagation": 1.0, "grey": 6.0, "structure": 2.0},
+        weights={
+            "colour": 1.0,
+            "speckle": 0.7,
+            "propagation": 1.0,
+            "grey": 6.0,
+            "structure": 2.0,
+            "log_direction": 1.0,
+        },
         updates=1,
         name="logged",
     )
     made = run(config, store, CPU)
     (row,) = stats(made)
     names = [name for name in LOSSES if name != "face_identity"]
-    assert len(names) == 8
+    assert len(names) == 9
     total = sum(made.config["weights"][name] * row[name] for name in names)
     assert row["loss"] == pytest.approx(total, rel=1e-4)
 
@@ -769,10 +776,20 @@ def test_diffusionclip_is_its_readmes_settings() -> None:
     )  # fmt: skip
     assert {k: v for k, v in weights.items() if v} == {"log_direction": 3.0, "identity": 1.0}
     assert recipe("diffusionclip-gpu-efficient").load() is per_step
-    assert recipe("efficient-diffusion").load() is one_step
+    assert recipe("efficient-diffusion").load() is one_step_photo
     for name in ("diffusionclip", "diffusionclip-gpu-efficient", "efficient-diffusion"):
         assert set(recipe(name).guidance.weights) == set(LOSSES) - {"face_identity"}
         assert recipe(name).source
+
+
+def test_the_efficient_recipe_compares_one_estimate_with_the_photo(problem: Any) -> None:
+    work, batch, shown = problem
+    (_,) = list(one_step_photo(work, batch))
+    ((x, reference),) = shown
+    assert torch.equal(reference, batch.photos)
+    twin = Batch(batch.photos, batch.latents, torch.Generator().manual_seed(0))
+    (_,) = list(one_step(work, twin))
+    torch.testing.assert_close(shown[1][0], x)  # the same estimate, from the same noise
 
 
 def test_the_rate_grows_after_each_pass(

@@ -108,8 +108,8 @@ def ls(
         str | None,
         typer.Argument(
             metavar="[KIND]",
-            help="data, model, autoencoder, clip, samples, latents, tuned, edits, figure, judge or eval;"
-            " else all",
+            help="data, model, autoencoder, clip, samples, latents, tuned, edits, figure, judge"
+            " or eval; else all",
             show_default=False,
         ),
     ] = None,

@@ -85,7 +85,8 @@ RECIPES: dict[str, Recipe] = {
         UpdateConfig(lr=2e-3, batch=30, epochs=5, decode_steps=50, rank=0, decay=1.0, growth=1.0),
         GuidanceConfig(
             weights={
-                "direction": 1.0, "log_direction": 0.0, "goal": 0.0, "identity": 0.3, "colour": 0.0, "speckle": 0.0,
+                "direction": 1.0, "log_direction": 0.0, "goal": 0.0, "identity": 0.3,
+                "colour": 0.0, "speckle": 0.0,
                 "propagation": 0.0, "grey": 0.0, "structure": 0.0,
             },
             t_min=0.0,
@@ -118,7 +119,7 @@ RECIPES: dict[str, Recipe] = {
         source="Kim et al. 2022 (2110.02711), the README of their code",
     ),
     "efficient-diffusion": Recipe(
-        "one_step",
+        "one_step_photo",
         "the published rate and losses on the one-step estimate, without inversion or decode",
         UpdateConfig(
             lr=6e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3

@@ -88,11 +88,27 @@ def one_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     (2304.04344): noising in closed form, no inversion, no decode. The reference is the frozen
     network's estimate from the same noisy state, which is equally blurred.
     """
-    low, r = problem.t_min, problem.grid[-1]
-    t = low + 1 + int(batch.draw(1) * (r - low))
-    noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
-    x = ddpm.q_sample(problem.schedule, batch.photos, t, noise)
+    t, x = _noised(problem, batch)
     with torch.no_grad():
         reference = ddim.x0_hat(problem.schedule, x, predict(problem.frozen, x, t), t)
     x0 = ddim.x0_hat(problem.schedule, x, predict(problem.model, x, t), t)
     yield problem.objective(in_range(x0), reference.clamp(-1, 1), batch.draw)
+
+
+def one_step_photo(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
+    """As :func:`one_step`, against the photo itself, as 2304.04344 does.
+
+    Against the frozen network's estimate a loss of the direction alone has no gradient before the
+    first update: the two estimates are the same, and a difference of zero points nowhere.
+    """
+    t, x = _noised(problem, batch)
+    x0 = ddim.x0_hat(problem.schedule, x, predict(problem.model, x, t), t)
+    yield problem.objective(in_range(x0), batch.photos, batch.draw)
+
+
+def _noised(problem: Problem, batch: Batch) -> tuple[int, Tensor]:
+    """A random timestep above ``t_min``, and the photos noised to it."""
+    low, r = problem.t_min, problem.grid[-1]
+    t = low + 1 + int(batch.draw(1) * (r - low))
+    noise = torch.randn(batch.photos.shape, generator=batch.generator).to(batch.photos)
+    return t, ddpm.q_sample(problem.schedule, batch.photos, t, noise)
