@@ -7,7 +7,7 @@ test, to export and to tune serves both.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dclip.config import settings
 from dclip.configs.common import AsTuple
 from dclip.errors import BadInput
+from dclip.models.diffusers_modules import build
 
 DownBlock = Literal[
     "DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D",
@@ -113,28 +114,6 @@ class UNet2DConfig:
         return self.num_class_embeds
 
 
-_UNBUILDABLE = (
-    ValueError, TypeError, ZeroDivisionError, NotImplementedError, AssertionError, RuntimeError,
-    AttributeError,
-)  # fmt: skip
-"""What the library raises for settings that do not go together."""
-
-
-def unet2d_class() -> Any:
-    """diffusers' ``UNet2DModel``.
-
-    Raises:
-        BadInput: diffusers is not installed.
-    """
-    try:
-        from diffusers import UNet2DModel
-    except ImportError as e:
-        raise BadInput(
-            f"this model needs the package diffusers ({e})", "pip install 'dclip[hub]'"
-        ) from e
-    return UNet2DModel
-
-
 class UNet2D(nn.Module):
     """``eps = model(x, t)``: x (B,C,H,W), sides multiples of ``config.stride``; t (B,) in 1..T.
 
@@ -146,14 +125,7 @@ class UNet2D(nn.Module):
         super().__init__()
         self.config = config
         self.class_label: int | None = None
-        try:
-            self.unet = unet2d_class()(**asdict(config))
-        except _UNBUILDABLE as e:
-            said = str(e).partition("\n")[0]
-            raise BadInput(
-                f"diffusers builds no UNet2DModel of these settings ({said})",
-                "check the config.json",
-            ) from e
+        self.unet = build("UNet2DModel", "hub", asdict(config))
 
     @property
     def bottleneck(self) -> nn.Module:

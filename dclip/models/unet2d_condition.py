@@ -16,6 +16,7 @@ from dclip.configs.common import AsTuple
 from dclip.diffusion.conditioning import Condition
 from dclip.encoders.contract import EncoderInfo
 from dclip.errors import BadInput
+from dclip.models.diffusers_modules import build
 
 Down = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
 Up = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
@@ -88,27 +89,6 @@ class UNet2DConditionConfig:
         return 1 << (len(self.block_out_channels) - 1)
 
 
-_UNBUILDABLE = (
-    ValueError, TypeError, ZeroDivisionError, NotImplementedError, AssertionError, RuntimeError,
-    AttributeError,
-)  # fmt: skip
-
-
-def condition_class() -> Any:
-    """diffusers' ``UNet2DConditionModel``.
-
-    Raises:
-        BadInput: diffusers is not installed.
-    """
-    try:
-        from diffusers import UNet2DConditionModel
-    except ImportError as e:
-        raise BadInput(
-            f"this model needs the package diffusers ({e})", "pip install 'dclip[text]'"
-        ) from e
-    return UNet2DConditionModel
-
-
 class UNet2DCondition(nn.Module):
     """``eps = model(x, t, condition)``: x (B,C,H,W) latents, t (B,) in 1..T.
 
@@ -131,14 +111,7 @@ class UNet2DCondition(nn.Module):
                 f" {config.cross_attention_dim}",
                 "take the encoder that it was trained with",
             )
-        try:
-            self.unet: Any = condition_class()(**asdict(config))
-        except _UNBUILDABLE as e:
-            said = str(e).partition("\n")[0]
-            raise BadInput(
-                f"diffusers builds no UNet2DConditionModel of these settings ({said})",
-                "check unet/config.json",
-            ) from e
+        self.unet: Any = build("UNet2DConditionModel", "text", asdict(config))
         self.register_buffer("empty_tokens", torch.zeros(text.context, text.width))
 
     def set_empty(self, condition: Condition) -> None:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from dclip.errors import BadInput, StoreError
 from dclip.models.adm import ADMConfig
 from dclip.models.checkpoint import ModelInfo, load_model
+from dclip.models.diffusers_modules import build
 from dclip.models.prediction import bare
 from dclip.models.pretrained.schedulers import scheduler_settings
 from dclip.models.tuned import merged
-from dclip.models.unet2d import UNet2DConfig, unet2d_class
+from dclip.models.unet2d import UNet2DConfig
 
 Parts = Iterable[tuple[Mapping[str, Tensor], float]]
 
@@ -44,7 +45,7 @@ def to_diffusers(path: Path, out: Path, parts: Parts = ()) -> None:
     parts = list(parts)
     config, weights = as_unet2d(merged(model, parts) if parts else model, info)
     settings = scheduler_settings(info)
-    unet = unet2d_class()(**asdict(config))
+    unet = build("UNet2DModel", "hub", asdict(config))
     unet.load_state_dict(weights)
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
 

@@ -25,11 +25,12 @@ from dclip.errors import BadInput, CorruptArtifact
 from dclip.latent.contract import LatentInfo
 from dclip.latent.diffusers_kl import FOLDER as VAE
 from dclip.models.checkpoint import ModelInfo
+from dclip.models.diffusers_modules import diffusers_class
 from dclip.models.pretrained import files as disk
 from dclip.models.pretrained.contract import Asked, Described
 from dclip.models.pretrained.folder import Folder
 from dclip.models.pretrained.schedulers import read_scheduler
-from dclip.models.unet2d_condition import UNet2DConditionConfig, condition_class
+from dclip.models.unet2d_condition import UNet2DConditionConfig
 
 PREFIX, EMPTY = "unet.", "empty_tokens"
 PIPELINES = ("StableDiffusionPipeline",)
@@ -103,7 +104,7 @@ def read_unet(config: Mapping[str, Any]) -> UNet2DConditionConfig:
         BadInput: a setting that networks of this family do not have.
     """
     known = UNet2DConditionConfig.__dataclass_fields__
-    usual = signature(condition_class().__init__).parameters
+    usual = signature(diffusers_class("UNet2DConditionModel", "text").__init__).parameters
     for name, value in config.items():
         if name.startswith("_") or name in known or value is None or name not in usual:
             continue
