@@ -101,6 +101,7 @@ def test_without_a_model_the_newest_draws_every_cell(
         (("--x", "sampler=ddim,ddmp"), "ddpm"),
         (("--x", "eta=nan,1", "--fixed", "model=base"), "eta"),
         (("--x", "cfg=1,2", "--fixed", "model=base"), "cfg has no effect"),
+        (("--x", "cfg=1,2"), "--fixed 'prompt="),
         (("--x", "prompt=a cat", "--fixed", "model=base"), "reads no text"),
         (("--x", f"seed={','.join(map(str, range(500)))}"), "500 cells are too many"),
         (("--x", "steps=2,99", "--fixed", "model=base"), "99 steps do not fit"),

@@ -115,12 +115,14 @@ def _cell(
     for axis, number in ((across, column), (down, row)):
         if axis is not None:
             settings |= axis.settings(number)
-    return from_dict(
-        SampleConfig,
-        settings | {"name": NAME, "count": 1, "batch": 1},
-        defaults=True,
-        where="a cell",
-    )
+    whole = settings | {"name": NAME, "count": 1, "batch": 1}
+    try:
+        return from_dict(SampleConfig, whole, defaults=True, where="a cell")
+    except BadInput as e:
+        if "no effect" not in e.message:
+            raise
+        fix = "give that one with --fixed NAME=VALUE, e.g. --fixed 'prompt=a smiling person'"
+        raise BadInput(e.message, fix) from e
 
 
 def _drawn(
