@@ -254,6 +254,7 @@ EDIT = Stage(
         "rounds_r": Case({"rounds_r": 5}, {"rounds": 1}),
         "mix": Case({"mix": "noise"}, {"tuned": ("sketch", "smiling")}),
         "locality": 0.3,
+        "mask": Case({"mask": "@mask"}, _PHOTO),
         "direct": False,
         "side_by_side": True,
         "strict": Case(

@@ -507,3 +507,104 @@ def test_the_real_finder_finds_the_drawn_faces(
     away = (pixels(made.path / "images" / "photo.png") != pixels(photo)).any(-1)
     assert away.any() and not away[:20].any()
     assert made.config["whole"]["detector"].startswith("face_detection_yunet")
+
+
+# --- masks of the user
+
+
+def painted(path: Path, values: np.ndarray) -> Path:
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path
+
+
+def test_of_a_whole_photo_only_the_white_part_changes(
+    store: Store,
+    party: Path,
+    tmp_path: Path,
+) -> None:
+    width, height = SHAPE
+    values = np.zeros((height, width))
+    values[:, : width // 2] = 255  # the left face
+    mask = painted(tmp_path / "mask.png", values)
+    made = run(config(party, mask=str(mask)), store, CPU)
+    left, right = changed(made, party)
+    assert left > 200 and right == 0
+    free = run(config(party, name="free"), store, CPU)
+    rows = [table(each.path / "samples.csv")[0] for each in (made, free)]
+    ours, theirs = (pixels(e.path / r["picture"]) for e, r in zip((made, free), rows, strict=True))
+    assert np.array_equal(ours[:, : width // 2], theirs[:, : width // 2])
+
+
+def test_half_of_a_face_may_be_kept(store: Store, party: Path, tmp_path: Path) -> None:
+    ys, _ = np.nonzero(PLACES[0])
+    values = np.zeros((SHAPE[1], SHAPE[0]))
+    values[: (ys.min() + ys.max()) // 2] = 255
+    mask = painted(tmp_path / "mask.png", values)
+    made = run(config(party, mask=str(mask)), store, CPU)
+    (row,) = table(made.path / "samples.csv")
+    away = (pixels(made.path / row["picture"]) != pixels(party)).any(-1)
+    assert away[values > 0].any() and not away[values == 0].any()
+
+
+def test_grey_lets_half_of_a_square_edit_through(
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    photo = tmp_path / "square.png"
+    noise = np.random.default_rng(0).integers(60, 200, (SIZE, SIZE, 3))
+    Image.fromarray(noise.astype(np.uint8)).save(photo)
+    values = np.full((SIZE, SIZE), 128)
+    values[:, : SIZE // 2] = 0
+    mask = painted(tmp_path / "mask.png", values)
+    found = []
+    for name, more in (("masked", {"mask": str(mask)}), ("free", {})):
+        made = run(config(photo, name=name, strength=(4.0,), **more), store, CPU)
+        found.append(pixels(made.path / table(made.path / "samples.csv")[0]["picture"]))
+    before = pixels(photo)
+    assert np.array_equal(found[0][:, : SIZE // 2], before[:, : SIZE // 2])
+    whole, half = (each[:, SIZE // 2 :] - before[:, SIZE // 2 :] for each in found[::-1])
+    assert np.abs(whole).max() > 4
+    assert np.abs(half - whole * 128 / 255).max() <= 1.01
+
+
+def test_another_mask_is_another_edit(store: Store, party: Path, tmp_path: Path) -> None:
+    ids = set()
+    for number, share in enumerate((2, 3)):
+        values = np.zeros((SHAPE[1], SHAPE[0]))
+        values[:, : SHAPE[0] // share] = 255
+        mask = painted(tmp_path / f"{number}.png", values)
+        ids.add(run(config(party, mask=str(mask)), store, CPU).id)
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "said"),
+    [
+        ((SHAPE[1], SHAPE[0]), 0, "black everywhere"),
+        ((SHAPE[0], SHAPE[1]), 255, "mask.png is 180 x 350 pixels, party.png 350 x 180"),
+    ],
+)
+def test_masks_that_cannot_be_are_refused(
+    store: Store,
+    party: Path,
+    tmp_path: Path,
+    shape: tuple[int, int],
+    value: int,
+    said: str,
+) -> None:
+    mask = painted(tmp_path / "mask.png", np.full(shape, value))
+    with pytest.raises(BadInput, match=said):
+        run(config(party, mask=str(mask)), store, CPU)
+
+
+def test_the_command_refuses_a_mask_that_is_no_picture(
+    store: Store,
+    party: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = tmp_path / "mask.png"
+    bad.write_text("no picture")
+    words = ("edit", str(party), "--with", "sketch", "--anyway", "--mask", str(bad))
+    _, err = Shell(store.root, capsys)(*words, code=2)
+    assert "mask.png" in err and "Traceback" not in err

@@ -127,6 +127,10 @@ class World:
         folder("album", {"a.png": "photo", "b.png": "photo2"}, (40, 48))
         folder("photos", {"c.png": "photo3"}, (40, 48))
         folder("spoilt", {"d.png": "photo4", "broken.png": "broken"}, (40, 48))
+        white = np.zeros((40, 48), np.uint8)
+        white[:, 24:] = 255
+        Image.fromarray(white).save(root / "mask.png")
+        self.files["mask"] = str(root / "mask.png")
         (root / "party").mkdir()
         party = [(110, 110), (310, 110)]
         sitters = [scenes.Sitter(n, place, 140 + 20 * n) for n, place in enumerate(party)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "dclip edit --data celeba --where Smiling=-1 --count 16 --with smiling",
     "dclip edit --data faces --with smiling --make    # drawn faces; minutes on a laptop",
     "dclip edit photo.jpg --with smiling --make --root ~/celeba   # hours: a base is trained",
+    "dclip edit photo.jpg --with blond-hair --mask hair.png    # where hair.png is white",
     config=EditConfig,
 )
 def edit(

@@ -13,6 +13,7 @@ from dclip.configs.common import (
     Depth,
     Edits,
     FaceNumbers,
+    File,
     Guides,
     Locality,
     Mix,
@@ -90,6 +91,9 @@ class EditConfig:
     locality: Annotated[Locality, Needs("direct")] | None = None
     """Below this share of its strongest change an edit shows the photo; 0 shows the edit alone.
     Else as tuned."""
+    mask: Annotated[File | None, Excludes("data")] = None
+    """A picture of the photo's own size: where it is white the photo may change, where it is black
+    it stays as it is."""
     direct: bool = True
     """Take the base's own errors back at every step, so that strength 0 is the photo."""
     side_by_side: bool = False

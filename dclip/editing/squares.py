@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -34,6 +34,13 @@ class Edited:
     reconstruction: Tensor | None = None
     psnr: tuple[float, ...] = ()
     brought: Tensor | None = None
+
+    def within(self, mask: Tensor | None) -> Edited:
+        """The edits where a mask (F, 1, S, S) in 0..1 lets them; None is everywhere."""
+        if mask is None:
+            return self
+        edits = tuple(self.original + mask * (edit - self.original) for edit in self.edits)
+        return replace(self, edits=edits)
 
     def __getitem__(self, part: slice) -> Edited:
         plain = None if self.reconstruction is None else self.reconstruction[part]

@@ -14,6 +14,7 @@ from dclip.context import Reporter, Silent
 from dclip.data.images import save_png, shape_of, to_pixels
 from dclip.data.paths import read_file, shown
 from dclip.data.photos import CELEBA_SHAPE, Photos
+from dclip.editing.user_mask import UserMask
 from dclip.errors import BadInput
 from dclip.models.checkpoint import ModelInfo
 from dclip.photos.back import cut
@@ -43,6 +44,7 @@ class Found:
         spots: what is done with each of them.
         size: width and height of a whole photo.
         notes: on how a whole photo was read.
+        mask: where they may change, (F,1,S,S) in 0..1; None is everywhere.
     """
 
     squares: Tensor
@@ -50,6 +52,7 @@ class Found:
     spots: tuple[Spot, ...] = ()
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
+    mask: Tensor | None = None
 
     @property
     def numbers(self) -> list[int]:
@@ -78,6 +81,7 @@ class WholePhotos:
         size: side of the base's pictures.
         only: numbers of the faces to edit, 1 is the leftmost; empty for all.
         most: edit only the so many largest faces.
+        mask: where they may change.
     """
 
     photos: Photos
@@ -87,6 +91,7 @@ class WholePhotos:
     size: int
     only: tuple[int, ...] = ()
     most: int | None = None
+    mask: UserMask | None = None
 
     def settings(self) -> dict[str, Any]:
         """What decides the result, for an artifact's config."""
@@ -101,14 +106,20 @@ class WholePhotos:
         """Cut the faces out of a photo.
 
         Raises:
-            BadInput: a photo that cannot be read or written again, or no face that can be edited.
+            BadInput: a photo that cannot be read or written again, no face that can be edited, or
+                a mask of another size.
         """
         photo = read_photo(self._path(number))
+        if self.mask is not None:
+            self.mask.check(photo.size, shown(self.photos.files[number]))
         faces = self.finder.find(photo.view())
         spots = find_spots(photo, faces, self.frame, only=self.only, most=self.most)
         chosen = [spot for spot in spots if not spot.skipped]
         squares = [cut(photo.pixels, s.transform, self.size, photo.colours) for s in chosen]
-        return Found(torch.stack(squares), tuple(faces), spots, photo.size, photo.notes)
+        mask = None
+        if self.mask is not None:
+            mask = self.mask.squares([s.transform for s in chosen], self.size)
+        return Found(torch.stack(squares), tuple(faces), spots, photo.size, photo.notes, mask)
 
     def write(
         self,
@@ -169,7 +180,8 @@ class WholePhotos:
             most=self.most,
             batch=len(edited),
         )
-        content, suffix, notes = photo_bytes(photo, done.pixels)
+        pixels = done.pixels if self.mask is None else self.mask.kept(photo.pixels, done.pixels)
+        content, suffix, notes = photo_bytes(photo, pixels)
         return Finished(content, suffix, (*done.notes, *notes))
 
     def describe(self, number: int, found: Found) -> dict[str, Any]:
@@ -191,6 +203,7 @@ def whole_photos(
     *,
     only: Sequence[int] = (),
     most: int | None = None,
+    mask: UserMask | None = None,
     report: Reporter = _SILENT,
 ) -> WholePhotos | None:
     """Which photos are whole; None where none is, or where no faces can be looked for.
@@ -201,7 +214,7 @@ def whole_photos(
     Args:
         photos: files.
         info: the base.
-        only, most: see :class:`WholePhotos`.
+        only, most, mask: see :class:`WholePhotos`.
         report: told once where the face detector is not installed.
 
     Raises:
@@ -234,7 +247,9 @@ def whole_photos(
             " edited in whole photos, pip install 'dclip[photos]'"
         )
         return None
-    return WholePhotos(photos, numbers, frame, FaceFinder(), info.image_size, tuple(only), most)
+    return WholePhotos(
+        photos, numbers, frame, FaceFinder(), info.image_size, tuple(only), most, mask
+    )
 
 
 def check_size(path: Path, name: str) -> None:

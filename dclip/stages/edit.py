@@ -15,9 +15,9 @@ from torch import Tensor
 from dclip.configs.edit import EditConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
-from dclip.data.images import save_png, to_float, to_pixels
+from dclip.data.images import save_png, shape_of, to_float, to_pixels
 from dclip.data.parallel import map_threads
-from dclip.data.paths import shown
+from dclip.data.paths import read_file, shown
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
@@ -25,6 +25,7 @@ from dclip.domains import DOMAINS, PHOTOS
 from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import Plans, check_domain, find_base, find_plan, make_plan
 from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
+from dclip.editing.user_mask import UserMask
 from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
@@ -53,7 +54,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     plan = _plan(config, store, context)
     domain = DOMAINS[plan.info.domain]
     steers = find_steers(config.guide, config.clip, store, domain, context.report)
-    photos, whole, inputs, settings = _photos(config, plan, store, context)
+    mask = UserMask(config.mask) if config.mask else None
+    photos, whole, inputs, settings = _photos(config, plan, mask, store, context)
     device = pick(context)
     precision = resolve_precision(config.precision, device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
@@ -97,6 +99,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             config,
             photos,
             whole,
+            mask,
             plan,
             _editors(
                 plan,
@@ -158,7 +161,7 @@ def _captions(config: EditConfig, plan: Plans, steers: Steers) -> list[str]:
 
 
 def _photos(
-    config: EditConfig, plan: Plans, store: Store, context: Context
+    config: EditConfig, plan: Plans, mask: UserMask | None, store: Store, context: Context
 ) -> tuple[Photos, WholePhotos | None, dict[str, Artifact], dict[str, Any]]:
     """The photos, which are whole, the artifact that they are from, and what identifies them."""
     size = plan.info.image_size
@@ -181,6 +184,7 @@ def _photos(
                 plan.info,
                 only=[n for numbers in config.faces for n in numbers],
                 most=config.max_faces,
+                mask=mask,
                 report=context.report,
             )
         if like == "face" and (whole is None or len(whole.numbers) < len(photos)):
@@ -190,6 +194,7 @@ def _photos(
             "content": photos.fingerprint(),
             "crop": config.crop or f"as {like}",
             **({} if whole is None else {"whole": whole.settings()}),
+            **({} if mask is None else {"mask": mask.sha256}),
         }
         return photos, whole, {}, settings
     source = store.resolve(config.data, "data", context.report)
@@ -231,13 +236,14 @@ class _Editing:
         config: EditConfig,
         photos: Photos,
         whole: WholePhotos | None,
+        mask: UserMask | None,
         plan: Plans,
         editors: Sequence[Editor],
         captions: Sequence[str],
         context: Context,
         staging: Staging,
     ) -> None:
-        self.config, self.photos, self.whole = config, photos, whole
+        self.config, self.photos, self.whole, self.mask = config, photos, whole, mask
         self.plan, self.editors = plan, editors
         self.context, self.staging = context, staging
         self.strengths = config.strength
@@ -268,6 +274,8 @@ class _Editing:
                         steps=each * len(found),
                         advance=task.advance,
                     )
+                    masks = [photo.mask for photo in found.values()]
+                    edited = [each.within(mask) for each, mask in zip(edited, masks, strict=True)]
                     rows, faces = self._write(found, edited)
                 journal.add(photos=len(numbers), rows=rows, failures=failures, faces=faces)
         rows, failures = journal.column("rows"), journal.column("failures")
@@ -317,7 +325,8 @@ class _Editing:
                     raise BadInput(
                         f"{shown(self.photos.files[number])} is one face, and face 1 has no edit"
                     )
-                return Found(to_float(torch.from_numpy(self.photos.load(number)))[None])
+                square = to_float(torch.from_numpy(self.photos.load(number)))[None]
+                return Found(square, mask=self._square_mask(number))
             except BadInput as error:
                 return error
 
@@ -338,6 +347,15 @@ class _Editing:
             journal.drop()
             raise BadInput(failures[0]["reason"], "remove it, or leave --strict out")
         return {n: found for n, found in loaded.items() if isinstance(found, Found)}, failures
+
+    def _square_mask(self, number: int) -> Tensor | None:
+        """Where a photo that is cropped to one square may change."""
+        if self.mask is None:
+            return None
+        path, name = self.photos.paths[number], self.photos.files[number]
+        self.mask.check(shape_of(read_file(path, name)), shown(name))
+        info, crop = self.plan.info, self.config.crop
+        return self.mask.square(info.image_size, crop, None if crop else info.crop)
 
     def _write(
         self, found: Mapping[int, Found], edited: Sequence[Edited]
