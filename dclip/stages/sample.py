@@ -70,6 +70,13 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     rule = config.grid or info.grid
     grid = _grid(info, rule, config.steps, config.sampler)
     steers = find_steers(config.guide, config.clip, store, DOMAINS[info.domain], context.report)
+    if info.latent is not None and steers.steers:
+        raise BadInput(
+            f"{base.ref} denoises latents, and --guide steers pixels",
+            "say it in the --prompt, or take a model of pixels",
+        )
+    if tuned is not None and config.prompt:
+        raise BadInput("a tuned model takes no --prompt", "leave --tuned or --prompt out")
     device = pick(context)
     left_out = NOT_SETTINGS if config.prompt else (*NOT_SETTINGS, *OF_PROMPTS)
     settings = {k: v for k, v in asdict(config).items() if k not in left_out} | {
@@ -138,18 +145,11 @@ class _Sampling:
         self.decoder = None
         if self.info.latent is not None:
             self.decoder = load_decoder(base.path, device)
-            if steers.steers:
-                raise BadInput(
-                    f"{base.ref} denoises latents, and --guide steers pixels",
-                    "say it in the --prompt, or take a model of pixels",
-                )
         precision: Precision = resolve_precision(config.precision, device)
         self.precision = precision
         plain = placed(network, device, precision)
         model: EpsModel = plain
         if tuned:
-            if self.info.text is not None and config.prompt:
-                raise BadInput("a tuned model takes no --prompt", "leave --tuned or --prompt out")
             both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
             model = Above(int(tuned.config.get("t_min") or 0), both, plain)
         self.network = plain
