@@ -47,7 +47,8 @@ class TrainConfig:
     """text: the network reads each picture's caption, and draws from prompts. With --init of one
     that reads none it begins as that one."""
     encoder: Annotated[str | None, ref("clip"), Needs("condition", ("text",))] = None
-    """CLIP whose text tower reads the captions: else the embedded one."""
+    """What reads the captions: a CLIP, or a folder of transformers with a BERT or a CLIP. Else the
+    embedded CLIP."""
     schedule: Annotated[Literal["linear-rescaled", "linear", "cosine"], _FRESH] = "linear-rescaled"
     """How the noise grows with t."""
     T: Annotated[Count, Option(flags=("-T", "--timesteps")), _FRESH] = 200

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dclip.config import settings
 from dclip.diffusion.conditioning import Condition
+from dclip.errors import BadInput
 
 
 @settings
@@ -53,5 +54,22 @@ class TextEncoder(Protocol):
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, L) int64: equal ids are the same piece of text."""
 
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens each prompt has, with its start and its end, without padding."""
+
     def warning(self, prompt: str) -> str | None:
         """One line about words of ``prompt`` that it was never trained on, or None."""
+
+
+def check_length(name: str, prompt: str, length: int, longest: int) -> None:
+    """Refuse a prompt that is cut off.
+
+    Raises:
+        BadInput: more tokens than the encoder reads, or no text.
+    """
+    if length > longest:
+        raise BadInput(
+            f"the prompt has {length} tokens, but {name} reads at most {longest}:"
+            f" {prompt[:40]!r}...",
+            "shorten it",
+        )

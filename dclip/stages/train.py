@@ -307,8 +307,8 @@ class _Training:
         shown = self.encoder.encode(
             [text if toss >= EMPTY else "" for text, toss in zip(texts, coin, strict=True)]
         )
-        assert shown.mask is not None and shown.pooled is not None
-        return shown.tokens, shown.mask, shown.pooled
+        parts = (shown.tokens, shown.mask, shown.pooled)
+        return tuple(part for part in parts if part is not None)
 
     def _noise(self, keys: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         """t and eps for each (sample, epoch)."""
