@@ -22,7 +22,8 @@ class BertEncoder:
     """``BertModel`` and its tokenizer of one folder; nothing in it is run.
 
     ``pooled`` is the mean of the states of the prompt's tokens, of unit length: untuned, BERT's
-    mean says more of a sentence than its first state (Reimers & Gurevych 2019, 1908.10084, table 1).
+    mean says more of a sentence than its first state (Reimers & Gurevych 2019, 1908.10084, table
+    1).
 
     Args:
         folder: as ``save_pretrained`` of model and tokenizer write it.
@@ -35,11 +36,12 @@ class BertEncoder:
 
     def __init__(self, folder: Path, device: str | torch.device, where: str) -> None:
         try:
-            from transformers import BertModel, BertTokenizerFast
+            from transformers import BertModel
+            from transformers import BertTokenizerFast as Words  # type: ignore[attr-defined]
         except ImportError as e:
             raise missing_transformers(where, e) from e
         self.name, self.device = where, torch.device(device)
-        self.tokenizer: Any = loaded(BertTokenizerFast, folder, where)
+        self.tokenizer: Any = loaded(Words, folder, where)
         model: Any = loaded(BertModel, folder, where, use_safetensors=True, add_pooling_layer=False)
         self.model = model.to(self.device).eval().requires_grad_(False)
         width = int(model.config.hidden_size)
@@ -71,7 +73,7 @@ class BertEncoder:
         return found.to(self.device)
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """As :meth:`dclip.encoders.contract.TextEncoder.lengths`."""
+        """How many tokens each prompt has, with its start and its end, without padding."""
         return [len(ids) for ids in self.tokenizer(list(prompts))["input_ids"]]
 
     def warning(self, prompt: str) -> str | None:

@@ -51,29 +51,14 @@ class ClipEncoder:
     def encode(self, prompts: Sequence[str]) -> Condition:
         """As :meth:`dclip.encoders.contract.TextEncoder.encode`; ``pooled`` has unit length."""
         ids = self.ids(prompts)
-        states, pooled = self.states(ids)
-        return Condition(states, self._mask(ids), F.normalize(pooled, dim=-1))
-
-    def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """States (N, L, D) and embeddings (N, P) of token ids (N, L), with gradient."""
         seen: list[Any] = []
         handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
         try:
-            pooled: Tensor = self.guide.model.encode_text(ids)  # type: ignore[operator]
+            pooled = self.guide.model.encode_text(ids)  # type: ignore[operator]
         finally:
             handle.remove()
         states: Tensor = seen[0].last_hidden_state if self._of_transformers else seen[0]
-        return states.float(), pooled.float()
-
-    def padded_with_the_end(self, prompts: Sequence[str]) -> Condition:
-        """As :meth:`encode`, with the padding of Stable Diffusion: the end again, nothing masked.
-
-        A tower of open_clip that takes the place of transformers' is read at every place.
-        """
-        ids = self.ids(prompts)
-        ids = torch.where(self._mask(ids), ids, ids.amax(dim=1, keepdim=True))
-        with torch.no_grad():
-            return Condition(self.states(ids)[0])
+        return Condition(states.float(), self._mask(ids), F.normalize(pooled.float(), dim=-1))
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """As :meth:`dclip.encoders.contract.TextEncoder.ids`.
@@ -86,10 +71,6 @@ class ClipEncoder:
                 self.guide.check(prompt)
         ids = self.guide.tokenizer([prompt.strip() for prompt in prompts])
         return ids.to(self.guide.mean.device)
-
-    def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """As :meth:`dclip.encoders.contract.TextEncoder.lengths`."""
-        return [int(n) for n in self._mask(self.ids(prompts)).sum(1)]
 
     def warning(self, prompt: str) -> str | None:
         """As :meth:`dclip.encoders.contract.TextEncoder.warning`."""

@@ -54,9 +54,6 @@ class TextEncoder(Protocol):
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, L) int64: equal ids are the same piece of text."""
 
-    def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """How many tokens each prompt has, with its start and its end, without padding."""
-
     def warning(self, prompt: str) -> str | None:
         """One line about words of ``prompt`` that it was never trained on, or None."""
 

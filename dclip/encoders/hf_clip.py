@@ -61,7 +61,7 @@ class HfClipEncoder:
         return ids.to(self.device)
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """As :meth:`dclip.encoders.contract.TextEncoder.lengths`."""
+        """How many tokens each prompt has, with its start and its end, without padding."""
         return [len(ids) for ids in self.tokenizer(list(prompts))["input_ids"]]
 
     def warning(self, prompt: str) -> str | None:
