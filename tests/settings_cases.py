@@ -220,6 +220,7 @@ _PHOTO = {
     "photos": ("@photo",), "anyway": True,
 }  # fmt: skip
 _PARTY = {**_PHOTO, "photos": ("@party",)}
+_WORDS = {"model": "reader", "tuned": (), "prompt": "a person with glasses", "cfg": -90.0}
 EDIT = Stage(
     "edit",
     EditConfig,
@@ -237,6 +238,9 @@ EDIT = Stage(
             {"model": "other"}, {"guide": ("colour:#ff0000:1",), "tuned": (), "model": "faces"}
         ),
         "tuned": ("smiling",),
+        "prompt": Case({"prompt": "a sketch of an old face"}, _WORDS),
+        "source": Case({"source": "a sketch of an old face"}, _WORDS),
+        "cfg": Case({"cfg": 90.0}, _WORDS),
         "strength": (0.5,),
         "data": "plain",
         "split": "val",

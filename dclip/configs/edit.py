@@ -49,8 +49,16 @@ class EditConfig:
     through: Annotated[Literal["x0", "network"], Needs("guide")] = "x0"
     """What the steering gradient passes: the clean estimate alone, or the network too (slower)."""
     model: Annotated[str | None, ref("model"), Excludes("tuned")] = None
-    """Base model to edit with alone: by --guide, --rounds or --encode noise. Else the newest, else
-    the embedded one."""
+    """Base model to edit with alone: by --prompt, --guide, --rounds or --encode noise. Else the
+    newest, else the embedded one."""
+    prompt: Annotated[str | None, Option(metavar="TEXT"), Excludes("tuned")] = None
+    """What the edit is to show, to a model that reads captions or attributes, with no tuning: 'a
+    smiling person', or 'smiling, not eyeglasses'."""
+    source: Annotated[str | None, Option(metavar="TEXT"), Needs("prompt")] = None
+    """What the photo shows: else the opposite of the attributes in --prompt, of a caption
+    nothing."""
+    cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X"), Needs("prompt")] = 4.0
+    """How far from --source to --prompt at strength 1."""
     strength: Numbers = (1.0,)
     """How far: 0 is the photo; one or several, 0,0.5."""
     data: Annotated[str | None, ref("data")] = None
@@ -111,9 +119,10 @@ class EditConfig:
 
     def __post_init__(self) -> None:
         noised = bool(self.rounds) or self.encode == "noise"
-        if self.model is not None and not self.tuned and not self.guide and not noised:
+        alone = self.guide or noised or self.prompt is not None
+        if self.model is not None and not self.tuned and not alone:
             raise BadInput(
-                "--model has no effect without --guide, --rounds or --encode noise",
+                "--model has no effect without --prompt, --guide, --rounds or --encode noise",
                 "give one of them, or --with and a tuned model, which knows its base",
             )
         if self.seed and self.data is None and not noised:
@@ -156,4 +165,5 @@ class EditConfig:
     def parts(self) -> tuple[PartSpec, ...]:
         """The tuned models that are named, or the newest; none where a base or guides edit."""
         named = tuple(part for text in self.tuned for part in parse_parts(text))
-        return named or (() if self.guide or self.model is not None else (PartSpec(),))
+        alone = self.guide or self.model is not None or self.prompt is not None
+        return named or (() if alone else (PartSpec(),))

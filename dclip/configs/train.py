@@ -43,9 +43,9 @@ class TrainConfig:
     without: Texts = ()
     """Leave out the training images that meet all of these, e.g. 'style=sketch,bald=1', to see
     later whether the model draws what it never saw together. Again for more."""
-    condition: Literal["none", "text"] = "none"
-    """text: the network reads each picture's caption, and draws from prompts. With --init of one
-    that reads none it begins as that one."""
+    condition: Literal["none", "text", "attributes"] = "none"
+    """text: the network reads each picture's caption, and draws from prompts. attributes: it reads
+    the data's attributes. With --init of one that reads none it begins as that one."""
     encoder: Annotated[str | None, ref("clip"), Needs("condition", ("text",))] = None
     """What reads the captions: a CLIP, or a folder of transformers with a BERT or a CLIP. Else the
     embedded CLIP."""

@@ -7,7 +7,7 @@ argument; here prompts are bound to it before anything walks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -140,6 +140,7 @@ class ClassifierFree:
         schedule: the noise schedule; needed to rescale.
         together: both prompts in one network call of twice the batch. One after the other takes
             half the memory.
+        watch: told of ``eps_p - eps_n`` at every call that makes both.
 
     Raises:
         BadInput: a scale that is no number, a rescale out of 0..1.
@@ -152,6 +153,7 @@ class ClassifierFree:
     rescale: float = 0.0
     schedule: Schedule | None = None
     together: bool = True
+    watch: Callable[[Tensor], None] | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):
@@ -164,7 +166,7 @@ class ClassifierFree:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         n = len(x)
         positive, negative = self.positive.expanded(n), self.negative.expanded(n)
-        if self.scale == 1:
+        if self.scale == 1 and self.watch is None:
             return self.model(x, t, positive)
         if self.scale == 0:
             return self.model(x, t, negative)
@@ -173,6 +175,8 @@ class ClassifierFree:
             eps_p, eps_n = self.model(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
         else:
             eps_p, eps_n = self.model(x, t, positive), self.model(x, t, negative)
+        if self.watch is not None:
+            self.watch(eps_p - eps_n)
         eps = eps_n + self.scale * (eps_p - eps_n)
         return self._rescaled(x, t, eps, eps_p) if self.rescale else eps
 

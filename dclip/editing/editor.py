@@ -25,6 +25,7 @@ from dclip.diffusion.schedule import Schedule
 from dclip.editing.mask import localised
 from dclip.editing.plan import Part, Plan, find_plan
 from dclip.editing.spec import PartSpec
+from dclip.editing.words import Differences, Words
 from dclip.errors import BadInput, DclipError
 from dclip.guidance.steered import Steering
 from dclip.models.checkpoint import load_model
@@ -95,6 +96,7 @@ class Editor:
         networks: of the plan's base.
         steering: what steers the decode beside the plan's tuned models, by the same strength.
         seed: of the noise, where the plan takes any; it is keyed by each picture's content too.
+        words: what the photos and their edits show, to a network that reads.
     """
 
     def __init__(
@@ -103,15 +105,17 @@ class Editor:
         networks: Networks,
         steering: Steering | None = None,
         seed: int = 0,
+        words: Words | None = None,
     ) -> None:
         self.plan, self.networks, self.steering, self.seed = plan, networks, steering, seed
+        self.words = words
         self.schedule = plan.info.schedule
         self.device = networks.device
 
     @property
     def edits(self) -> bool:
         """Whether anything but the base takes part."""
-        return bool(self.plan.parts) or self.steering is not None
+        return bool(self.plan.parts) or self.steering is not None or self.words is not None
 
     @torch.no_grad()
     def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
@@ -131,7 +135,7 @@ class Editor:
             DclipError: the network does not give finite latents.
         """
         photos = x0.to(self.device, torch.float32)
-        plan, base = self.plan, self._in_precision(self.networks.network)
+        plan, base = self.plan, self._network(0.0)
         contents = [_content(picture) for picture in x0]
 
         def noise(*purpose: int | str) -> Tensor:
@@ -189,7 +193,8 @@ class Editor:
         Returns:
             (B,3,H,W), not clipped.
         """
-        model = self._network(strength)
+        seen = Differences()
+        model = self._network(strength, seen)
         if self.steering is not None:
             model = self.steering.over(model, self.schedule, photos=start.photos, strength=strength)
         edits = ddim.decode(
@@ -200,9 +205,11 @@ class Editor:
             offsets=start.offsets if direct else None,
             on_step=(lambda index, t, x, clean: on_step()) if on_step else None,
         )
-        return localised(edits, start.photos, self.plan.locality) if direct else edits
+        return localised(edits, start.photos, self.plan.locality, seen.map) if direct else edits
 
-    def _network(self, strength: float) -> EpsModel:
+    def _network(self, strength: float, seen: Differences | None = None) -> EpsModel:
+        if self.words is not None:
+            return self._in_precision(self.words.over(self.networks.network, strength, seen))
         parts = [
             replace(part, strength=strength * part.strength)
             for part in self.plan.parts

@@ -15,7 +15,7 @@ RAMP = 2.5  # from RAMP times the locality on the edit is kept whole
 WINDOW = 5 / 64  # share of a picture's side that the change is averaged over
 
 
-def localised(edits: Tensor, photos: Tensor, locality: float) -> Tensor:
+def localised(edits: Tensor, photos: Tensor, locality: float, by: Tensor | None = None) -> Tensor:
     """Edits with the photo put back where they hardly differ from it.
 
     A tuned network changes every pixel a little, such as the backdrop beside the hair that is to be
@@ -27,6 +27,7 @@ def localised(edits: Tensor, photos: Tensor, locality: float) -> Tensor:
     Args:
         edits, photos: (B, 3, H, W) in [-1, 1].
         locality: 0 returns the edits; at most :data:`MOST`.
+        by: (B, 1, H, W), how much each place is meant to change, instead of how much it does.
 
     Raises:
         BadInput: a locality out of range.
@@ -36,7 +37,7 @@ def localised(edits: Tensor, photos: Tensor, locality: float) -> Tensor:
         return edits
     change = edits - photos
     side = max(1, round(WINDOW * min(edits.shape[-2:]))) // 2 * 2 + 1
-    size = change.abs().amax(1, keepdim=True)
+    size = change.abs().amax(1, keepdim=True) if by is None else by
     felt = F.avg_pool2d(size, side, stride=1, padding=side // 2, count_include_pad=False)
     strongest = felt.amax((1, 2, 3), keepdim=True)
     share = felt / strongest.clamp_min(torch.finfo(felt.dtype).tiny)

@@ -21,16 +21,18 @@ class EncoderInfo:
         kind: a name in :data:`dclip.encoders.find.KINDS`.
         where: what loads it, where it is no artifact: ``NAME:TAG``, a folder, ``hf-hub:ORG/REPO``;
             for an artifact, which the lineage names, its reference when it was used.
-        width: of a token's state.
+        width: of a token's state; 0 where there are no tokens.
         context: tokens that it reads at most.
         pooled: width of the embedding of a whole prompt; 0 where there is none.
+        names: of the attributes that it reads, where it reads no text.
     """
 
     kind: str
     where: str
-    width: Annotated[int, Ge(1), Le(65536)]
-    context: Annotated[int, Ge(1), Le(65536)]
+    width: Annotated[int, Ge(0), Le(65536)]
+    context: Annotated[int, Ge(0), Le(65536)]
     pooled: Annotated[int, Ge(0), Le(65536)] = 0
+    names: tuple[str, ...] = ()
 
 
 class TextEncoder(Protocol):

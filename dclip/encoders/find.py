@@ -37,11 +37,13 @@ class FoundEncoder:
         kind: a name in :data:`KINDS`.
         where: its folder, or what :func:`dclip.guidance.clip.load_guide` takes.
         artifact: the artifact that it is, if any.
+        names: of the attributes that it reads, where it reads no text.
     """
 
     kind: str
     where: str
     artifact: Artifact | None = None
+    names: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> dict[str, Artifact]:
@@ -80,10 +82,17 @@ def _bert(found: FoundEncoder, device: Any, _report: Reporter | None) -> TextEnc
     return BertEncoder(Path(found.where), device, found.called)
 
 
+def _attributes(found: FoundEncoder, device: Any, _report: Reporter | None) -> TextEncoder:
+    from dclip.encoders.attributes import AttributeEncoder
+
+    return AttributeEncoder(found.names, device)
+
+
 KINDS: dict[str, Callable[[FoundEncoder, Any, Reporter | None], TextEncoder]] = {
     "clip": _clip,
     "hf-clip": _hf_clip,
     "bert": _bert,
+    "attributes": _attributes,
 }
 """Kinds of text encoders: what loads one, its packages imported late."""
 
@@ -147,6 +156,8 @@ def encoder_of(model: Artifact, info: EncoderInfo | None, store: Store) -> Found
         )
     if info.kind not in KINDS:
         raise BadInput(f"unknown text encoder {info.kind!r}", f"this dclip has {', '.join(KINDS)}")
+    if info.names:
+        return FoundEncoder(info.kind, info.where, names=info.names)
     if info.where == WITHIN:
         return FoundEncoder(info.kind, str(model.path))
     if ROLE in model.manifest.inputs:

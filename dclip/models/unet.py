@@ -175,8 +175,8 @@ class UNet(nn.Module):
     """(x, t) -> (B, C, H, W): x like it, H and W multiples of ``config.stride``; t (B,).
 
     One that reads text takes a :class:`Condition` too: it attends to the tokens' states, and adds
-    the pooled embedding to the timestep's. Without one it is given that of the empty prompt, which
-    lies beside the weights.
+    the pooled embedding to the timestep's; of attributes there is that alone. Without a condition
+    it is given that of the empty prompt, which lies beside the weights.
 
     Args:
         config: its shape.

@@ -27,17 +27,20 @@ from dclip.editing.plan import Plans, check_domain, find_base, find_plan, make_p
 from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
 from dclip.editing.user_mask import UserMask
 from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
+from dclip.editing.words import Wording, Words, wording
+from dclip.encoders.find import encoder_of
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
 from dclip.random import permutation
-from dclip.stages.models import model_of_pixels
+from dclip.stages.models import model_of_pixels, model_of_text
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
 PANEL_ROWS = 4  # up to so many photos stand below each other,
 PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
+BY_WORDS = {"r": 0.75, "locality": 0.1}  # of edits by --prompt, see docs/prompts.md
 LISTED = 20  # photos that were left out are named up to here
 
 Pixels = NDArray[np.uint8]
@@ -52,6 +55,9 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         MissingArtifact: no such tuned model or data, or its base is gone.
     """
     plan = _plan(config, store, context)
+    words = _words(config, plan, store)
+    if words is not None:
+        context.report.note(f"from {words.source!r} to {words.target!r}")
     domain = DOMAINS[plan.info.domain]
     steers = find_steers(config.guide, config.clip, store, domain, context.report)
     mask = UserMask(config.mask) if config.mask else None
@@ -60,7 +66,8 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     precision = resolve_precision(config.precision, device)
     names = list(dict.fromkeys(part.artifact.name for part in plan.parts))
     names += [steer.value or steer.kind for steer in steers.steers]
-    labels = _captions(config, plan, steers)
+    names += [words.target] if words else []
+    labels = _captions(config, plan, steers, words)
     done = "read" if whole is None else "edited"
 
     def accept(artifact: Artifact) -> None:
@@ -83,11 +90,12 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
             "strength": config.strength,
             "captions": labels,
             **({**steers.settings, "through": config.through} if steers.steers else {}),
+            **(words.settings if words else {}),
             "direct": config.direct,
             "precision": precision,
             "side_by_side": config.side_by_side,
         },
-        inputs={**plan.inputs(), **inputs, **steers.inputs},
+        inputs={**plan.inputs(), **inputs, **steers.inputs, **(words.inputs if words else {})},
         seed=config.seed,
         context=context,
         estimate={
@@ -106,6 +114,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
                 Networks(plan.base, device, precision),
                 steers.load(device, context.report, config.through) if steers.steers else None,
                 config.seed,
+                words.load(device, context.report) if words else None,
             ),
             labels,
             context,
@@ -134,6 +143,10 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
         plans = Plans(found, config.faces if len(found) > 1 else ())
         find_base(store, plans.parts)  # refuses different ones
         return plans
+    if config.prompt is not None:
+        base = model_of_text(config.model, store, context.report)
+        how["locality"] = BY_WORDS["locality"] if config.locality is None else config.locality
+        return Plans((make_plan(base, (), r=config.r or BY_WORDS["r"], **how),))
     base = model_of_pixels(config.model, store, context.report)
     if config.rounds and not config.guide and config.encode is None:
         # By a base alone the last round's decode is the edit's own.
@@ -141,14 +154,30 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
     return Plans((make_plan(base, (), r=config.r or config.rounds_r or 0.5, **how),))
 
 
-def _editors(plan: Plans, networks: Networks, steering: Steering | None, seed: int) -> list[Editor]:
-    return [Editor(each, networks, steering, seed) for each in plan.plans]
+def _words(config: EditConfig, plan: Plans, store: Store) -> Wording | None:
+    """The edit by words, if it is one."""
+    if config.prompt is None:
+        return None
+    if plan.info.latent is not None:
+        raise BadInput(
+            f"{plan.base.ref} denoises latents, and photos are edited by models of pixels",
+            "name one with --model",
+        )
+    encoder = encoder_of(plan.base, plan.info.text, store)
+    return wording(encoder, config.prompt, config.source, config.cfg)
 
 
-def _captions(config: EditConfig, plan: Plans, steers: Steers) -> list[str]:
+def _editors(
+    plan: Plans, networks: Networks, steering: Steering | None, seed: int, words: Words | None
+) -> list[Editor]:
+    return [Editor(each, networks, steering, seed, words) for each in plan.plans]
+
+
+def _captions(config: EditConfig, plan: Plans, steers: Steers, words: Wording | None) -> list[str]:
     """What is written beside each strength's pictures."""
     several = len(config.strength) > 1
-    guides = " + ".join(steer.value or steer.kind for steer in steers.steers)
+    said = [words.target] if words else []
+    guides = " + ".join([*said, *(steer.value or steer.kind for steer in steers.steers)])
     found = []
     for strength in config.strength:
         words = [plan.caption(strength, always=several)] if plan.parts or not guides else []
@@ -292,7 +321,10 @@ class _Editing:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         metrics = {
             "photo": f"{files[0]}{more}",
-            "edit": self.plan.written or " + ".join(self.config.guide) or self.plan.base.name,
+            "edit": self.plan.written
+            or self.config.prompt
+            or " + ".join(self.config.guide)
+            or self.plan.base.name,
             "photos": len(last),
             "skipped": len(failures),
             "change": float(np.mean([row["change"] for row in last])),

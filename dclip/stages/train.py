@@ -22,6 +22,7 @@ from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.conditioning import ClassifierFree, Condition, Prompted
 from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
+from dclip.encoders.attributes import AttributeEncoder
 from dclip.encoders.contract import TextEncoder
 from dclip.encoders.find import FoundEncoder, encoder_of, find_encoder
 from dclip.errors import BadInput
@@ -46,11 +47,11 @@ from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 from dclip.training.feed import feed
 from dclip.training.loop import Loop, warm_cosine
+from dclip.training.reading import Attributes, Captions, Reading, attributes_of, parts_of
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
 MOST_PANELS = 100
-EMPTY = 0.1  # share of training pictures that are shown with the empty prompt (2207.12598)
 PANEL_SCALE = 3.0  # of guidance in the panels
 NOT_SETTINGS = (
     "data", "name", "init", "epochs", "network", "size", "schedule", "T", "condition", "encoder",
@@ -103,16 +104,11 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             prediction=getattr(network, "prediction", "eps"),
             **shown,
         )
-    encoder = _encoder(config, info, inputs, store, context)
-    loaded = None
+    encoder = _encoder(config, info, source, data, inputs, store, context)
+    reading = None
     if encoder is not None:
-        if not any(data.captions[i].strip() for i in train):
-            raise BadInput(
-                f"{source.ref} has no captions to train on",
-                "prepare data with captions, or leave --condition out",
-            )
-        loaded = encoder.load("cpu", context.report)
-        info = replace(info, text=loaded.info)
+        reading = _reading(encoder.load("cpu", context.report), source, data, train, config.seed)
+        info = replace(info, text=reading.encoder.info)
         inputs |= encoder.inputs
     if config.latent is not None:
         inputs["autoencoder"] = store.resolve(config.latent, "autoencoder", context.report)
@@ -144,7 +140,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
             "parameters": sum(p.numel() for p in info.build().parameters()),
         },
         make=lambda staging: _Training(
-            resolved, info, data, train, device, context, staging, inputs, loaded
+            resolved, info, data, train, device, context, staging, inputs, reading
         ).run(),
     )
 
@@ -158,15 +154,17 @@ def _train_split(data: DataSet, without: Sequence[str]) -> np.ndarray:
 def _encoder(
     config: TrainConfig,
     info: ModelInfo,
+    source: Artifact,
+    data: DataSet,
     inputs: dict[str, Artifact],
     store: Store,
     context: Context,
 ) -> FoundEncoder | None:
-    """The text encoder to train with; that of the model to go on from, where it reads text."""
+    """The encoder to train with; that of the model to go on from, where it reads already."""
     if info.text is not None:
         if config.encoder is not None:
             raise BadInput(
-                f"{inputs['init'].ref} reads text by {info.text.where} already",
+                f"{inputs['init'].ref} reads already, by {info.text.where or info.text.kind}",
                 "leave --encoder out, or train a fresh model",
             )
         return encoder_of(inputs["init"], info.text, store)
@@ -174,15 +172,48 @@ def _encoder(
         return None
     if not getattr(ARCHITECTURES[info.architecture][1], "reads_text", False):
         raise BadInput(f"the network {info.architecture} cannot read text", "use --network unet")
+    if config.condition == "attributes":
+        names = tuple(attributes_of(data))
+        if not names:
+            raise BadInput(
+                f"{source.ref} has no attributes to train on",
+                "prepare data with attributes, or leave --condition out",
+            )
+        return FoundEncoder("attributes", "", names=names)
     return find_encoder(config.encoder, store, context.report)
 
 
-def _begin(model: nn.Module, info: ModelInfo, init: Artifact, encoder: TextEncoder | None) -> None:
+def _reading(
+    encoder: TextEncoder, source: Artifact, data: DataSet, train: np.ndarray, seed: int
+) -> Reading:
+    """What the network reads of the data.
+
+    Raises:
+        BadInput: data without captions, or without the attributes of the model to go on from.
+    """
+    if isinstance(encoder, AttributeEncoder):
+        known = attributes_of(data)
+        missing = [name for name in encoder.names if name not in known]
+        if missing:
+            raise BadInput(
+                f"{source.ref} has no attribute {', '.join(missing)}, which the model reads",
+                "train on data with the same attributes, or a fresh model",
+            )
+        return Attributes(data, encoder, seed)
+    if not any(data.captions[i].strip() for i in train):
+        raise BadInput(
+            f"{source.ref} has no captions to train on",
+            "prepare data with captions, or leave --condition out",
+        )
+    return Captions(data, encoder, seed)
+
+
+def _begin(model: nn.Module, info: ModelInfo, init: Artifact) -> None:
     """Give a network the weights of ``init``; what only reads text stays as it was made."""
     network, before = load_model(init.path, latents=True)
     weights = network.state_dict()
     check_weights(before.shapes(), {k: v.shape for k, v in weights.items()}, init.ref)
-    model.load_state_dict(weights, strict=before.text is not None or encoder is None)
+    model.load_state_dict(weights, strict=before.text is not None or info.text is None)
 
 
 class _Training:
@@ -198,9 +229,9 @@ class _Training:
         context: Context,
         staging: Staging,
         inputs: dict[str, Artifact],
-        encoder: TextEncoder | None,
+        reading: Reading | None,
     ) -> None:
-        self.encoder = encoder
+        self.reading = reading
         self.config, self.info, self.data, self.device = config, info, data, device
         self.context, self.staging = context, staging
         self.train, self.val = train, data.split("val")
@@ -211,9 +242,9 @@ class _Training:
         torch.manual_seed(key(config.seed, "init"))
         model = info.build()
         if "init" in inputs:
-            _begin(model, info, inputs["init"], encoder)
-        if encoder is not None:
-            bare(model).set_empty(encoder.encode([""]))  # type: ignore[operator]
+            _begin(model, info, inputs["init"])
+        if reading is not None:
+            bare(model).set_empty(reading.encoder.encode([""]))  # type: ignore[operator]
         self.format = memory_format(device, config.precision)
         self.model = model.to(device, memory_format=self.format)  # type: ignore[call-overload]
         self.ema = EMA(self.model, config.ema)
@@ -299,16 +330,8 @@ class _Training:
             yield (x0, *self._noise(keys), *self._read(part, keys))
 
     def _read(self, part: np.ndarray, keys: list[tuple[str, int]]) -> tuple[Tensor, ...]:
-        """Tokens, mask and pooled embeddings of the captions, some of them left empty."""
-        if self.encoder is None:
-            return ()
-        coin = uniform([key(self.config.seed, "empty", *k) for k in keys])
-        texts = [self.data.captions[i] for i in part]
-        shown = self.encoder.encode(
-            [text if toss >= EMPTY else "" for text, toss in zip(texts, coin, strict=True)]
-        )
-        parts = (shown.tokens, shown.mask, shown.pooled)
-        return tuple(part for part in parts if part is not None)
+        """The parts of the condition that the pictures are shown with."""
+        return () if self.reading is None else parts_of(self.reading.shown(part, keys))
 
     def _noise(self, keys: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
         """t and eps for each (sample, epoch)."""
@@ -379,12 +402,12 @@ class _Training:
         folder.mkdir(exist_ok=True)
         averaged = self._averaged()
         model: EpsModel = averaged
-        if self.encoder is not None:
+        if self.reading is not None:
             shown = self.val if len(self.val) else self.train
-            prompts = [self.data.captions[i] for i in np.resize(shown, PANEL_IMAGES)]
+            prompts = self.reading.prompts(np.resize(shown, PANEL_IMAGES))
             (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
             positive, negative = (
-                self.encoder.encode(texts).to(self.device) for texts in (prompts, [""])
+                self.reading.encoder.encode(texts).to(self.device) for texts in (prompts, [""])
             )
             model = ClassifierFree(averaged, positive, negative, PANEL_SCALE)
         clip = self.info.clip_sample
