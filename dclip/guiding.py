@@ -51,7 +51,7 @@ class FoundClip(NamedTuple):
         return load_guide(self.where, device, name=name, report=report)
 
 
-def find_clip(spec: str, store: Store, report: Reporter) -> FoundClip:
+def find_clip(spec: str, store: Store, report: Reporter, what: str = "CLIP") -> FoundClip:
     """The CLIP that a user means.
 
     An artifact of the store comes before a folder of the same name; ``./NAME`` is the folder.
@@ -59,6 +59,7 @@ def find_clip(spec: str, store: Store, report: Reporter) -> FoundClip:
     Args:
         spec: ``"embedded"``, an artifact's reference or path, a folder in open_clip's format or a
             file of weights in it, ``NAME:TAG``, ``NAME:TAG=FILE``, or ``hf-hub:ORG/REPO``.
+        what: messages call it.
 
     Raises:
         MissingArtifact: none of these.
@@ -69,7 +70,7 @@ def find_clip(spec: str, store: Store, report: Reporter) -> FoundClip:
         artifact = store.resolve(spec, "clip")
     except MissingArtifact as error:
         if is_dir(place) or is_file(place):
-            report.note(f"using the CLIP in the {'folder' if is_dir(place) else 'file'} {place}")
+            report.note(f"using the {what} in the {'folder' if is_dir(place) else 'file'} {place}")
             return FoundClip(str(place))
         if ":" in spec:
             return FoundClip(spec)

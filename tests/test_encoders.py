@@ -185,3 +185,23 @@ def test_a_bert_that_is_gone_is_missing(store: Store, tmp_path: Path) -> None:
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(MissingArtifact, match="is gone"):
         draw(store, model="orphan")
+
+
+def test_a_folder_whose_files_have_changed_is_another_encoder(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bert(tmp_path / "bert")
+    monkeypatch.chdir(tmp_path)
+    settings = TrainConfig(
+        name="moved", size="micro", T=20, images=16, batch=16, condition="text",
+        encoder="bert", precision="fp32",
+    )  # fmt: skip
+    first = train.run(settings, store, CPU)
+    monkeypatch.chdir("/")  # the folder was named from another place
+    assert len(draw(store, model="moved", name="from-elsewhere")) == 2
+    config = tmp_path / "bert" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(MissingArtifact, match="has changed"):
+        draw(store, model="moved", seed=3)
+    monkeypatch.chdir(tmp_path)
+    assert train.run(settings, store, CPU).id != first.id

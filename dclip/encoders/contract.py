@@ -25,6 +25,7 @@ class EncoderInfo:
         context: tokens that it reads at most.
         pooled: width of the embedding of a whole prompt; 0 where there is none.
         names: of the attributes that it reads, where it reads no text.
+        content: what identifies its files, where it is a folder outside the store.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class EncoderInfo:
     context: Annotated[int, Ge(0), Le(65536)]
     pooled: Annotated[int, Ge(0), Le(65536)] = 0
     names: tuple[str, ...] = ()
+    content: str = ""
 
 
 class TextEncoder(Protocol):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dclip import guiding
 from dclip.context import Reporter
 from dclip.errors import BadInput, MissingArtifact
-from dclip.fingerprints import is_dir
+from dclip.fingerprints import fingerprint, is_dir
 from dclip.guiding import FoundClip
 from dclip.store import Artifact, Store
 
@@ -49,6 +49,12 @@ class FoundEncoder:
     def inputs(self) -> dict[str, Artifact]:
         """The artifact that it is, by its role."""
         return {ROLE: self.artifact} if self.artifact else {}
+
+    @property
+    def content(self) -> str:
+        """What identifies a folder's files (they are read); "" of anything else."""
+        outside = self.artifact is None and is_dir(Path(self.where))
+        return fingerprint(self.where) if outside else ""
 
     @property
     def called(self) -> str:
@@ -109,12 +115,13 @@ def find_encoder(spec: str | None, store: Store, report: Reporter) -> FoundEncod
         BadInput: an artifact of another kind, or a folder of another network.
     """
     try:
-        found = guiding.find_clip(spec or "embedded", store, report)
+        found = guiding.find_clip(spec or "embedded", store, report, "text encoder")
     except MissingArtifact as error:
         error.fix += ", or a folder of transformers with a BERT"
         raise
     if found.artifact is None and is_dir(Path(found.where)):
-        return FoundEncoder(_kind_of(Path(found.where)), found.where)
+        folder = Path(found.where).resolve()
+        return FoundEncoder(_kind_of(folder), str(folder))
     return FoundEncoder("clip", found.where, found.artifact)
 
 
@@ -163,8 +170,11 @@ def encoder_of(model: Artifact, info: EncoderInfo | None, store: Store) -> Found
     if ROLE in model.manifest.inputs:
         artifact = store.input(model, ROLE)
         return FoundEncoder(info.kind, str(artifact.path), artifact)
-    if info.kind != "clip" and not is_dir(Path(info.where)):
+    found = FoundEncoder(info.kind, info.where)
+    if info.content and found.content != info.content:
+        changed = "has changed" if is_dir(Path(info.where)) else "is gone"
         raise MissingArtifact(
-            f"the text encoder of {model.ref} is gone: {info.where}", "put the folder back"
+            f"the text encoder of {model.ref} {changed}: {info.where}",
+            "put back the folder that the model was trained with",
         )
-    return FoundEncoder(info.kind, info.where)
+    return found

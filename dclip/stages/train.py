@@ -108,7 +108,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     reading = None
     if encoder is not None:
         reading = _reading(encoder.load("cpu", context.report), source, data, train, config.seed)
-        info = replace(info, text=reading.encoder.info)
+        info = replace(info, text=replace(reading.encoder.info, content=encoder.content))
         inputs |= encoder.inputs
     if config.latent is not None:
         inputs["autoencoder"] = store.resolve(config.latent, "autoencoder", context.report)
