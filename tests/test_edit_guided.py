@@ -71,7 +71,7 @@ def test_a_clip_that_guides_is_found_recorded_and_loaded(store: Store, tmp_path:
         ({"guide": ("colour:nocolour:1",)}, "nocolour"),
         ({"guide": ("colour:#00ff00:nan",)}, "nan"),
         ({"guide": ("colur:#00ff00:1",)}, "colur"),
-        ({"guide": (), "model": "faces", "tuned": ()}, "--model has no effect without --guide"),
+        ({"guide": (), "model": "faces", "tuned": ()}, "--model has no effect without --prompt"),
         ({"tuned": ("sketch",)}, "--model has no effect with --with"),
     ],
 )

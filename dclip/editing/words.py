@@ -107,7 +107,8 @@ class Words:
             seen: told of each difference.
         """
         scale = strength * self.scale
-        return ClassifierFree(model, self.target, self.source, scale, watch=seen and seen.add)
+        watch = None if seen is None else seen.add
+        return ClassifierFree(model, self.target, self.source, scale, watch=watch)
 
 
 class Differences:

@@ -177,15 +177,16 @@ def _captions(config: EditConfig, plan: Plans, steers: Steers, words: Wording | 
     """What is written beside each strength's pictures."""
     several = len(config.strength) > 1
     said = [words.target] if words else []
-    guides = " + ".join([*said, *(steer.value or steer.kind for steer in steers.steers)])
+    said += [steer.value or steer.kind for steer in steers.steers]
+    by = " + ".join(said)
     found = []
     for strength in config.strength:
-        words = [plan.caption(strength, always=several)] if plan.parts or not guides else []
-        if not plan.parts and not guides and not plan.keeps_photos:
-            words = ["made the base's"]
-        if guides:
-            words.append(f"{guides} {strength:g}" if several or strength != 1 else guides)
-        found.append(" + ".join(words))
+        parts = [plan.caption(strength, always=several)] if plan.parts or not by else []
+        if not plan.parts and not by and not plan.keeps_photos:
+            parts = ["made the base's"]
+        if by:
+            parts.append(f"{by} {strength:g}" if several or strength != 1 else by)
+        found.append(" + ".join(parts))
     return found
 
 
