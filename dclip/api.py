@@ -264,6 +264,7 @@ train = _stage("train", "train", "TrainConfig", "Train a base model on a data ar
 sample = _stage("sample", "sample", "SampleConfig", "Draw pictures out of noise.")
 invert = _stage("invert", "invert", "InvertConfig", "Pictures to latents.")
 finetune = _stage("finetune", "finetune", "FinetuneConfig", "Tune a base model toward a text.")
+slider = _stage("slider", "slider", "SliderConfig", "An edit by words as a tuned model.")
 grid = _stage("grid", "grid", "GridConfig", "A figure for print.")
 evaluate = _stage("evaluate", "eval", "EvalConfig", "Score a tuned model.")
 demo = _stage("demo", "demo", "DemoConfig", "All of it, on drawn faces.")

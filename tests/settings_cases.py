@@ -22,6 +22,7 @@ from dclip.configs.invert import InvertConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.prepare import PrepareConfig
 from dclip.configs.sample import SampleConfig
+from dclip.configs.slider import SliderConfig
 from dclip.configs.train import TrainConfig
 
 DROP = object()  # as a value: the config's own default
@@ -381,6 +382,27 @@ JUDGE_TRAIN = Stage(
     },
 )
 
+SLIDER = Stage(
+    "slider",
+    SliderConfig,
+    {
+        "prompt": "a person with glasses", "cfg": 90.0, "latents": "read", "updates": 2, "batch": 2,
+        "lr": 5e-2, "rank": 2,
+    },
+    ("adapter.safetensors", "panel.png"),
+    {
+        "prompt": "a sketch of an old face",
+        "source": "a sketch of an old face",
+        "cfg": -90.0,
+        "latents": "read-too",
+        "updates": 3,
+        "batch": 3,
+        "lr": 1e-3,
+        "rank": 3,
+        "locality": 0.3,
+    },
+)  # fmt: skip
+
 AUTOENCODER_TRAIN = Stage(
     "autoencoder_train",
     AutoencoderTrainConfig,
@@ -457,7 +479,7 @@ ELSEWHERE = {ImportConfig: "tests/test_pretrained.py has a file for each of its 
 STAGES = {
     stage.module: stage
     for stage in (
-        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, FINETUNE, EDIT,
-        GRID, EVAL, DEMO, EXPLAIN,
+        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, FINETUNE,
+        SLIDER, EDIT, GRID, EVAL, DEMO, EXPLAIN,
     )
 }  # fmt: skip

@@ -131,6 +131,25 @@ def test_killed_anywhere_every_recipe_ends_as_if_it_never_was(
     assert [row["step"] for row in stats(found)] == [1, 2, 3, 4, 5]
 
 
+def test_killed_after_a_snapshot_it_goes_on_from_its_checkpoint(
+    store: Store, small: FinetuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, forced = replace(small, name="snapped"), replace(CPU, force=True)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    whole = finetune._Tuning._snapshot
+
+    def then_stop(self: finetune._Tuning, counters: dict[str, Any]) -> None:
+        whole(self, counters)
+        if counters["step"] > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(finetune._Tuning, "_snapshot", then_stop)
+        run(config, store, forced)
+    run(config, store, replace(forced, report=(last := Stop())))
+    assert last.began[0] > 0 and not any("damaged" in said for said in last.said)
+
+
 def test_at_strength_0_it_is_the_base_and_at_1_it_is_not(
     store: Store, made: dict[str, Artifact]
 ) -> None:

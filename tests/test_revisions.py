@@ -30,6 +30,7 @@ from dclip.configs.invert import InvertConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.prepare import PrepareConfig
 from dclip.configs.sample import SampleConfig
+from dclip.configs.slider import SliderConfig
 from dclip.configs.train import TrainConfig
 from dclip.context import Context
 from dclip.data.arrays import ShardReader
@@ -47,6 +48,7 @@ from dclip.stages import (
     judge_train,
     prepare,
     sample,
+    slider,
     train,
 )
 from dclip.stages.revisions import REVISIONS
@@ -131,6 +133,12 @@ def results(folder: Path) -> dict[str, dict[str, list[float]]]:
     keep("edit", edit.run, EditConfig(data="faces", tuned=("sketch",), count=2))
     keep("grid", grid.run, GridConfig(tuned=("sketch",), rows=2))
     keep("eval", eval.run, EvalConfig(tuned=("sketch",), count=4, strengths="1"))
+    reader = TrainConfig(data="faces", name="reader", condition="attributes", **small)
+    train.run(reader, store, CPU)
+    read = InvertConfig(model="reader", data="faces", r=12, steps=4, count=8, name="read")
+    invert.run(read, store, CPU)
+    words = {"prompt": "smiling", "latents": "read", "updates": 2, "batch": 2, "rank": 2}
+    keep("slider", slider.run, SliderConfig(precision="fp32", **words))
     keep("explain", explain.run, ExplainConfig(points=60, clip_steps=5, denoiser_steps=5))
     source = folder / "small.ckpt"
     torch.save(ddpm_file(), source)

@@ -94,6 +94,9 @@ class World:
         )  # fmt: skip
         train.run(reader, store, CPU)
         add_tuned(store, "smiling", seed=2, full=True)
+        for seed, name in enumerate(("read", "read-too")):
+            read = InvertConfig(data="faces", model="reader", r=12, steps=4, count=8, seed=seed)
+            invert.run(dataclasses.replace(read, name=name), store, CPU)
         more = InvertConfig(data="faces", model="faces", r=12, steps=4, count=24, seed=1)
         invert.run(dataclasses.replace(more, name="more"), store, CPU)
         for seed, name in enumerate(("judge", "other-judge")):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fakes import Stop
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,8 +18,10 @@ from small_store import CPU, copied
 from torch import Tensor
 
 from dclip.configs.edit import EditConfig
+from dclip.configs.invert import InvertConfig
 from dclip.configs.prepare import PrepareConfig
 from dclip.configs.sample import SampleConfig
+from dclip.configs.slider import SliderConfig
 from dclip.configs.train import TrainConfig
 from dclip.data.dataset import DataSet
 from dclip.diffusion import ddim
@@ -32,8 +35,9 @@ from dclip.encoders.attributes import AttributeEncoder
 from dclip.encoders.find import FoundEncoder
 from dclip.errors import BadInput, MissingArtifact
 from dclip.models.checkpoint import load_model, read_info
-from dclip.stages import edit, prepare, sample, train
+from dclip.stages import edit, invert, prepare, sample, slider, train
 from dclip.store import Artifact, Store
+from dclip.training import loop as training
 from dclip.training.reading import Attributes, attributes_of, parts_of
 
 NAMES = ("Smiling", "No_Beard", "Blond_Hair")
@@ -193,13 +197,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(folder / "store")
     prepare.run(PrepareConfig("celeba", root=str(folder / "celeba"), size=16), store, CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "PANEL_IMAGES", 2)
+        patch.setattr(train._Training, "_panel", lambda *_: None)  # one after every third update
+        patch.setattr(train._Training, "_validation", lambda *_: 0.0)
         train.run(TRAINING, store, CPU)
+    latents = InvertConfig(model="bw", data="celeba", r=15, steps=5, count=40, name="bw")
+    invert.run(latents, store, CPU)
     return store
 
 
 TRAINING = TrainConfig(
-    size="micro", T=20, images=1600, batch=16, lr=5e-3, ema=0.9, condition="attributes", name="bw"
+    size="micro", T=20, images=3200, batch=32, lr=5e-3, ema=0.9, condition="attributes", name="bw"
 )
 EDIT = EditConfig(
     data="celeba", model="bw", split="all", where=("White=-1",), count=4, prompt="white", steps=6
@@ -222,6 +229,37 @@ def test_a_trained_network_edits_by_an_attribute_and_strength_0_is_the_photo(mad
     assert np.abs(pictures(still) - black).max() <= 1
     same = edit.run(replace(EDIT, prompt="White=1"), made, CPU)
     assert same.id == lighter.id
+
+
+SLIDER = SliderConfig(prompt="white", latents="bw", updates=60, batch=8, rank=4)
+
+
+def test_a_slider_edits_without_words_as_far_as_the_words_do(made: Store) -> None:
+    tuned = slider.run(SLIDER, made, CPU)
+    assert tuned.kind == "tuned" and tuned.metrics["missing"] < 0.5
+    first = tuned.metrics["scores"][0]["missing"]
+    assert tuned.metrics["missing"] < first
+    shown = replace(EDIT, model=None, prompt=None, tuned=("White",), steps=None)
+    by_words = pictures(edit.run(replace(EDIT, r=15, steps=5, source=""), made, CPU))
+    photos = pictures(edit.run(replace(EDIT, strength=(0.0,), name="still"), made, CPU))
+    lighter, between = (
+        pictures(edit.run(replace(shown, strength=(s,), name=f"s{s:g}"), made, CPU)).mean()
+        for s in (1.0, 0.5)
+    )
+    assert lighter - photos.mean() > 0.5 * (by_words.mean() - photos.mean()) > 10
+    assert photos.mean() + 5 < between < lighter - 5
+
+
+def test_a_slider_resumes_to_the_byte(made: Store) -> None:
+    again = replace(SLIDER, updates=12)
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        slider.run(again, made, replace(CPU, report=Stop(8)))
+    halves = slider.run(again, made, replace(CPU, report=(stop := Stop())))
+    assert stop.began == [5 * 8]  # the round of five steps that was saved
+    whole = slider.run(again, made, replace(CPU, force=True))
+    weights = [(each.path / "adapter.safetensors").read_bytes() for each in (whole, halves)]
+    assert weights[0] == weights[1]
 
 
 def test_it_draws_what_the_attributes_say(made: Store) -> None:
@@ -297,6 +335,14 @@ def test_a_model_that_reads_nothing_is_refused(trained: Path, tmp_path: Path) ->
         edit.run(asked, store, CPU)
     with pytest.raises(BadInput, match="reads no text"):
         edit.run(replace(asked, model="faces"), store, CPU)
+
+
+def test_a_slider_needs_a_model_that_reads(trained: Path, tmp_path: Path) -> None:
+    store = copied(trained, tmp_path / "store")
+    with pytest.raises(BadInput, match="model/faces/v1 reads neither"):
+        slider.run(SliderConfig(prompt="smiling"), store, CPU)
+    with pytest.raises(BadInput, match="what is the edit"):
+        SliderConfig()
 
 
 def test_data_must_have_the_attributes(made: Store, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from dclip.cli import (
     prepare,
     presets,
     sample,
+    slider,
     storage,
     train,
 )
@@ -51,6 +52,7 @@ STORE = "The store"
 app.add_typer(prepare.prepare, name="prepare", rich_help_panel=PIPELINE)
 for function in (train.train, sample.sample, invert.invert, finetune.finetune):
     add(app, function, PIPELINE)
+add(app, slider.slider, PIPELINE)
 for function in (edit.edit, grid.grid, evaluate.eval_, demo.demo):
     add(app, function, PIPELINE)
 add(app, importing.import_, PIPELINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -331,6 +332,9 @@ class _Tuning:
         for k in ("s_dir", "l1"):
             curves[f"held-out {k}"] = [(s["images"], s[k]) for s in counters["scores"]]
         save_curves(self.staging.path / "loss.png", curves, title=self.settings["target"])
+        # Not before the end: a checkpoint counts on the files that were there when it was made.
+        last = self.staging.path / "snapshots" / f"update_{loop.step:05d}.png"
+        shutil.copyfile(last, self.staging.path / "panel.png")
         self.delta.save(self.staging.path, known(self.tuning.guidance.scale))
         return {
             "updates": loop.step,
@@ -394,4 +398,3 @@ class _Tuning:
             cell=96,
         )
         sheet.save(folder / f"update_{step:05d}.png")
-        sheet.save(self.staging.path / "panel.png")

@@ -14,6 +14,7 @@ REVISIONS: dict[str, int] = {
     "sample": 1,
     "invert": 1,
     "finetune": 1,
+    "slider": 1,
     "edit": 2,
     "grid": 1,
     "eval": 2,
