@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_guide import write_clip
@@ -35,7 +36,7 @@ def condition(rows: int, seed: int = 0) -> Condition:
     return Condition(
         torch.randn(rows, 8, 16, generator=generator),
         torch.arange(8)[None] < lengths,
-        torch.randn(rows, 12, generator=generator),
+        F.normalize(torch.randn(rows, 12, generator=generator), dim=1),
     )
 
 

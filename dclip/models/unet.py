@@ -260,7 +260,10 @@ class UNet(nn.Module):
         e = self.time(sinusoidal(t, self.config.channels).to(x.dtype))
         condition = self._condition(condition, len(x))
         if condition is not None and condition.pooled is not None:
-            e = e + self.whole(condition.pooled.to(x.dtype))
+            # Of unit length as it comes: scaled to unit variance (Karras et al. 2022, 2206.00364,
+            # their label embedding), without which its weights would learn many times slower.
+            pooled = condition.pooled.to(x.dtype) * math.sqrt(condition.pooled.shape[1])
+            e = e + self.whole(pooled)
         h = self.stem(F.pixel_unshuffle(x, self.config.patch))
         skips = [h]
         for stage in self.down:
