@@ -66,7 +66,7 @@ def test_guidance_is_the_formula_for_each_picture(together: bool) -> None:
         with_prompt = model(x[one], t[one], positive.rows([i]))
         without = model(x[one], t[one], negative)
         wanted = without + 4.0 * (with_prompt - without)
-        torch.testing.assert_close(got[one], wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got[one], wanted, rtol=1e-4, atol=5e-5)
 
 
 @pytest.mark.parametrize(("scale", "asked"), [(1.0, 1), (0.0, 2)])
