@@ -61,6 +61,19 @@ class Adapter(nn.Module):
             self.down.append(nn.Parameter(start.to(weight.device)))
             self.up.append(nn.Parameter(torch.zeros(out, rank, device=weight.device)))
 
+    def merged(self, base: Mapping[str, Tensor]) -> Deltas:
+        """The adapted weights, with gradients to the adapter's; no difference is kept in full.
+
+        Args:
+            base: the network's weights by name.
+        """
+        return {
+            name: torch.addmm(base[name].reshape(len(up), -1), up, down).view(shape)
+            for name, shape, up, down in zip(
+                self.names, self.shapes, self.up, self.down, strict=True
+            )
+        }
+
     def deltas(self) -> Deltas:
         """The differences, with gradients to the adapter's weights."""
         return {
@@ -89,6 +102,14 @@ class Full(nn.Module):
         self.values = nn.ParameterList(
             nn.Parameter(torch.zeros_like(p)) for _, p in base.named_parameters()
         )
+
+    def merged(self, base: Mapping[str, Tensor]) -> Deltas:
+        """The changed weights, with gradients to the differences.
+
+        Args:
+            base: the network's weights by name.
+        """
+        return {name: base[name] + value for name, value in self.deltas().items()}
 
     def deltas(self) -> Deltas:
         """The differences themselves."""

@@ -13,7 +13,29 @@ from dclip.errors import BadInput
 if TYPE_CHECKING:
     from dclip.recipes.contract import InnerLoop
 
-__all__ = ["BY_KIND", "PUBLISHED", "RECIPES", "Recipe", "recipe"]
+__all__ = ["BY_KIND", "PUBLISHED", "RECIPES", "Calls", "Recipe", "recipe"]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Network calls and states of one update, for each picture of the batch.
+
+    Attributes:
+        tuned: forward calls that a backward call follows.
+        plain: forward calls whose activations are dropped at once.
+        each_step: whether these counts are for each decode step, and not for the whole update.
+        states: pictures that are held for each decode step.
+    """
+
+    tuned: int = 1
+    plain: int = 0
+    each_step: bool = False
+    states: int = 0
+
+    def of_update(self, steps: int) -> tuple[int, int]:
+        """(forward calls, those of them that a backward call follows), of a decode of ``steps``."""
+        times = steps if self.each_step else 1
+        return times * (self.tuned + self.plain), times * self.tuned
 
 
 @dataclass(frozen=True)
@@ -24,6 +46,7 @@ class Recipe:
         loop: its name in :mod:`dclip.recipes.loops`; it yields losses, and an update follows each.
         summary: one line.
         updating: how the weights are updated.
+        calls: what one update costs.
         guidance: its settings of the guidance, which win over those of the kind of edit.
         per_step: whether it yields a loss for each decode step above ``t_min``, and not one a
             round.
@@ -33,6 +56,7 @@ class Recipe:
     loop: str
     summary: str
     updating: UpdateConfig
+    calls: Calls
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     per_step: bool = False
     source: str = ""
@@ -71,6 +95,7 @@ RECIPES: dict[str, Recipe] = {
         "stepwise",
         "x0_hat at every step in the model's own states, against the frozen model's; steps mixed",
         UpdateConfig(lr=3e-3, batch=8, updates=120, rank=8, decay=0.1, growth=1.0),
+        Calls(plain=2, states=2),
         GuidanceConfig(views=1),
         per_step=True,
     ),
@@ -78,18 +103,21 @@ RECIPES: dict[str, Recipe] = {
         "one_step",
         "x0_hat at a random timestep, against the frozen model's; overshoots",
         UpdateConfig(lr=1e-3, batch=8, updates=80, decode_steps=10, rank=8, decay=1.0, growth=1.0),
+        Calls(plain=1),
         GuidanceConfig(views=1, t_min=0.0),
     ),
     "unrolled": Recipe(
         "unrolled",
         "DiffusionCLIP's: the final picture, through six decode steps",
         UpdateConfig(lr=2e-3, batch=8, updates=28, decode_steps=6, rank=8, decay=0.3, growth=1.0),
+        Calls(plain=1, each_step=True, states=1),
         GuidanceConfig(views=1),
     ),
     "simplified": Recipe(
         "per_step",
         "the report's Table 1; kept for comparison",
         UpdateConfig(lr=2e-3, batch=30, epochs=5, decode_steps=50, rank=0, decay=1.0, growth=1.0),
+        Calls(),
         _only(direction=1.0, identity=0.3),
         per_step=True,
     ),
@@ -99,6 +127,7 @@ RECIPES: dict[str, Recipe] = {
         UpdateConfig(
             lr=8e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3
         ),
+        Calls(plain=1, each_step=True, states=1),
         _PUBLISHED,
         source="Kim et al. 2022 (2110.02711), the README of their code",
     ),
@@ -108,6 +137,7 @@ RECIPES: dict[str, Recipe] = {
         UpdateConfig(
             lr=8e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3
         ),
+        Calls(),
         _PUBLISHED,
         per_step=True,
         source="Kim et al. 2022 (2110.02711), the README of their code",
@@ -118,6 +148,7 @@ RECIPES: dict[str, Recipe] = {
         UpdateConfig(
             lr=6e-6, batch=1, epochs=5, decode_steps=6, rank=0, decay=1.0, growth=1.3
         ),
+        Calls(),
         _PUBLISHED,
         source="2304.04344, the README of their code",
     ),

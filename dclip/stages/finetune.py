@@ -120,7 +120,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         inputs=inputs,
         seed=config.seed,
         context=context,
-        estimate={"updates": tuning.updates, "images": tuning.updates * tuning.batch},
+        estimate=_estimate(tuning),
         make=lambda staging: (
             _Tuning(
                 config,
@@ -136,6 +136,19 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             | {"guides": _guides(found)}
         ),
     )
+
+
+def _estimate(tuning: LatentTuning) -> dict[str, Any]:
+    """What the work is, for a dry run: network calls are counted by picture."""
+    images = tuning.updates * tuning.batch
+    forward, tuned = recipe(tuning.recipe).calls.of_update(tuning.decode_steps)
+    shown = (SNAPSHOTS + 1) * HELD_OUT * tuning.decode_steps
+    return {
+        "updates": tuning.updates,
+        "images": images,
+        "network_calls_forward": images * forward + shown,
+        "network_calls_backward": images * tuned,
+    }
 
 
 def _guides(found: Sequence[FoundClip]) -> list[dict[str, Any]]:
@@ -275,8 +288,8 @@ class _Tuning:
         """
         losses = self.inner_loop(problem, batch)
         while True:
-            own = dict(self.base.named_parameters())
-            self.merged = {k: own[k] + d for k, d in self.delta.deltas().items()}
+            self.merged = {}  # the old ones go before new ones are made
+            self.merged = self.delta.merged(dict(self.base.named_parameters()))
             found = next(losses, None)
             if found is None:
                 return
@@ -373,10 +386,18 @@ class _Tuning:
         index = self.val[:HELD_OUT] if len(self.val) else self.train[:HELD_OUT]
         photos = self._pixels(index)
         latents = torch.from_numpy(self.data.latents(index)).to(self.device)
+        # A copy of the network is decoded with: merged weights and gradients make room for it.
+        self.merged = {}
+        self.optimizer.zero_grad(set_to_none=True)
         deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         scale = known(self.tuning.guidance.scale)
         model = Above(self.tuning.t_min, merged(self.base, [(deltas, scale)]), self.base)
-        decoded = ddim.decode(model, self.info.schedule, latents, self.grid)
+        decoded = torch.cat(
+            [
+                ddim.decode(model, self.info.schedule, part, self.grid)
+                for part in latents.split(self.tuning.batch)
+            ]
+        )
         edits = localised(decoded, photos, known(self.tuning.guidance.locality)).clamp(-1, 1)
         cosine = torch.stack([each.cosine(edits, photos) for each in self.directions])
         step = counters["step"]
