@@ -81,7 +81,7 @@ class Memory:
 
 def cost(plan: Mapping[str, Any], store: Store, device: str) -> dict[str, Any]:
     """Seconds and bytes that a planned stage takes at about, for ``train``, ``sample``, ``invert``,
-    ``finetune``, ``edit`` and ``import`` (there of one network call of one picture); empty for
+    ``finetune``, ``slider``, ``edit`` and ``import`` (there of one network call of one picture); empty for
     others and for work whose inputs are not made yet.
 
     Reading, writing and the CLIP of a fine-tuning are left out, as the result says.
@@ -123,7 +123,7 @@ def work_of(plan: Mapping[str, Any], store: Store) -> Work | None:
         return Work(info, pictures, pictures, config["batch"], copies=5)
     if stage == "import" and "model" in config:
         return Work(ModelInfo.from_dict(config["model"]), 1)
-    if stage not in ("sample", "invert", "finetune", "edit"):
+    if stage not in ("sample", "invert", "finetune", "slider", "edit"):
         return None
     used = plan["inputs"]["model"]
     info = read_info(store.resolve(used["id"], "model").path)
@@ -135,15 +135,17 @@ def work_of(plan: Mapping[str, Any], store: Store) -> Work | None:
         calls = config["steps"] * (2 + (config.get("refinements") or 0))  # and once to decode
         return Work(info, config["count"] * calls, batch=config["batch"])
     if stage == "edit":
-        calls = estimate["steps"] * (1 + config["refinements"] / 2)
+        # By words the decode asks the network twice a step.
+        calls = estimate["steps"] * (1 + config["refinements"] / 2 + ("prompt" in config))
         return Work(info, calls, batch=min(estimate["photos"], 16), copies=2)
+    held = recipe(config["recipe"]).calls.states if stage == "finetune" else 2  # states and goals
     return Work(
         info,
         estimate["network_calls_forward"],
         estimate["network_calls_backward"],
         config["batch"],
         copies=finetune_copies(config["rank"]),
-        states=recipe(config["recipe"]).calls.states * config["decode_steps"],
+        states=held * config["decode_steps"],
         rank=config["rank"],
         without="the CLIP and the losses",
     )

@@ -86,7 +86,14 @@ def run(config: SliderConfig, store: Store, context: Context = Context()) -> Art
         inputs={"latents": latents, "model": base, **words.inputs},
         seed=config.seed,
         context=context,
-        estimate={"updates": config.updates, "images": config.updates * config.batch},
+        estimate={
+            "updates": config.updates,
+            "images": config.updates * config.batch,
+            # Of each state: told nothing, source, target, and the tuned network twice.
+            "network_calls_forward": config.updates * config.batch * 5
+            + SNAPSHOTS * HELD_OUT * steps * 4,
+            "network_calls_backward": config.updates * config.batch,
+        },
         make=lambda staging: _Slider(
             config,
             settings,
@@ -143,19 +150,14 @@ class _Slider:
         every, counters = max(1, math.ceil(config.updates / SNAPSHOTS)), loop.counters
         with closing(loop.rounds(self.context.report, "tuning")) as rounds:
             for _ in rounds:
-                states, timesteps, goals = self._states(counters["round"])
-                order = permutation(len(states), config.seed, "states", counters["round"])
+                seen = self._states(counters["round"])
+                order = permutation(len(seen[0]), config.seed, "states", counters["round"])
                 for part in np.array_split(order, len(self.grid) - 1):
                     for group in self.optimizer.param_groups:
                         group["lr"] = config.lr * (1 - 0.9 * loop.step / config.updates)
                     self.optimizer.zero_grad(set_to_none=True)
-                    x, t, goal = (
-                        each[torch.from_numpy(part)] for each in (states, timesteps, goals)
-                    )
-                    with torch.no_grad():
-                        still = self._predict({}, x, t)
+                    x, t, goal, way = (each[torch.from_numpy(part)] for each in seen)
                     miss = (self._predict(self._tuned(), x, t) - goal).square().mean((1, 2, 3))
-                    way = (still - goal).square().mean((1, 2, 3))
                     # The share of the edit that is missing: at every timestep 1 before the first
                     # update, however small the difference is there.
                     loss = (miss / way.clamp_min(1e-8)).mean()
@@ -194,26 +196,34 @@ class _Slider:
     @torch.no_grad()
     def _goal(self, x: Tensor, t: Tensor) -> Tensor:
         """What the words make of the prediction: ``eps + cfg (eps_target - eps_source)``."""
+        return self._predict({}, x, t) + self._move(x, t)
+
+    def _move(self, x: Tensor, t: Tensor) -> Tensor:
         with autocast(self.device, self.settings["precision"]):
             source, target = (
                 self.base(x, t, each.expanded(len(x)))
                 for each in (self.words.source, self.words.target)
             )
-        return self._predict({}, x, t) + self.words.scale * (target - source).float()
+        return self.words.scale * (target - source).float()
 
     @torch.no_grad()
-    def _states(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """States of a batch on its way through the tuned decode, their timesteps and goals."""
+    def _states(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """States of a batch on its way through the tuned decode, timesteps, goals and ways.
+
+        A way is the mean square of what lies between the base's prediction and the goal.
+        """
         weights = self._tuned()
         x = torch.from_numpy(self.data.latents(self._batch(number))).to(self.device)
-        states, timesteps, goals = [], [], []
+        states, timesteps, goals, ways = [], [], [], []
         for s, t in reversed(list(pairwise(self.grid))):
             at = torch.full((len(x),), t, dtype=torch.int64, device=self.device)
             states.append(x)
             timesteps.append(at)
-            goals.append(self._goal(x, at))
+            move = self._move(x, at)
+            goals.append(self._predict({}, x, at) + move)
+            ways.append(move.square().mean((1, 2, 3)))
             x = ddim.step(self.info.schedule, x, self._predict(weights, x, at), t, s)
-        return torch.cat(states), torch.cat(timesteps), torch.cat(goals)
+        return torch.cat(states), torch.cat(timesteps), torch.cat(goals), torch.cat(ways)
 
     def _batch(self, number: int) -> np.ndarray:
         n = self.config.batch
