@@ -395,7 +395,7 @@ class _Tuning:
         decoded = torch.cat(
             [
                 ddim.decode(model, self.info.schedule, part, self.grid)
-                for part in latents.split(self.tuning.batch)
+                for part in torch.split(latents, self.tuning.batch)
             ]
         )
         edits = localised(decoded, photos, known(self.tuning.guidance.locality)).clamp(-1, 1)

@@ -204,7 +204,8 @@ class _Slider:
                 self.base(x, t, each.expanded(len(x)))
                 for each in (self.words.source, self.words.target)
             )
-        return self.words.scale * (target - source).float()
+        move: Tensor = self.words.scale * (target - source).float()
+        return move
 
     @torch.no_grad()
     def _states(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
