@@ -81,8 +81,8 @@ class Memory:
 
 def cost(plan: Mapping[str, Any], store: Store, device: str) -> dict[str, Any]:
     """Seconds and bytes that a planned stage takes at about, for ``train``, ``sample``, ``invert``,
-    ``finetune``, ``slider``, ``edit`` and ``import`` (there of one network call of one picture); empty for
-    others and for work whose inputs are not made yet.
+    ``finetune``, ``slider``, ``edit`` and ``import`` (there of one network call of one picture);
+    empty for others and for work whose inputs are not made yet.
 
     Reading, writing and the CLIP of a fine-tuning are left out, as the result says.
     """

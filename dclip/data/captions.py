@@ -16,8 +16,8 @@ from dclip.errors import BadInput
 
 CAPTION_FILES = ("captions.csv", "captions.txt")
 
-_FILE_COLUMNS = ("file_name", "file", "filename", "image", "image_name", "image_id", "img", "path")
-_CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "description", "comment")
+FILE_COLUMNS = ("file_name", "file", "filename", "image", "image_name", "image_id", "img", "path")
+CAPTION_COLUMNS = ("caption", "text", "captions", "prompt", "description", "comment")
 _BESIDE_BYTES = 2**20
 _FIX = "write a header file,caption and a line for each picture"
 
@@ -52,11 +52,11 @@ def find_captions(
     tables = [name for name in CAPTION_FILES if (root / name).is_file()]
     if tables:
         unused = [*tables[1:], *metadata]
-        rows = _join(tables[:1], root, notes)
+        rows = _join(tables[:1], root)
         place = tables[0]
     elif metadata:
         unused = []
-        rows = _join(metadata, root, notes)
+        rows = _join(metadata, root)
         place = metadata[0]
     else:
         return _beside_each(root, files[:limit])
@@ -137,16 +137,16 @@ def _line(text: str) -> str:
     return " ".join(text.split()).replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _join(tables: Sequence[str], root: Path, notes: list[str]) -> list[tuple[str, str]]:
+def _join(tables: Sequence[str], root: Path) -> list[tuple[str, str]]:
     rows = []
     for table in tables:
         folder = PurePosixPath(table).parent
         path = root / table
         try:
             text = read_bytes(path, MAX_TEXT_BYTES).decode("utf-8-sig")
-            read = _jsonl(path, text) if path.suffix == ".jsonl" else _csv(path, text, notes)
+            read = _jsonl(path, text) if path.suffix == ".jsonl" else _csv(path, text)
             for name, caption in read:
-                rows.append((_normal(folder / name.replace("\\", "/")), _line(caption)))
+                rows.append((normal(folder / name.replace("\\", "/")), _line(caption)))
         except (OSError, ValueError, csv.Error) as error:
             raise BadInput(
                 f"{shown(str(path))} cannot be read: {why(error)}", "save it as UTF-8 text"
@@ -154,7 +154,7 @@ def _join(tables: Sequence[str], root: Path, notes: list[str]) -> list[tuple[str
     return rows
 
 
-def _normal(path: PurePosixPath) -> str:
+def normal(path: PurePosixPath) -> str:
     """A relative path without ``.`` and ``..`` in it: ``../images/a.png`` from ``text/``."""
     parts: list[str] = []
     for part in path.parts:
@@ -175,19 +175,19 @@ def _jsonl(path: Path, text: str) -> Rows:
             raise _bad(path, number, "is not JSON") from None
         if not isinstance(row, dict):
             raise _bad(path, number, "is not a JSON object")
-        name = next((row[c] for c in _FILE_COLUMNS if isinstance(row.get(c), str)), None)
+        name = next((row[c] for c in FILE_COLUMNS if isinstance(row.get(c), str)), None)
         if name is None:
             raise _bad(path, number, "has no file_name")
-        caption = next((row[c] for c in _CAPTION_COLUMNS if isinstance(row.get(c), str)), None)
+        caption = next((row[c] for c in CAPTION_COLUMNS if isinstance(row.get(c), str)), None)
         if caption is not None:
             yield name, caption
 
 
-def _csv(path: Path, text: str, notes: list[str]) -> Rows:
+def _csv(path: Path, text: str) -> Rows:
     lines = text.splitlines(keepends=True)
     if not lines:
         return
-    mark = _delimiter(lines[0])
+    mark = delimiter(lines[0])
     reader = csv.reader(lines, delimiter=mark)
     header: list[str] | None = None
     at, last = 0, 1
@@ -200,7 +200,7 @@ def _csv(path: Path, text: str, notes: list[str]) -> Rows:
             if PurePosixPath(fields[0].strip()).suffix.lower() in SUFFIXES:
                 header = ["file", "caption"]  # there is none
             else:
-                at, last = _columns(path, header, notes)
+                at, last = _columns(path, header)
                 continue
         if len(fields) < len(header):
             raise _bad(path, number, f"has {len(fields)} columns, not {mark.join(header)}")
@@ -213,18 +213,18 @@ def _csv(path: Path, text: str, notes: list[str]) -> Rows:
         yield name.strip(), mark.join(caption)
 
 
-def _delimiter(header: str) -> str:
+def delimiter(header: str) -> str:
     for mark in (",", "\t", "|", ";"):
         fields = [field.strip().strip('"').lower() for field in header.split(mark)]
-        if len(fields) > 1 and any(field in _FILE_COLUMNS for field in fields):
+        if len(fields) > 1 and any(field in FILE_COLUMNS for field in fields):
             return mark
     return ","
 
 
-def _columns(path: Path, header: list[str], notes: list[str]) -> tuple[int, int]:
+def _columns(path: Path, header: list[str]) -> tuple[int, int]:
     """Which column is the file, and which the caption."""
-    file = next((header.index(c) for c in _FILE_COLUMNS if c in header), None)
-    caption = next((header.index(c) for c in _CAPTION_COLUMNS if c in header), None)
+    file = next((header.index(c) for c in FILE_COLUMNS if c in header), None)
+    caption = next((header.index(c) for c in CAPTION_COLUMNS if c in header), None)
     if len(header) == 2:
         if file is None:
             file = 1 - caption if caption is not None else 0
@@ -235,9 +235,6 @@ def _columns(path: Path, header: list[str], notes: list[str]) -> tuple[int, int]
             f"It has {shown(', '.join(header))}",
             _FIX,
         )
-    unused = [name for place, name in enumerate(header) if place not in (file, caption)]
-    if unused:
-        notes.append(f"columns of {path.name} that are not used: {shown(', '.join(unused))}")
     return file, caption
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dclip.context import Reporter, Silent
+from dclip.data.attributes import find_attributes
 from dclip.data.captions import find_captions
 from dclip.data.images import kinds
 from dclip.data.listing import Listing, list_pictures
@@ -34,10 +35,11 @@ class Folder:
 
 
 def open_folder(root: Path | str, limit: int | None = None, report: Reporter = _SILENT) -> Folder:
-    """List the pictures below ``root`` and find their captions.
+    """List the pictures below ``root`` and find their captions and attributes.
 
     Which files are taken is said by :func:`dclip.data.listing.list_pictures`, where captions come
-    from by :func:`dclip.data.captions.find_captions`.
+    from by :func:`dclip.data.captions.find_captions`, where attributes by
+    :func:`dclip.data.attributes.find_attributes`.
 
     Args:
         root: the folder.
@@ -56,13 +58,15 @@ def open_folder(root: Path | str, limit: int | None = None, report: Reporter = _
     if not found.files:
         raise none_found(root, found)
     captions = find_captions(root, found.files, found.metadata, limit)
+    attributes = find_attributes(root, found.files, found.metadata)
     files = found.files[:limit]
     marks = mark_files([root / file for file in files], report)
     items = tuple(Item(file, file, mark) for file, mark in zip(files, marks, strict=True))
-    columns = {}
+    columns: dict[str, Sequence[str]] = {}
     if captions.by_file:
         columns["caption"] = [captions.by_file.get(file, "") for file in files]
-    notes = (*found.notes(), *captions.notes)
+    columns |= {name: values[: len(files)] for name, values in attributes.columns.items()}
+    notes = (*found.notes(), *captions.notes, *attributes.notes)
     return Folder(root, items, columns, notes, root.resolve().name, found.left_out)
 
 
