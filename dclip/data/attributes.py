@@ -57,14 +57,14 @@ def find_attributes(root: Path, files: Sequence[str], metadata: Sequence[str]) -
         for name, row in _rows(root / table):
             path = captions.normal(PurePosixPath(table).parent / name.replace("\\", "/"))
             same = by_name.get(path, [])
-            i = number.get(path, same[0] if len(same) == 1 else None)
-            if i is None:
+            place = number.get(path, same[0] if len(same) == 1 else None)
+            if place is None:
                 continue
             matched += 1
             for column, value in row.items():
                 if value not in _VALUES or column.lower() in _RESERVED:
                     bad.add(column)
-                found.setdefault(column, {}).setdefault(i, value)
+                found.setdefault(column, {}).setdefault(place, value)
         if table == TABLE and not matched:
             raise BadInput(
                 f"{shown(str(root / table))} names none of the pictures beside it",
