@@ -144,6 +144,7 @@ def test_hints_never_name_the_command_that_was_run(
         ("prepare", "celeba"): ["--root", "x"],
         ("prepare", "folder"): ["--root", "x"],
         ("finetune",): ["--target", "sketch"],
+        ("slider",): ["--prompt", "smiling"],
         ("import",): ["model.ckpt"],
         ("edit",): ["photo.jpg", "--with", "a", "--strength", "0.5"],
         ("eval",): ["--with", "a"],
