@@ -98,3 +98,10 @@ def test_they_reach_the_data_artifact_and_change_its_key(tmp_path: Path) -> None
     (root / "attributes.csv").write_text("\n".join(["file,odd", *rows]))
     again = prepare.run(config, store, CPU)
     assert again.id != made.id and DataSet(again.path).attribute_names == ("odd",)
+
+
+def test_names_with_accents_are_matched_as_captions_are(tmp_path: Path) -> None:
+    """macOS may write the accent as a character of its own."""
+    pictures(tmp_path, "cafe\u0301.png", "b.png")
+    (tmp_path / "attributes.csv").write_text("file,old\ncaf\u00e9.png,1\nb.png,0\n")
+    assert columns(tmp_path) == {"old": ["-1", "1"]}

@@ -46,32 +46,28 @@ def find_attributes(root: Path, files: Sequence[str], metadata: Sequence[str]) -
     """
     tables = [name for name in (TABLE, *captions.CAPTION_FILES) if (root / name).is_file()]
     tables = tables or list(metadata)
-    number = {file: i for i, file in enumerate(files)}
-    by_name: dict[str, list[int]] = {}
-    for i, file in enumerate(files):
-        by_name.setdefault(PurePosixPath(file).name, []).append(i)
-    found: dict[str, dict[int, str]] = {}
+    named = captions.Named(files)
+    found: dict[str, dict[str, str]] = {}
     bad: set[str] = set()
     for table in tables:
         matched = 0
         for name, row in _rows(root / table):
             path = captions.normal(PurePosixPath(table).parent / name.replace("\\", "/"))
-            same = by_name.get(path, [])
-            place = number.get(path, same[0] if len(same) == 1 else None)
-            if place is None:
+            meant = named(path)
+            if len(meant) != 1:
                 continue
             matched += 1
             for column, value in row.items():
                 if value not in _VALUES or column.lower() in _RESERVED:
                     bad.add(column)
-                found.setdefault(column, {}).setdefault(place, value)
+                found.setdefault(column, {}).setdefault(meant[0], value)
         if table == TABLE and not matched:
             raise BadInput(
                 f"{shown(str(root / table))} names none of the pictures beside it",
                 "write a header file,NAME,NAME and a line for each picture",
             )
     usable = {name: values for name, values in found.items() if name not in bad}
-    columns = {name: _column(values, len(files)) for name, values in usable.items()}
+    columns = {name: _column(values, files) for name, values in usable.items()}
     notes = []
     if bad:
         notes.append(
@@ -121,7 +117,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         )
 
 
-def _column(values: Mapping[int, str], count: int) -> list[str]:
+def _column(values: Mapping[str, str], files: Sequence[str]) -> list[str]:
     signed = any(value.startswith("-1") for value in values.values())
 
     def sign(value: str) -> str:
@@ -131,7 +127,7 @@ def _column(values: Mapping[int, str], count: int) -> list[str]:
             return "0"
         return "-1"
 
-    return [sign(values.get(i, "")) for i in range(count)]
+    return [sign(values.get(file, "")) for file in files]
 
 
 def _classes(files: Sequence[str]) -> dict[str, list[str]]:

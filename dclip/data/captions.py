@@ -72,25 +72,17 @@ def _matched(
     rows: list[tuple[str, str]],
     notes: list[str],
 ) -> Captions:
-    # macOS writes accents as two characters where the table may have one.
-    exact = {_plain(file): file for file in files}
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        by_name[_plain(PurePosixPath(file).name)].append(file)
+    named = Named(files)
     captions: dict[str, str] = {}
     more = nowhere = unclear = 0
     for name, caption in rows:
-        key = _plain(name)
-        # Flickr8k keeps its pictures in Images/ and names them without it.
-        same_name = by_name.get(key, [])
-        only = same_name[0] if len(same_name) == 1 else None
-        match = exact.get(key, only)
-        if match is None:
-            nowhere, unclear = nowhere + (not same_name), unclear + bool(same_name)
-        elif match in captions:
+        found = named(name)
+        if len(found) != 1:
+            nowhere, unclear = nowhere + (not found), unclear + bool(found)
+        elif found[0] in captions:
             more += 1
         else:
-            captions[match] = caption
+            captions[found[0]] = caption
     if not captions:
         raise BadInput(f"{shown(str(place))} names none of the pictures beside it", _FIX)
     without = sum(not captions.get(file) for file in wanted)
@@ -104,6 +96,22 @@ def _matched(
         if count:
             notes.append(f"{what}: {count}")
     return Captions(captions, tuple(notes))
+
+
+class Named:
+    """Which of some pictures the line of a table can mean."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        # macOS writes accents as two characters where the table may have one.
+        self._exact = {_plain(file): file for file in files}
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        for file in files:
+            self._by_name[_plain(PurePosixPath(file).name)].append(file)
+
+    def __call__(self, name: str) -> Sequence[str]:
+        """The picture of that path, else those of that name: Flickr8k leaves its Images/ out."""
+        key = _plain(name)
+        return [self._exact[key]] if key in self._exact else self._by_name.get(key, [])
 
 
 def _plain(name: str) -> str:
