@@ -99,7 +99,7 @@ def cost(plan: Mapping[str, Any], store: Store, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     timed = "one network call here"
     if memory.weights <= FLOAT * LARGEST_TIMED:
-        forward, backward = seconds_of(work, choose(device))
+        forward, backward = seconds_of(work, choose(device), memory.flops)
         found["seconds"] = float(f"{forward * work.forward + backward * work.backward:.2g}")
     else:
         timed = "the network's shapes; no time, since so large a network is not built for a plan"
@@ -195,10 +195,15 @@ def _bare_call(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
     return out
 
 
-def seconds_of(work: Work, device: torch.device) -> tuple[float, float]:
-    """Seconds of a forward call and of the backward call after it, for a picture."""
+def seconds_of(work: Work, device: torch.device, whole: float) -> tuple[float, float]:
+    """Seconds of a forward call and of the backward call after it, for a picture.
+
+    Args:
+        work: says which network, and whether a backward call follows.
+        device: where it is called.
+        whole: floating-point operations of a call, :attr:`Memory.flops`.
+    """
     info, share = work.info, 1.0
-    whole = memory_of(info).flops
     stride = int(getattr(info.config, "stride", 1))
     while whole * share > TIMED_WORK and info.latent is None:
         side = info.image_size // 2

@@ -36,6 +36,23 @@ def uniform(keys: Sequence[int]) -> np.ndarray:
     return np.array([key(k, "uniform") / 2**63 for k in keys])
 
 
+def of_round(samples: int, batch: int, number: int, *parts: int | str) -> np.ndarray:
+    """The sample numbers of a round of training, int64 (batch,).
+
+    Rounds pass over all samples, each pass in an order decided by ``parts`` and its number. The
+    last round of a pass is filled up from the pass's beginning.
+
+    Args:
+        samples: how many there are.
+        batch: of a round.
+        number: of the round, from 0.
+    """
+    rounds = -(-samples // batch)
+    turn, at = divmod(number, rounds)
+    order = np.resize(permutation(samples, *parts, turn), rounds * batch)
+    return order[at * batch : (at + 1) * batch]
+
+
 def permutation(n: int, *parts: int | str) -> np.ndarray:
     """A shuffle of 0..n-1, int64 (n,), decided by ``parts`` alone."""
     return np.random.default_rng(key(*parts)).permutation(n)

@@ -60,7 +60,7 @@ def test_time_follows_the_number_of_network_calls(
     words: str,
     pictures: int,
 ) -> None:
-    monkeypatch.setattr(cost, "seconds_of", lambda work, device: (1.0, 1.0))
+    monkeypatch.setattr(cost, "seconds_of", lambda work, device, whole: (1.0, 1.0))
     shell = Shell(root, capsys)
     plan = json.loads(shell(*words.split(), "--dry-run", "--json", "--force")[0])["plan"]
     assert plan["cost"]["seconds"] == float(f"{pictures:.2g}")

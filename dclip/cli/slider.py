@@ -15,8 +15,8 @@ from dclip.configs.slider import SliderConfig
 def slider(run: Run, config: SliderConfig) -> None:
     """Tune a model that reads to its own edit by words.
 
-    The tuned model needs no words: it takes half the time of `dclip edit --prompt`, at any
-    strength, and is combined with others. No CLIP takes part.
+    The tuned model needs no words: it is asked once a step, where `dclip edit --prompt` asks twice,
+    and is combined with others. No CLIP takes part.
     """
     from dclip.stages import slider as stage
 

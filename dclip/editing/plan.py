@@ -426,6 +426,19 @@ def _alike(parts: Sequence[Part], setting: str, default: str) -> str:
     return next(iter(found.values()), default)
 
 
+def like_latents(latents: Artifact) -> dict[str, Any]:
+    """What a tuned model's config takes over from its latents, so that edits are made alike."""
+    made = latents.config
+    return {
+        "r": int(made["r"]),
+        "inversion_steps": int(made["steps"]),
+        "refinements": int(made.get("refinements") or 0),
+        "grid": made.get("grid") or "even",
+        "encode": made.get("encode") or "inversion",
+        "inversion": made.get("method"),
+    }
+
+
 def _steps(config: Any) -> tuple[int, int]:
     """(inversion_steps, decode_steps) that a tuned model was made with."""
     decode_steps = config.get("decode_steps") or config.get("inversion_steps") or STEPS

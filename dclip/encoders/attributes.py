@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dclip.config import nearest
 from dclip.diffusion.conditioning import Condition
 from dclip.encoders.contract import EncoderInfo
 from dclip.errors import BadInput
@@ -76,10 +76,6 @@ class AttributeEncoder:
         ]
         return ", ".join(words)
 
-    def opposite(self, prompt: str) -> str:
-        """The prompt that rules out what this one asks for, and asks for what it rules out."""
-        return self.prompt(-self.values([prompt])[0])
-
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """As :meth:`dclip.encoders.contract.TextEncoder.ids`: there are no tokens, (N, 0)."""
         return torch.zeros(len(prompts), 0, dtype=torch.int64, device=self.device)
@@ -100,12 +96,10 @@ class AttributeEncoder:
             name, value = name[denied.end() :], -value
         number = self._number.get(_plain(name))
         if number is None:
-            nearest = difflib.get_close_matches(_plain(name), self._number, 3, 0.5)
-            known = [self.names[self._number[each]] for each in nearest] or list(self.names)
             raise BadInput(
                 f"the model knows no attribute {name.strip()!r}",
-                f"{'the nearest' if nearest else 'it knows'}: {', '.join(known)}; several are"
-                " written 'smiling, not eyeglasses'",
+                f"{nearest(name.strip(), self.names)}; several are written 'smiling, not"
+                " eyeglasses'",
             )
         return number, value
 

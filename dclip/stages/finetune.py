@@ -27,6 +27,7 @@ from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.diffusion import ddim, grids
 from dclip.domains import DOMAINS
 from dclip.editing.mask import localised
+from dclip.editing.plan import like_latents
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
@@ -40,7 +41,7 @@ from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.face import load_face_network
 from dclip.models.tuned import Above, Adapter, Full, merged
 from dclip.photos.frames import frame_of
-from dclip.random import key, permutation
+from dclip.random import key, of_round
 from dclip.recipes import recipe
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
 from dclip.stages.revisions import REVISIONS
@@ -83,9 +84,11 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
     count = len(data.split("train"))
     if not count:
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
-    inversion_steps, r = int(latents.config["steps"]), int(latents.config["r"])
+    made_like = like_latents(latents)
     imported = info.source is not None
-    tuning = config.resolved(imported).for_latents(count, r, inversion_steps)
+    tuning = config.resolved(imported).for_latents(
+        count, made_like["r"], made_like["inversion_steps"]
+    )
     if imported and config.recipe is None:
         source = recipe(tuning.recipe).source
         context.report.note(
@@ -98,13 +101,7 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
         "source": pair.source,
         "local": pair.local,
         "clips": [clip.key for clip in found],
-        "r": r,
-        "inversion_steps": inversion_steps,
-        "refinements": int(latents.config.get("refinements") or 0),
-        # As the latents were made, so that edits are made alike.
-        "grid": latents.config.get("grid") or "even",
-        "encode": latents.config.get("encode") or "inversion",
-        "inversion": latents.config.get("method"),
+        **made_like,
         "precision": resolve_precision(config.precision, device),
         "face": fingerprint(config.face) if config.face else None,
     }
@@ -363,10 +360,7 @@ class _Tuning:
 
     def _batch(self, number: int) -> Batch:
         n = self.tuning.batch
-        per_epoch = math.ceil(len(self.train) / n)
-        epoch, at = divmod(number, per_epoch)
-        order = self.train[permutation(len(self.train), self.seed, "finetune", epoch)]
-        index = np.resize(order, per_epoch * n)[at * n : (at + 1) * n]
+        index = self.train[of_round(len(self.train), n, number, self.seed, "finetune")]
         return Batch(
             photos=self._pixels(index),
             latents=torch.from_numpy(self.data.latents(index)).to(self.device),

@@ -21,6 +21,7 @@ from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.diffusion import ddim, grids
 from dclip.editing.mask import localised
+from dclip.editing.plan import like_latents
 from dclip.editing.words import Words, wording
 from dclip.encoders.find import encoder_of
 from dclip.errors import BadInput
@@ -28,7 +29,7 @@ from dclip.figures.curves import save_curves
 from dclip.figures.panel import panel
 from dclip.models.checkpoint import load_model, read_info
 from dclip.models.tuned import Adapter, merged
-from dclip.random import key, permutation
+from dclip.random import key, of_round, permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
 from dclip.training.loop import Loop
@@ -60,20 +61,14 @@ def run(config: SliderConfig, store: Store, context: Context = Context()) -> Art
     if not len(data.split("train")):
         raise BadInput(f"{latents.ref} has no training latents", "invert again with --split train")
     device = pick(context)
-    of_latents = latents.config
-    r, steps = int(of_latents["r"]), int(of_latents["steps"])
+    made_like = like_latents(latents)
+    steps = made_like["inversion_steps"]
     settings = {
         **{k: v for k, v in asdict(config).items() if k not in NOT_SETTINGS},
         **words.settings,
         "target": words.target,
-        # As the latents were made, so that edits are made alike.
-        "r": r,
-        "inversion_steps": steps,
+        **made_like,
         "decode_steps": steps,
-        "refinements": int(of_latents.get("refinements") or 0),
-        "grid": of_latents.get("grid") or "even",
-        "encode": of_latents.get("encode") or "inversion",
-        "inversion": of_latents.get("method"),
         "precision": resolve_precision(config.precision, device),
     }
     return store.build(
@@ -185,7 +180,7 @@ class _Slider:
 
     def _tuned(self) -> dict[str, Tensor]:
         own = dict(self.base.named_parameters())
-        return {k: own[k] + d for k, d in self.delta.deltas().items()}
+        return self.delta.merged(own)
 
     def _predict(self, weights: dict[str, Tensor], x: Tensor, t: Tensor) -> Tensor:
         """The noise that the network predicts, told nothing, with other weights."""
@@ -227,11 +222,9 @@ class _Slider:
         return torch.cat(states), torch.cat(timesteps), torch.cat(goals), torch.cat(ways)
 
     def _batch(self, number: int) -> np.ndarray:
-        n = self.config.batch
-        per_epoch = math.ceil(len(self.train) / n)
-        epoch, at = divmod(number, per_epoch)
-        order = self.train[permutation(len(self.train), self.config.seed, "slider", epoch)]
-        return np.resize(order, per_epoch * n)[at * n : (at + 1) * n]
+        config, count = self.config, len(self.train)
+        index: np.ndarray = self.train[of_round(count, config.batch, number, config.seed, "slider")]
+        return index
 
     @torch.no_grad()
     def _snapshot(self, counters: dict[str, Any]) -> None:
