@@ -1,0 +1,86 @@
+"""Edits by words of strangers of CelebA, by a judge that guides nothing.
+
+    python benchmarks/words_celeba.py --store DIR --model NAME --data STRANGERS --judge NAME
+
+Model and judge are of `dclip train --condition attributes` and `dclip judge train` on photos of
+other people than those of the data. The data's pictures that are labelled as without the attribute
+are edited, and the artifact's panel.png is to be opened: one row for each strength says what the
+judge sees, and how far the upper corners have changed. `dclip eval --edits` adds the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dclip.configs.edit import EditConfig
+from dclip.context import Context
+from dclip.evaluation.judge import load_judge
+from dclip.stages import edit
+from dclip.store import Store
+
+OTHERS = (
+    "Young", "Male", "Pale_Skin", "Wearing_Lipstick", "Eyeglasses", "Blond_Hair", "Smiling",
+    "Black_Hair", "Big_Nose", "Heavy_Makeup",
+)  # fmt: skip
+CORNER = 8  # pixels a side, of 64
+
+
+def pictures(files: list[Path]) -> Tensor:
+    """(N, 3, H, W) in [-1, 1]."""
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def main() -> None:
+    """Edit, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("store", "model", "data", "judge"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--prompt", default="smiling, mouth slightly open")
+    parser.add_argument("--attribute", default="Smiling", help="that the judge is to see")
+    parser.add_argument("--cfg", type=float, default=5.0)
+    parser.add_argument("--r", type=float, default=0.75)
+    parser.add_argument("--locality", type=float, default=0.2)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--count", type=int, default=32)
+    asked = parser.parse_args()
+    store = Store(Path(asked.store))
+    judge = load_judge(store.resolve(asked.judge, "judge").path)
+    made = edit.run(
+        EditConfig(
+            data=asked.data, split="all", where=(f"{asked.attribute}=-1",), count=asked.count,
+            model=asked.model, prompt=asked.prompt, cfg=asked.cfg, r=asked.r, steps=asked.steps,
+            locality=asked.locality, strength=(0.0, 0.5, 1.0),
+        ),
+        store,
+        Context(),
+    )  # fmt: skip
+    with (made.path / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    others = [name for name in OTHERS if name != asked.attribute]
+    print(f"{made.path / 'panel.png'}\n\n| strength | judge | others the same | corners |")
+    print("|--:|--:|--:|--:|")
+    for strength in ("0.0", "0.5", "1.0"):
+        shown = [row for row in rows if row["strength"] == strength]
+        photos = pictures([made.path / "originals" / f"{row['name']}.png" for row in shown])
+        edits = pictures([made.path / row["picture"] for row in shown])
+        before, after = judge(photos), judge(edits)
+        seen = (after.attribute(asked.attribute) > 0.5).mean()
+        same = [
+            ((after.attribute(name) > 0.5) == (before.attribute(name) > 0.5)).mean()
+            for name in others
+        ]
+        change = (edits - photos).abs().mean(1)[:, :CORNER] * 127.5
+        corners = torch.cat([change[..., :CORNER], change[..., -CORNER:]], -1).mean()
+        print(f"| {strength} | {seen:.0%} | {np.mean(same):.0%} | {float(corners):.1f} |")
+
+
+if __name__ == "__main__":
+    main()
