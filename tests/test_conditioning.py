@@ -216,3 +216,10 @@ def test_a_clip_gives_its_states_after_the_last_norm(encoder: ClipEncoder) -> No
 def test_a_prompt_that_is_too_long_is_refused(encoder: ClipEncoder) -> None:
     with pytest.raises(BadInput, match="reads at most 16"):
         encoder.encode(["face " * 20])
+
+
+def test_an_embedding_of_unit_length_comes_to_the_network_at_unit_variance() -> None:
+    model, (x, t), seen = reader(), noisy(3), []
+    model.whole.register_forward_pre_hook(lambda _net, given: seen.append(given[0]))
+    model(x, t, condition(3, 1))
+    torch.testing.assert_close(seen[0].square().mean(1), torch.ones(3))
