@@ -15,6 +15,11 @@ DRAWN_FACES = "drawn-faces"
 FACES = "faces"
 PHOTOS = "photos"
 
+FRAMES = ("celeba", "ffhq", "drawn", "center", "none")
+"""Where pictures have the face, see :class:`dclip.photos.frames.Frame`; the last two have none."""
+
+FACE_FRAMES = FRAMES[:3]
+
 
 @dataclass(frozen=True)
 class Domain:

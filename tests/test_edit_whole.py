@@ -307,7 +307,7 @@ def test_a_base_of_something_else_takes_no_faces(store: Store, party: Path, tmp_
     add_tuned(other, "puppy", seed=1, base="dogs")
     made = run(config(party, tuned=("puppy",)), other, CPU)
     assert "whole" not in made.config and Finder.calls == 0
-    with pytest.raises(BadInput, match="not one of faces"):
+    with pytest.raises(BadInput, match="frame is center"):
         run(config(party, tuned=("puppy",), face=(1,)), other, CPU)
 
 

@@ -58,6 +58,21 @@ class ImportConfig:
     """Order of an ADM network's attention projection."""
     class_label: Annotated[int, Ge(0), Option(flags=("--class",), metavar="N"), _BASE] | None = None
     """Class that a class-conditional model is to draw."""
+    domain: (
+        Annotated[
+            str, AfterValidator(OneOf("dclip.domains:DOMAINS")), Option(metavar="NAME"), _BASE
+        ]
+        | None
+    ) = None
+    """What its pictures show: faces, dogs, churches, bedrooms or photos. Else by its name."""
+    frame: (
+        Annotated[
+            str, AfterValidator(OneOf("dclip.domains:FRAMES")), Option(metavar="FRAME"), _BASE
+        ]
+        | None
+    ) = None
+    """Where they have the face: celeba, ffhq (also CelebA-HQ's), or center for none. Else by its
+    name."""
     r: Annotated[Depth | None, _TUNED] = None
     """Of a tuned source: how far it was tuned to invert: a timestep, as 402, or a share of T, as
     0.4."""
@@ -69,5 +84,5 @@ class ImportConfig:
     def asked(self) -> dict[str, Any]:
         """The settings of a base, for :class:`dclip.models.pretrained.Asked`."""
         names = ("size", "schedule", "T", "prediction", "grid", "heads", "head_channels", "qkv",
-                 "class_label")  # fmt: skip
+                 "class_label", "domain", "frame")  # fmt: skip
         return {name: getattr(self, name) for name in names}

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from dclip.config import Needs, OneOf, Option, nearest, settings
 from dclip.configs.common import Count, Crop, Name, Seed
 from dclip.data.sources import SOURCES
-from dclip.domains import DRAWN_FACES
+from dclip.domains import DRAWN_FACES, FACE_FRAMES, FACES
 from dclip.errors import BadInput
 
 DRAWN = "faces"
@@ -111,6 +111,19 @@ class PrepareConfig:
         | None
     ) = None
     """What the pictures show: faces, dogs, churches, bedrooms or photos. Else photos."""
+    frame: (
+        Annotated[
+            str,
+            AfterValidator(OneOf("dclip.domains:FRAMES")),
+            Option(metavar="FRAME"),
+            Needs("source", ("folder",)),
+        ]
+        | None
+    ) = None
+    """Where the pictures have the face, so that photos are brought there for an edit: celeba or
+    ffhq (also CelebA-HQ's). Else center, which looks for no face; with --align ffhq."""
+    align: Annotated[bool, Needs("source", ("folder",))] = False
+    """Find the largest face of each photo and cut it out so that it lies where --frame has it."""
     name: Name | None = None
     """Name of the new artifact: else the source's."""
     seed: Seed = 0
@@ -124,6 +137,21 @@ class PrepareConfig:
                 )
             if self.root is None:
                 raise BadInput("where are the photos?", f"`dclip prepare {self.source} --root DIR`")
+        framed = self.frame in FACE_FRAMES or self.align
+        if self.align and self.frame not in (None, *FACE_FRAMES):
+            raise BadInput(
+                f"the frame {self.frame} has no face to align", "use --frame celeba or ffhq"
+            )
+        if framed and self.domain not in (None, FACES):
+            raise BadInput(
+                f"{self.domain} have no place in a frame of faces",
+                "leave --align and --frame out, or say --domain faces",
+            )
+        if framed and self.frame != "celeba" and self.crop not in (None, "center"):
+            raise BadInput(
+                f"--crop {self.crop} would leave the frame {self.frame or 'ffhq'}",
+                "leave it out, or say --frame celeba, which has crops",
+            )
         if self.split == "official" and self.source != "celeba":
             raise BadInput(f"{self.source} has no official split", "use e.g. --split 90/10")
 
@@ -132,7 +160,8 @@ class PrepareConfig:
         """What the pictures show, a name in :data:`dclip.domains.DOMAINS`."""
         if self.source == DRAWN:
             return DRAWN_FACES
-        return self.domain or SOURCES[self.source].domain
+        framed = self.frame in FACE_FRAMES or self.align
+        return self.domain or (FACES if framed else SOURCES[self.source].domain)
 
     @property
     def side(self) -> int:

@@ -66,6 +66,7 @@ class CelebA:
     notes: tuple[str, ...]
     reader: Callable[[Item], bytes]
     crop: str = "face"
+    frame: str = "celeba"
     name: str = "celeba"
 
     @property
@@ -335,5 +336,10 @@ def _joined(found: _Found) -> CelebA:
     if missing:
         notes.append(f"no {', '.join(missing)} beside the pictures: prepared without")
     return CelebA(
-        found.place, tuple(items), columns, tuple(notes), found.reader, "center" if hq else "face"
+        found.place,
+        tuple(items),
+        columns,
+        tuple(notes),
+        found.reader,
+        *(("center", "ffhq") if hq else ("face", "celeba")),
     )

@@ -29,6 +29,7 @@ class Folder:
     name: str
     left_out: Mapping[str, str]
     crop: str = "center"
+    frame: str = "center"
 
     def read(self, item: Item) -> bytes:
         return read_file(self.place / item.file, item.file)

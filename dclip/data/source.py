@@ -64,6 +64,10 @@ class FileSource(Protocol):
     def crop(self) -> str:
         """How its pictures are cropped unless the user says otherwise."""
 
+    @property
+    def frame(self) -> str:
+        """Where its pictures have the face, a name in :data:`dclip.domains.FRAMES`."""
+
     def read(self, item: Item) -> bytes:
         """The encoded file.
 

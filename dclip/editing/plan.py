@@ -9,7 +9,7 @@ from typing import Any
 from dclip.context import Reporter, Silent
 from dclip.diffusion import grids, unseen
 from dclip.diffusion.inversion import REFINEMENTS
-from dclip.domains import DOMAINS
+from dclip.domains import DOMAINS, FACE_FRAMES
 from dclip.editing.mask import check_locality
 from dclip.editing.spec import PartSpec
 from dclip.errors import BadInput
@@ -48,6 +48,29 @@ def check_domain(info: ModelInfo, domain: str, *, anyway: bool, report: Reporter
         "for photos, train a base on photos and tune it (docs/training.md); --anyway insists,"
         " e.g. for pictures of drawn faces",
     )
+
+
+def warn_of_frame(base: Artifact, info: ModelInfo, data: Artifact, report: Reporter) -> None:
+    """Warn where pictures have the face in another place than the base's have it.
+
+    Args:
+        base, info: the base model.
+        data: the pictures to edit, a ``data`` artifact.
+    """
+    knows, shows = (
+        f"{name}, crop {crop}" if name == "celeba" else name
+        for name, crop in (
+            (info.frame, info.crop),
+            (data.config["frame"], data.config["crop"] or "center"),
+        )
+    )
+    if info.frame in FACE_FRAMES and shows != knows:
+        again = f"--align --frame {info.frame}"
+        again += f" --crop {info.crop}" if info.frame == "celeba" else ""
+        report.warn(
+            f"{base.ref} knows faces in the frame {knows}, {data.ref} has the frame {shows}: edits"
+            f" suffer. Of photos, `dclip prepare folder --root DIR {again}` brings faces there"
+        )
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,8 @@ def whole_photos(
     if not frame.needs_faces:
         if only or most:
             raise BadInput(
-                "the base model is not one of faces, so no face can be chosen",
+                f"the base model's pictures have no frame of faces (its frame is {frame.name}), so"
+                " no face can be chosen",
                 "leave --face and --max-faces out",
             )
         return None

@@ -84,6 +84,7 @@ class ModelInfo:
         latent: the latents that it denoises; None of one that works on pixels.
         domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
         crop: how its pictures were cropped, see :func:`dclip.data.images.decode`.
+        frame: where they have the face, a name in :data:`dclip.domains.FRAMES`.
     """
 
     architecture: str
@@ -93,6 +94,7 @@ class ModelInfo:
     prediction: Annotated[str, AfterValidator(OneOf("dclip.models.prediction:ADAPTERS"))] = "eps"
     domain: Annotated[str, AfterValidator(OneOf("dclip.domains:DOMAINS"))] = PHOTOS
     crop: str = "center"
+    frame: Annotated[str, AfterValidator(OneOf("dclip.domains:FRAMES"))] = "center"
     grid: GridRule = "even"
     steps_offset: Annotated[int, Ge(0)] = 0
     grid_end: Literal[0, 1] = 0
@@ -161,6 +163,7 @@ class ModelInfo:
             "prediction": self.prediction,
             "domain": self.domain,
             "crop": self.crop,
+            "frame": self.frame,
         }
         for f in fields(self):
             value = getattr(self, f.name)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dclip.data.images import FACE_FRACTION, check_crop
-from dclip.domains import DOMAINS, FACES
+from dclip.domains import FRAMES
 from dclip.errors import BadInput
-from dclip.models.checkpoint import ModelInfo
+
+if TYPE_CHECKING:
+    from dclip.models.checkpoint import ModelInfo
 
 Points = NDArray[np.float64]
 """Five points (5, 2) as x, y: the eyes, the nose, the mouth corners; each pair from left to right
@@ -29,8 +31,6 @@ CELEBA_POINTS = ((69.4, 112.2), (108.7, 112.6), (88.1, 134.9), (72.1, 151.9), (1
 
 DRAWN_POINTS = ((0.388, 0.477), (0.612, 0.477), (0.5, 0.595), (0.407, 0.696), (0.593, 0.696))
 """Mean of the five points of the drawn faces (``dclip.data.faces``), in the unit square."""
-
-FRAMES = ("celeba", "ffhq", "drawn", "center", "none")
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,14 @@ def _turned(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def frame_of(info: ModelInfo) -> Frame:
-    """Where a base model's pictures have the face, by its domain and the crop of its data."""
-    if DOMAINS[info.domain].drawn:
-        return Frame("drawn")
-    if info.domain != FACES:
-        return Frame("center")
-    return Frame("ffhq") if info.crop == "center" else Frame("celeba", info.crop)
+    """Where a base model's pictures have the face."""
+    return frame_named(info.frame, info.crop)
+
+
+def frame_named(name: str, crop: str | None) -> Frame:
+    """The frame that an artifact names, with the crop of its data where that matters.
+
+    Raises:
+        BadInput: as :class:`Frame`.
+    """
+    return Frame(name, (crop or "") if name == "celeba" else "")

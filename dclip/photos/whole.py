@@ -101,7 +101,7 @@ def find_spots(
                            "count from the left, starting at 1")  # fmt: skip
     spots = []
     for number, face in enumerate(faces, 1):
-        reason = "not asked for" if only and number not in only else _unfit(face, photo, tiny)
+        reason = "not asked for" if only and number not in only else unfit(face, photo.size, tiny)
         spots.append(Spot(number, frame.place(face.points), face, reason))
     fit = sorted((s for s in spots if not s.skipped), key=_size, reverse=True)
     if not fit:
@@ -193,9 +193,9 @@ def _run(edit: Edit, squares: Sequence[Tensor]) -> list[Tensor]:
     return list(edited)
 
 
-def _unfit(face: Face, photo: Photo, tiny: float) -> str:
-    """Why a face cannot be edited; "" where it can."""
-    width, height = photo.size
+def unfit(face: Face, size: tuple[int, int], tiny: float = TINY) -> str:
+    """Why a face of a photo of (width, height) cannot be edited; "" where it can."""
+    width, height = size
     left, top, w, h = face.box
     across = min(left + w, width) - max(left, 0)
     down = min(top + h, height) - max(top, 0)

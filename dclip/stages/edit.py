@@ -23,7 +23,14 @@ from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
 from dclip.domains import DOMAINS, PHOTOS
 from dclip.editing.editor import Editor, Networks
-from dclip.editing.plan import Plans, check_domain, find_base, find_plan, make_plan
+from dclip.editing.plan import (
+    Plans,
+    check_domain,
+    find_base,
+    find_plan,
+    make_plan,
+    warn_of_frame,
+)
 from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
 from dclip.editing.user_mask import UserMask
 from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
@@ -232,6 +239,7 @@ def _photos(
         check_domain(
             plan.info, source.config["domain"], anyway=config.anyway, report=context.report
         )
+        warn_of_frame(plan.base, plan.info, source, context.report)
     data = DataSet(source.path)
     chosen = data.split(config.split)
     if config.where:

@@ -22,6 +22,7 @@ from dclip.device import describe, pick, placed, resolve_precision
 from dclip.diffusion import ddim, ddpm, grids
 from dclip.diffusion.inversion import REFINEMENTS, TOLERANCE, invert
 from dclip.diffusion.network import EpsModel, InPrecision
+from dclip.editing.plan import warn_of_frame
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import panel
 from dclip.guidance.prompts import preset, unfit
@@ -140,6 +141,7 @@ def run(config: InvertConfig, store: Store, context: Context = Context()) -> Art
     grid = grids.walk(resolved.grid, resolved.r, resolved.steps, info.schedule.T)
     inversion = grids.upward(resolved.grid, grid)
     _check_size(data.size, source, info, base, context)
+    warn_of_frame(base, info, source, context.report)
     device = pick(context)
     resolved = replace(resolved, precision=resolve_precision(config.precision, device))
     assert resolved.steps is not None

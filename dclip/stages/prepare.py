@@ -26,6 +26,8 @@ from dclip.data.sources import SOURCES
 from dclip.data.table import SPLITS, ordered, write_csv
 from dclip.errors import BadInput
 from dclip.figures.panel import sheet
+from dclip.photos.align import Aligner
+from dclip.photos.frames import frame_named
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
@@ -49,6 +51,8 @@ def run(config: PrepareConfig, store: Store, context: Context = Context()) -> Ar
         "content": pictures.content,
         "size": config.side,
         "crop": pictures.crop,
+        "frame": pictures.frame,
+        **({"detector": pictures.detector} if pictures.detector else {}),
         "split": config.split,
         "limit": config.limit,
         "count": len(pictures.items) if config.source == DRAWN else None,
@@ -113,6 +117,9 @@ class _Pictures:
     subject: Callable[[int], str]
     # Pictures that are there and cannot be read here, with the reason.
     left_out: Mapping[str, str]
+    # Where the pictures have the face, and what found it where they are aligned here.
+    frame: str
+    detector: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,15 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     for note in source.notes:
         context.report.note(note)
     crop = config.crop or source.crop
+    frame = config.frame or source.frame
+    if source.frame == "ffhq" and crop != "center":
+        frame = "center"  # CelebA-HQ cropped further is no frame that is known
     size = config.side
+    aligner: Aligner | None = None
+    if config.align:
+        frame = config.frame or "ffhq"
+        crop = config.crop or ("face" if frame == "celeba" else "center")
+        aligner = Aligner(frame_named(frame, crop), size)
     items: Sequence[Item] = source.items
     known = source.columns
     if config.style == PAIRS:
@@ -153,7 +168,10 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
             try:
                 # The two of a pair are one file, and follow each other.
                 if decoded is None or decoded[0] != item.file:
-                    read = decode(source.read(item), size=size, crop=crop, name=item.file)
+                    if aligner is not None:
+                        read = aligner(source.read(item), item.file)
+                    else:
+                        read = decode(source.read(item), size=size, crop=crop, name=item.file)
                     decoded = item.file, read
                     notes += [(note, item.file) for note in read.notes]
             except BadInput as error:
@@ -180,6 +198,8 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         ),
         subject=lambda number: known["pair"][number] if "pair" in known else items[number].id,
         left_out=source.left_out,
+        frame=frame,
+        detector=aligner.version if aligner else None,
     )
 
 
@@ -229,6 +249,7 @@ def _faces(config: PrepareConfig) -> _Pictures:
         rows=rows,
         subject=lambda number: source.subject(number) if style == PAIRS else items[number].id,
         left_out={},
+        frame="drawn",
     )
 
 

@@ -60,11 +60,6 @@ NOT_SETTINGS = (
 """Settings that the inputs, the model's description or ``images`` hold already."""
 
 
-def crop_of(data: Artifact) -> str:
-    """How a data artifact's pictures were cropped."""
-    return str(data.config.get("crop") or "center")
-
-
 def resolve(config: TrainConfig, network: str, images: int, device: torch.device) -> TrainConfig:
     """The config with every default that depends on network, data and device filled in."""
     return replace(
@@ -90,7 +85,12 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
         raise BadInput(f"{source.ref} has no training images", "prepare it with another --split")
     device = pick(context)
     inputs = {"data": source}
-    shown = {"image_size": data.size, "domain": source.config["domain"], "crop": crop_of(source)}
+    shown = {
+        "image_size": data.size,
+        "domain": source.config["domain"],
+        "crop": source.config["crop"] or "center",
+        "frame": source.config["frame"],
+    }
     if config.init:
         inputs["init"] = store.resolve(config.init, "model", context.report)
         info = replace(read_info(inputs["init"].path), **shown)

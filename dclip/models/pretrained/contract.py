@@ -26,6 +26,8 @@ class Asked:
         heads, head_channels: of an ADM network's attention, one of the two.
         qkv: the order of its joint projection.
         class_label: the class that a class-conditional model is to draw.
+        domain: what its pictures show.
+        frame: where they have the face.
     """
 
     size: int | None = None
@@ -37,6 +39,8 @@ class Asked:
     head_channels: int | None = None
     qkv: Literal["legacy", "new"] | None = None
     class_label: int | None = None
+    domain: str | None = None
+    frame: str | None = None
 
     def noise(self, default: Schedule) -> Schedule:
         """The schedule, with what the user says in place of the default's own."""

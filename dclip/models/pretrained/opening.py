@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dclip.domains import DRAWN_FACES, FACE_FRAMES, FACES, PHOTOS
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import ModelInfo, Source, check_weights
 from dclip.models.pretrained import FAMILIES, recognise, stable_diffusion
@@ -26,6 +27,16 @@ _PREFERRED = (
     ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".fp16.safetensors",
     ".safetensors.index.fp16.json", ".fp16.bin", ".bin.index.fp16.json",
 )  # fmt: skip
+
+SHOWS = {
+    r"celeb\w*[-_]?hq|ffhq|metface": (FACES, "ffhq"),
+    r"celeba": (FACES, "celeba"),
+    r"dog": ("dogs", "center"),
+    r"church": ("churches", "center"),
+    r"bedroom": ("bedrooms", "center"),
+}
+"""Domain and frame of published models, by words in the name of the file, folder or id. DDPM's and
+P2-weighting's are of CelebA-HQ and FFHQ, in the frame of which MetFaces was aligned too."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,14 @@ def _open_file(folder: Folder, name: str, asked: Asked) -> Opened:
     family, tensors, notes = pick(disk.read_tensors(path), str(path))
     described = _describe(family, {k: v.shape for k, v in tensors.items()}, {}, asked)
     return _opened(
-        folder, family, described, {name: folder.sizes[name]}, lambda: tensors, notes, str(path)
+        folder,
+        family,
+        described,
+        {name: folder.sizes[name]},
+        lambda: tensors,
+        notes,
+        str(path),
+        asked,
     )
 
 
@@ -161,7 +179,7 @@ def _open_folder(folder: Folder, asked: Asked) -> Opened:
         return tensors
 
     notes = [f"weights from {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")]
-    return _opened(folder, "diffusers", described, shards, read, notes, folder.id)
+    return _opened(folder, "diffusers", described, shards, read, notes, folder.id, asked)
 
 
 def _open_text_to_image(folder: Folder, asked: Asked) -> Opened:
@@ -173,7 +191,7 @@ def _open_text_to_image(folder: Folder, asked: Asked) -> Opened:
     }
     sizes = {name: folder.sizes[name] for each in names.values() for name in each}
     source = _source(folder, "stable-diffusion", sizes)
-    info = replace(described.info, source=source)
+    info = replace(described.info, source=source, **shows((folder.id,), asked)[0])
 
     parts = stable_diffusion.Parts(folder, names)
 
@@ -280,16 +298,45 @@ def _opened(
     read: Callable[[], dict[str, Tensor]],
     notes: list[str],
     where: str,
+    asked: Asked,
 ) -> Opened:
-    info = described.info
-    _check_use(info, where)
-    info = replace(info, source=_source(folder, family, sizes))
+    _check_use(described.info, where)
+    pictures, told = shows((folder.id, where), asked)
+    info = replace(described.info, source=_source(folder, family, sizes), **pictures)
 
     def weights() -> dict[str, Tensor]:
         named = FAMILIES[family].convert(read())
         return _checked(info, {info.prefix + name: value for name, value in named.items()}, where)
 
-    return Opened(info, (*notes, *described.notes), sum(sizes.values()), weights)
+    return Opened(info, (*notes, *described.notes, told), sum(sizes.values()), weights)
+
+
+def shows(names: Sequence[str], asked: Asked) -> tuple[dict[str, str], str]:
+    """What a model's pictures show and where they have the face: as asked, else by its name.
+
+    Args:
+        names: of its folder, id and file; the first that says something counts.
+
+    Returns:
+        ``domain`` and ``frame`` of :class:`ModelInfo`, and a note of both.
+
+    Raises:
+        BadInput: a frame of faces for pictures of something else.
+    """
+    lower = [Path(name).name.lower() for name in names]
+    found = (row for name in lower for words, row in SHOWS.items() if re.search(words, name))
+    domain, frame = next(found, (PHOTOS, "center"))
+    if asked.domain not in (None, domain):
+        assert asked.domain is not None
+        domain, frame = asked.domain, "ffhq" if asked.domain == FACES else "center"
+    frame = asked.frame or frame
+    if frame in FACE_FRAMES and domain not in (FACES, DRAWN_FACES):
+        raise BadInput(
+            f"{domain} have no place in a frame of faces",
+            "leave --frame out, or say --domain faces",
+        )
+    told = "" if asked.domain and asked.frame else ": by its name, see --domain and --frame"
+    return {"domain": domain, "frame": frame}, f"it shows {domain}, frame {frame}{told}"
 
 
 def _source(folder: Folder, family: str, sizes: Mapping[str, int]) -> Source:

@@ -1,0 +1,74 @@
+"""Loose photos to aligned squares: the largest face of each, brought to where a frame has it."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dclip.data.images import Decoded, decode
+from dclip.data.paths import shown
+from dclip.errors import BadInput
+from dclip.photos.back import cut
+from dclip.photos.colours import Plain
+from dclip.photos.find import FaceFinder
+from dclip.photos.frames import Frame
+from dclip.photos.whole import unfit
+
+Pixels = NDArray[np.uint8]
+
+
+class Aligner:
+    """Cuts the largest face out of a photo. Safe from several threads.
+
+    Args:
+        frame: where the squares have the face.
+        size: their side in pixels.
+
+    Raises:
+        BadInput: a frame without faces, or the face detector is not installed.
+    """
+
+    def __init__(self, frame: Frame, size: int) -> None:
+        if not frame.needs_faces:
+            raise BadInput(f"the frame {frame.name} has no face", "use celeba or ffhq")
+        self.frame, self.size = frame, size
+        self._local = threading.local()
+        self.version = self._finder().version
+
+    def _finder(self) -> FaceFinder:
+        """One a thread: OpenCV's network holds the picture that it looks at."""
+        if not hasattr(self._local, "finder"):
+            self._local.finder = FaceFinder()
+        finder: FaceFinder = self._local.finder
+        return finder
+
+    def __call__(self, data: bytes, name: str) -> Decoded:
+        """The square of a photo, (size, size, 3) uint8 RGB; beyond the photo's edge it is mirrored.
+
+        Args:
+            data: the encoded file.
+            name: what messages call it.
+
+        Raises:
+            BadInput: a file that cannot be read, or a photo with no face that is whole, turned to
+                the viewer and wide enough.
+        """
+        photo = decode(data, crop="none", name=name)
+        height, width = photo.pixels.shape[:2]
+        faces = self._finder().find(photo.pixels)
+        reasons = [unfit(face, (width, height)) for face in faces]
+        fit = [face for face, reason in zip(faces, reasons, strict=True) if not reason]
+        if not fit:
+            why = "; ".join(dict.fromkeys(reasons))
+            raise BadInput(f"{shown(name)}: no face " + (f"is fit: {why}" if why else "was found"))
+        place = self.frame.place(max(fit, key=lambda face: face.size).points)
+        notes = list(photo.notes)
+        if len(fit) > 1:
+            notes.append("several faces: the largest one taken")
+        if place.side < self.size:
+            notes.append(f"the face's square has fewer than {self.size} pixels: enlarged")
+        square = cut(photo.pixels, place, self.size, Plain())
+        values = ((square + 1) * 127.5).round().clamp(0, 255).byte()
+        return Decoded(np.ascontiguousarray(values.permute(1, 2, 0).numpy()), tuple(notes))
