@@ -125,11 +125,10 @@ def test_no_face_and_several_faces_are_told(tmp_path: Path, album: Path) -> None
 def test_the_detector_finds_them_by_itself(tmp_path: Path) -> None:
     album = made(tmp_path, dot=-1)
     data = DataSet(prepared(Store(tmp_path / "store"), album, size=160).path)
-    for name in ("turned", "two"):
-        picture = data.images(np.array([data.ids.index(f"{name}.png")]))[0]
-        (face,) = find.FaceFinder().find(picture.transpose(1, 2, 0))
-        away = np.array(face.points) / 160 - Frame("ffhq").points()
-        assert np.abs(away).max() < 0.06
+    picture = data.images(np.array([data.ids.index("two.png")]))[0]
+    (face,) = find.FaceFinder().find(picture.transpose(1, 2, 0))
+    away = np.array(face.points) / 160 - Frame("ffhq").points()
+    assert np.abs(away).max() < 0.06  # unaligned, its square is another part of the photo
 
 
 @pytest.mark.usefixtures("finder")
