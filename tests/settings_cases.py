@@ -363,6 +363,8 @@ PREPARE = Stage(
             refused="no CelebA pictures",
         ),
         "domain": Case({"domain": "dogs"}, _FOLDER, looks_at="domain"),
+        "frame": Case({"frame": "ffhq"}, _FOLDER, looks_at="domain"),
+        "align": Case({"align": True}, _FOLDER, refused="no face"),
     },
 )
 

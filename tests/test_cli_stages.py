@@ -87,9 +87,19 @@ FILE_ONLY = {
 }  # fmt: skip
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {
-    "prepare celeba": {"source", "count", "domain"},
+    "prepare celeba": {"source", "count", "domain", "frame", "align"},
     "prepare folder": {"source", "count", "download"},
-    "prepare faces": {"source", "root", "crop", "limit", "strict", "download", "domain"},
+    "prepare faces": {
+        "source",
+        "root",
+        "crop",
+        "limit",
+        "strict",
+        "download",
+        "domain",
+        "frame",
+        "align",
+    },
 }
 
 
