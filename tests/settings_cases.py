@@ -124,6 +124,7 @@ SAMPLE = Stage(
         "rescale": Case({"rescale": 1.0}, _READER),
         "count": 3,
         "sampler": "ddpm",
+        "train_timesteps": 30,
         "eta": 0.5,
         "grid": "leading",
         "guide": {"guide": ("colour:#ff0000:1",)},

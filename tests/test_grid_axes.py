@@ -10,13 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from small_cli import Shell
+from small_store import SIZE, copied
 from test_sample_stage import make_store
 
+from dclip.configs.edit import EditConfig
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
+from dclip.data import faces
+from dclip.data.images import save_png
 from dclip.errors import BadInput
+from dclip.evaluation.samples import squares_of
 from dclip.figures.axes import AXES, parse_axis
-from dclip.stages import sample
+from dclip.stages import edit, sample
 from dclip.store import Store
 
 CPU = Context(device="cpu")
@@ -105,6 +110,7 @@ def test_without_a_model_the_newest_draws_every_cell(
         (("--x", "prompt=a cat", "--fixed", "model=base"), "reads no text"),
         (("--x", f"seed={','.join(map(str, range(500)))}"), "500 cells are too many"),
         (("--x", "steps=2,99", "--fixed", "model=base"), "99 steps do not fit"),
+        (("--x", "r=2,9", "--fixed", "model=base"), "name a photo, for a figure of edits"),
     ],
 )
 def test_bad_axes_are_one_line(
@@ -113,6 +119,70 @@ def test_bad_axes_are_one_line(
     _, err = Shell(store.root, capsys)("grid", *words, code=2)
     assert said in err and "Traceback" not in err
     assert not store.list("figure")
+
+
+# --- edits of photos over axes
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> tuple[Store, Path]:
+    """A store with a tuned "sketch", and a folder of three drawn faces."""
+    place = tmp_path_factory.mktemp("edits")
+    for number in range(3):
+        save_png(place / "album" / f"{number}.png", faces.draw(faces.sample(5, number), size=SIZE))
+    return copied(trained, place / "store"), place / "album"
+
+
+def test_cells_with_photos_are_their_edits(
+    edits: tuple[Store, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, album = edits
+    photo = album / "1.png"
+    words = ("--with", "sketch", "--anyway", "--cell", str(SIZE), "--no-captions")
+    Shell(store.root, capsys)("grid", str(photo), "--x", "r=6,12", "--y", "strength=0,1.5", *words)
+    page = panel(store)
+    assert shows(page, np.asarray(Image.open(photo).convert("RGB")).astype(int))
+    for r in (6, 12):
+        config = EditConfig(
+            photos=(str(photo),), tuned=("sketch",), r=r, strength=(1.5,), anyway=True, name="own"
+        )
+        own = squares_of(edit.run(config, store, CPU)).edits[1.5][0]
+        assert shows(page, np.asarray(Image.open(own).convert("RGB")).astype(int))
+
+
+def test_several_photos_have_a_row_each(
+    edits: tuple[Store, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, album = edits
+    words = ("--with", "sketch", "--anyway", "--cell", str(SIZE))
+    shell = Shell(store.root, capsys)
+    shell("grid", str(album), "--x", "strength=0,1", *words)
+    figure = max(store.list("figure"), key=lambda each: each.version)
+    assert figure.metrics["cells"] == 6 and figure.config["labels"] == ["0", "1", "2"]
+    _, err = shell("grid", str(album), "--x", "strength=0,1", "--rows", "2", *words)
+    assert "first 2 of 3 photos" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--x", "sampler=ddim,ddpm"), "an edit of a photo has no setting sampler"),
+        (("--x", "r=4,8", "--y", "strength=0,1"), "name one photo, or one axis"),
+        (("--x", "r=4,800", "--rows", "1"), "r=800"),
+        (("--x", "r=4", "--fixed", "data=faces"), "a cell is one picture"),
+    ],
+)
+def test_bad_axes_of_edits_are_one_line(
+    edits: tuple[Store, Path],
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    store, album = edits
+    before = len(store.list("figure"))
+    _, err = Shell(store.root, capsys)("grid", str(album), "--anyway", *words, code=2)
+    assert said in err and "Traceback" not in err
+    assert len(store.list("figure")) == before
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=9, unique=True))
@@ -130,8 +200,9 @@ def test_texts_may_hold_commas_where_a_semicolon_parts_them() -> None:
     assert two.settings(0) == {"guide": ["colour:#ff0000:1", "tv:1"]}
 
 
-def test_every_axis_is_a_setting_of_sample() -> None:
-    assert {setting for setting, _ in AXES.values()} <= set(SampleConfig.__dataclass_fields__)
+def test_every_axis_is_a_setting_of_sample_or_edit() -> None:
+    known = {**SampleConfig.__dataclass_fields__, **EditConfig.__dataclass_fields__}
+    assert {setting for setting, _ in AXES.values()} <= set(known)
 
 
 def test_an_axis_without_a_name_is_refused() -> None:

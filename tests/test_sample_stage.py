@@ -15,12 +15,16 @@ from small_guide import write_clip
 
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
+from dclip.data.images import to_uint8
+from dclip.diffusion import ddim
+from dclip.diffusion.network import InPrecision
 from dclip.diffusion.samplers import SAMPLERS
 from dclip.diffusion.schedule import Schedule
-from dclip.errors import BadInput, MissingArtifact
+from dclip.errors import BadInput, DclipError, MissingArtifact
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.tuned import Full
 from dclip.models.unet import SIZES
+from dclip.random import key, normal
 from dclip.stages.sample import run
 from dclip.store import Artifact, Staging, Store
 
@@ -269,3 +273,71 @@ def test_a_clip_that_guides_is_an_input_and_what_it_cannot_read_is_refused(
         SampleConfig(clip=(clip,))
     with pytest.raises(BadInput):
         SampleConfig(guide=("colour:nocolour:1",))
+
+
+# --- the number of training timesteps, and values that are not finite
+
+
+def test_training_timesteps_are_the_range_of_betas_in_other_steps(store: Store) -> None:
+    """As diffusers' scheduler reads num_train_timesteps: the picture of a base on that schedule."""
+    made = run(replace(SMALL, train_timesteps=25, name="fewer"), store, CPU)
+    base = store.resolve("base", "model")
+    network, info = load_model(base.path)
+    ends = (info.schedule.beta(1), info.schedule.beta(T))
+    betas = torch.linspace(*ends, 25, dtype=torch.float64)
+    schedule = Schedule.trained(betas.tolist())
+    assert torch.allclose(info.schedule.in_steps(25).alpha_bar, schedule.alpha_bar, atol=1e-12)
+    network.schedule = schedule
+    noise = normal([key(0, "sample", i, 25) for i in range(2)], info.shape)
+    with torch.no_grad():
+        grid = ddim.grid(25, 3)
+        expected = to_uint8(ddim.decode(network, schedule, noise, grid, clip_x0=True))
+    got = [np.asarray(Image.open(made.path / f"images/{i:04d}.png")) for i in range(2)]
+    away = np.abs(np.stack(got).transpose(0, 3, 1, 2).astype(int) - expected.numpy().astype(int))
+    assert away.max() <= 1
+
+
+def test_the_range_of_betas_of_stable_diffusion() -> None:
+    """sigma_max of its schedule in N steps: measured on diffusers' LMS scheduler."""
+    known = {50: 0.556, 600: 4.91, 800: 8.51, 1000: 14.61, 1500: 56.0}
+    whole = Schedule.make("scaled-linear", 1000)
+    for steps, expected in known.items():
+        a, b = whole.in_steps(steps).coefficients(steps)
+        assert b / a == pytest.approx(expected, rel=2e-3)
+    with pytest.raises(BadInput, match="no range of betas"):
+        Schedule.make("cosine", 100).in_steps(50)
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, *precisions: str) -> None:
+    """Networks give NaN in these precisions."""
+
+    class Spoilt(InPrecision):
+        def at(self, t: int) -> Any:
+            eps = super().at(t)
+            return lambda x, ts: eps(x, ts) * (np.nan if self.precision in precisions else 1)
+
+    monkeypatch.setattr("dclip.stages.sample.InPrecision", Spoilt)
+
+
+def test_what_half_precision_cannot_hold_is_drawn_in_float32(
+    store: Store, small: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(monkeypatch, "bf16")
+    said = Stop()
+    context = replace(CPU, report=said)
+    made = run(replace(SMALL, precision="bf16", name="again"), store, context)
+    assert sum("drawn again in float32" in text for text in said.said) == 1
+    for i in range(5):
+        name = f"images/{i:04d}.png"
+        pair = (np.asarray(Image.open(each.path / name)).astype(int) for each in (made, small))
+        assert np.abs(next(pair) - next(pair)).max() <= 1
+
+
+def test_pictures_that_are_not_finite_are_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _spoil(monkeypatch, "bf16", "fp32")
+    before = len(store.list("samples"))
+    with pytest.raises(DclipError, match="not finite"):
+        run(replace(SMALL, seed=9, name="spoilt"), store, CPU)
+    assert len(store.list("samples")) == before

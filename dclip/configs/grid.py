@@ -87,27 +87,20 @@ def _check_axis(value: str | None) -> str | None:
     return value
 
 
-_SAMPLES = Excludes("photos")
-
-
 @settings
 class GridConfig:
     """What to show."""
 
     photos: Annotated[Texts, Option(argument=True, metavar="PHOTO"), Excludes("latents")] = ()
     """Image files and folders: else held-out photos of --latents."""
-    x: Annotated[str | None, AfterValidator(_check_axis), Option(metavar="AXIS=A,B"), _SAMPLES] = (
-        None
-    )
-    """Samples instead of edits, a column for each value: cfg=1,2,5, seed=0,1, steps=, sampler=,
-    prompt=, guide=, strength=, model= and others of dclip sample. With a semicolon in it values
-    are parted there."""
-    y: Annotated[str | None, AfterValidator(_check_axis), Option(metavar="AXIS=A,B"), _SAMPLES] = (
-        None
-    )
-    """A row for each value."""
+    x: Annotated[str | None, AfterValidator(_check_axis), Option(metavar="AXIS=A,B")] = None
+    """A column for each value of a setting: with PHOTO of dclip edit, r=50,100,150, strength=,
+    guide=, prompt=; else of dclip sample, cfg=1,2,5, seed=0,1, sampler=, prompt=, model=. With a
+    semicolon in it values are parted there."""
+    y: Annotated[str | None, AfterValidator(_check_axis), Option(metavar="AXIS=A,B")] = None
+    """A row for each value. Without it of several photos each has a row."""
     fixed: Annotated[Texts, Option(metavar="NAME=VALUE"), Needs("x")] = ()
-    """A setting of dclip sample that all cells share, e.g. steps=20; again for more."""
+    """A setting of dclip edit or sample that all cells share, e.g. steps=20; again for more."""
     tuned: Edits = ()
     """Tuned model, or several joined with +; again for more columns: else the newest."""
     columns: Annotated[

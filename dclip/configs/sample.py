@@ -47,6 +47,9 @@ class SampleConfig:
     ) = None
     """How the steps are spread: even, leading, trailing, linspace or diffusionclip. Else the
     model's own rule."""
+    train_timesteps: Count | None = None
+    """The model's range of betas in so many noise steps, as a scheduler's num_train_timesteps does:
+    for figures of what that changes. Else as it was trained."""
     guide: Guides = ()
     """Steer towards a text, picture or colour: 'clip:a smiling person', image:FILE,
     colour:#20c040, each with a strength after a colon. Again for several together."""

@@ -162,6 +162,27 @@ class Schedule:
         beta = torch.tensor(values, dtype=torch.float64)
         return Schedule(TRAINED, len(values), _alpha_bar(beta), betas=values)
 
+    def in_steps(self, T: int) -> Schedule:
+        """The same range of betas in another number of noise steps.
+
+        What a scheduler's ``num_train_timesteps`` changes without the network's knowing: with
+        fewer steps the walk begins at less noise, with more at more noise, and the network is asked
+        at labels that it was not trained on.
+
+        Raises:
+            BadInput: a schedule that is no range of betas, or a T that :meth:`make` refuses.
+        """
+        kinds: dict[str, ScheduleName] = {
+            "linear": "linear", "linear-rescaled": "linear", "scaled-linear": "scaled-linear",
+        }  # fmt: skip
+        if self.name not in kinds:
+            raise BadInput(
+                f"the schedule {self.name} is no range of betas, to be had in {T} steps",
+                "leave the number of training timesteps out",
+            )
+        ends = self.range if self.name != "linear-rescaled" else (self.beta(1), self.beta(self.T))
+        return Schedule.make(kinds[self.name], T, ends)
+
     def timestep(self, r: int | float) -> int:
         """The timestep that ``r`` means: itself, or the nearest to a share of T.
 

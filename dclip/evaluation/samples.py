@@ -91,14 +91,23 @@ def take(
     return _known(found, artifact, data, chosen)
 
 
-def edited(artifact: Artifact, store: Store) -> EvalSamples:
-    """The originals and edits of an edits artifact, with what its data says of them.
+@dataclass(frozen=True)
+class Squares:
+    """The files of an edits artifact's squares: of whole photos those of their faces.
 
-    Of whole photos these are the squares of their faces.
-
-    Raises:
-        BadInput: it has a single picture, with which nothing can be compared.
+    Attributes:
+        originals: one for each square.
+        edits: by strength, increasing, in the same order.
+        photos: numbers of the photos that they are of.
     """
+
+    originals: tuple[Path, ...]
+    edits: Mapping[float, tuple[Path, ...]]
+    photos: tuple[int, ...]
+
+
+def squares_of(artifact: Artifact) -> Squares:
+    """Where an edits artifact has its squares."""
     with (artifact.path / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     strengths = tuple(sorted({float(row["strength"]) for row in rows}))
@@ -118,18 +127,34 @@ def edited(artifact: Artifact, store: Store) -> EvalSamples:
         else:
             edits[s].append(picture)
             originals += [f"originals/{name}.png"] if s == strengths[0] else []
-    if len(originals) < 2:
+    return Squares(
+        tuple(artifact.path / file for file in originals),
+        {s: tuple(artifact.path / file for file in files) for s, files in edits.items()},
+        tuple(order),
+    )
+
+
+def edited(artifact: Artifact, store: Store) -> EvalSamples:
+    """The originals and edits of an edits artifact, with what its data says of them.
+
+    Of whole photos these are the squares of their faces.
+
+    Raises:
+        BadInput: it has a single picture, with which nothing can be compared.
+    """
+    squares = squares_of(artifact)
+    if len(squares.originals) < 2:
         raise BadInput(f"{artifact.ref} has one picture", "edit some more")
     found = EvalSamples(
-        _read([artifact.path / file for file in originals]),
-        edits=[_read([artifact.path / file for file in files]) for files in edits.values()],
-        strengths=strengths,
-        settings={"photos": len(order)},
+        _read(squares.originals),
+        edits=[_read(files) for files in squares.edits.values()],
+        strengths=tuple(squares.edits),
+        settings={"photos": len(squares.photos)},
     )
     if "data" not in artifact.manifest.inputs:
         return found
     source = store.input(artifact, "data")
-    samples = np.array(artifact.config["samples"], dtype=np.int64)[order]
+    samples = np.array(artifact.config["samples"], dtype=np.int64)[list(squares.photos)]
     return _known(found, source, DataSet(source.path), samples)
 
 

@@ -24,8 +24,16 @@ AXES: dict[str, tuple[str, str]] = {
     "tuned": ("tuned", "{}"),
     "strength": ("strength", "strength {}"),
     "through": ("through", "through {}"),
+    "train-timesteps": ("train_timesteps", "T = {}"),
+    "r": ("r", "r = {}"),
+    "locality": ("locality", "locality {}"),
+    "with": ("tuned", "{}"),
+    "source": ("source", "from {}"),
+    "encode": ("encode", "{}"),
+    "mix": ("mix", "mixed {}"),
 }
-"""What may stand on an axis: the setting of ``dclip sample`` that it changes, and its label."""
+"""What may stand on an axis: the setting that it changes, of ``dclip sample`` or for photos of
+``dclip edit``, and its label."""
 
 SEVERAL = ("prompt", "guide")
 """Settings that hold several texts; an axis gives them one, or several joined with `` + ``."""

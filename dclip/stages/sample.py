@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from dclip.diffusion.solvers import sample_ddim
 from dclip.diffusion.variance import sample_ancestral
 from dclip.domains import DOMAINS
 from dclip.encoders.find import FoundEncoder, encoder_of
-from dclip.errors import BadInput
+from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import layout, sheet
 from dclip.guidance.steered import Steers, find_steers
 from dclip.latent.files import load_decoder
@@ -59,7 +59,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     else:
         find = model_of_text if config.prompt else model_of_pixels
         base = find(config.model, store, context.report)
-    info = read_info(base.path)
+    info = _info(read_info(base.path), config)
     encoder = None
     if config.prompt:
         encoder = encoder_of(base, info.text, store)
@@ -105,6 +105,13 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     )
 
 
+def _info(info: ModelInfo, config: SampleConfig) -> ModelInfo:
+    """What a model is, on the schedule that is asked for."""
+    if config.train_timesteps is None:
+        return info
+    return replace(info, schedule=info.schedule.in_steps(config.train_timesteps))
+
+
 def _guided(config: SampleConfig) -> bool:
     return bool(config.prompt) and config.cfg not in (0, 1)
 
@@ -124,6 +131,14 @@ def _grid(info: ModelInfo, rule: str, steps: int, sampler: str) -> tuple[int, ..
     return grids.build(rule, info.schedule.T, steps)
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """What is asked for eps, and what it computes in."""
+
+    model: EpsModel
+    precision: Precision
+
+
 class _Sampling:
     """One run: what draws, and the pictures that are left to draw."""
 
@@ -141,21 +156,21 @@ class _Sampling:
     ) -> None:
         self.config, self.grid, self.device = config, grid, device
         self.context, self.staging = context, staging
-        network, self.info = load_model(base.path, device, latents=True)
+        self.base = base
+        network, info = load_model(base.path, device, latents=True)
+        self.info = _info(info, config)
+        if hasattr(network, "schedule"):  # by which a prediction of v or x0 becomes eps
+            network.schedule = self.info.schedule
         self.decoder = None
         if self.info.latent is not None:
             self.decoder = load_decoder(base.path, device)
-        precision: Precision = resolve_precision(config.precision, device)
-        self.precision = precision
-        plain = placed(network, device, precision)
-        model: EpsModel = plain
+        self.precision: Precision = resolve_precision(config.precision, device)
+        self.network = placed(network, device, self.precision)
+        self.model: EpsModel = self.network
         if tuned:
-            both = merged(plain, [(read_deltas(tuned.path, plain), config.strength)])
-            model = Above(int(tuned.config.get("t_min") or 0), both, plain)
-        self.network = plain
-        # A learned variance is asked of the network itself.
-        learned = config.sampler == "ddpm" and self.info.variance == "learned-range"
-        self.model = model if learned else InPrecision(model, device, precision)
+            both = merged(self.network, [(read_deltas(tuned.path, self.network), config.strength)])
+            self.model = Above(int(tuned.config.get("t_min") or 0), both, self.network)
+        self.warned = False
         self.steering = steers.load(device, context.report, config.through)
         self.prompts: Condition | None = None
         if encoder is not None:
@@ -165,6 +180,12 @@ class _Sampling:
                     context.report.warn(said)
             self.prompts = reader.encode(config.prompt).to(device)
             self.negative = reader.encode([config.negative]).to(device)
+
+    def _in(self, precision: Precision) -> _Drawing:
+        # A learned variance is asked of the network itself.
+        learned = self.config.sampler == "ddpm" and self.info.variance == "learned-range"
+        model = self.model if learned else InPrecision(self.model, self.device, precision)
+        return _Drawing(model, precision)
 
     def run(self) -> dict[str, Any]:
         config, report, total = self.config, self.context.report, _total(self.config)
@@ -177,7 +198,7 @@ class _Sampling:
             for batch in batches:
                 if batch.stop <= journal.done:
                     continue
-                for i, pixels in zip(batch, to_uint8(self._draw(batch)), strict=True):
+                for i, pixels in zip(batch, to_uint8(self._drawn(batch)), strict=True):
                     save_png(files[i], pixels)
                 journal.add(images=len(batch))
                 task.advance(len(batch))
@@ -200,7 +221,29 @@ class _Sampling:
         panel = layout(rows, labels=labels, title=_title(self.config), cell=max(96, min(size, 256)))
         save_png(path, np.asarray(panel.draw()))
 
-    def _draw(self, numbers: Sequence[int]) -> Tensor:
+    def _drawn(self, numbers: Sequence[int]) -> Tensor:
+        """As :meth:`_draw`; what half precision cannot hold is drawn once more in float32.
+
+        Raises:
+            DclipError: values that are not finite in float32 either.
+        """
+        x = self._draw(numbers, self._in(self.precision))
+        if not torch.isfinite(x).all() and self.precision != "fp32":
+            if not self.warned:
+                self.warned = True
+                self.context.report.warn(
+                    f"{self.precision} gave values that are not finite: such batches are drawn"
+                    " again in float32"
+                )
+            x = self._draw(numbers, self._in("fp32"))
+        if not torch.isfinite(x).all():
+            raise DclipError(
+                f"{self.base.ref} drew values that are not finite",
+                "take fewer --steps, a lower --cfg or weaker guides, or another --sampler",
+            )
+        return x
+
+    def _draw(self, numbers: Sequence[int], drawing: _Drawing) -> Tensor:
         """Pictures (B,C,S,S) from noise; each depends on the seed and its own number."""
         config, info = self.config, self.info
         # Every prompt has the same noise, so that its pictures differ by the prompt alone.
@@ -211,23 +254,24 @@ class _Sampling:
             return normal(keys, info.shape).to(self.device)
 
         keys = [key(config.seed, "views", i) for i in own]
-        model = self.steering.over(self._prompted(numbers), info.schedule, keys=keys)
+        model = self.steering.over(self._prompted(numbers, drawing), info.schedule, keys=keys)
         with torch.no_grad():
-            x = self._walk(model, noise)
+            x = self._walk(model, noise, drawing)
             return x if self.decoder is None else self.decoder.decode(x)
 
-    def _prompted(self, numbers: Sequence[int]) -> EpsModel:
+    def _prompted(self, numbers: Sequence[int], drawing: _Drawing) -> EpsModel:
         """The model with the prompts of those pictures, guided by them."""
         config = self.config
         if self.prompts is None:
-            return self.model
+            return drawing.model
         positive = self.prompts.rows([i // config.count for i in numbers])
         model = ClassifierFree(
-            self.network, positive, self.negative, config.cfg, config.rescale, self.info.schedule
-        )
-        return InPrecision(model, self.device, self.precision)
+            self.network, positive, self.negative, config.cfg, config.rescale,
+            self.info.schedule,
+        )  # fmt: skip
+        return InPrecision(model, self.device, drawing.precision)
 
-    def _walk(self, model: EpsModel, noise: Callable[[int], Tensor]) -> Tensor:
+    def _walk(self, model: EpsModel, noise: Callable[[int], Tensor], drawing: _Drawing) -> Tensor:
         """From noise to what the network makes of it: pictures, or latents."""
         config, info = self.config, self.info
         x, clip_x0 = noise(info.schedule.T), info.clip_sample
@@ -235,7 +279,7 @@ class _Sampling:
             return sample_ddim(
                 model, info.schedule, x, self.grid, eta=config.eta, noise=noise, clip_x0=clip_x0
             )
-        if config.sampler == "ddpm" and info.variance != "small" and model is self.model:
+        if config.sampler == "ddpm" and info.variance != "small" and model is drawing.model:
             return sample_ancestral(
                 model, info.schedule, x, self.grid, noise=noise, rule=info.variance,
                 clip_x0=clip_x0,
