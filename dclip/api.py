@@ -267,6 +267,7 @@ finetune = _stage("finetune", "finetune", "FinetuneConfig", "Tune a base model t
 slider = _stage("slider", "slider", "SliderConfig", "An edit by words as a tuned model.")
 grid = _stage("grid", "grid", "GridConfig", "A figure for print.")
 evaluate = _stage("evaluate", "eval", "EvalConfig", "Score a tuned model.")
+inspect = _stage("inspect", "inspect", "InspectConfig", "What a model works on, as figures.")
 demo = _stage("demo", "demo", "DemoConfig", "All of it, on drawn faces.")
 train_autoencoder = _stage(
     "train_autoencoder", "autoencoder_train", "AutoencoderTrainConfig", "Train an autoencoder."

@@ -18,6 +18,7 @@ from dclip.configs.explain import ExplainConfig
 from dclip.configs.finetune import FinetuneConfig
 from dclip.configs.grid import GridConfig
 from dclip.configs.import_model import ImportConfig
+from dclip.configs.inspect import InspectConfig
 from dclip.configs.invert import InvertConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.prepare import PrepareConfig
@@ -477,12 +478,26 @@ EXPLAIN = Stage(
     {"points": 90, "clip_steps": 6, "denoiser_steps": 6},
 )
 
+INSPECT = Stage(
+    "inspect",
+    InspectConfig,
+    {"model": "faces", "steps": (2,), "photo": "@photo"},
+    ("numbers.json", "panel.png"),
+    {
+        "photo": {"photo": "@photo2"},
+        "model": "other",
+        "steps": (3,),
+        "t": (5,),
+        "train_timesteps": 12,
+    },
+)
+
 ELSEWHERE = {ImportConfig: "tests/test_pretrained.py has a file for each of its settings"}
 
 STAGES = {
     stage.module: stage
     for stage in (
         PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, FINETUNE,
-        SLIDER, EDIT, GRID, EVAL, DEMO, EXPLAIN,
+        SLIDER, EDIT, GRID, EVAL, DEMO, EXPLAIN, INSPECT,
     )
 }  # fmt: skip

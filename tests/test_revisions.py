@@ -26,6 +26,7 @@ from dclip.configs.explain import ExplainConfig
 from dclip.configs.finetune import FinetuneConfig
 from dclip.configs.grid import GridConfig
 from dclip.configs.import_model import ImportConfig
+from dclip.configs.inspect import InspectConfig
 from dclip.configs.invert import InvertConfig
 from dclip.configs.judge_train import JudgeTrainConfig
 from dclip.configs.prepare import PrepareConfig
@@ -44,6 +45,7 @@ from dclip.stages import (
     finetune,
     grid,
     import_model,
+    inspect,
     invert,
     judge_train,
     prepare,
@@ -140,6 +142,7 @@ def results(folder: Path) -> dict[str, dict[str, list[float]]]:
     words = {"prompt": "smiling", "latents": "read", "updates": 2, "batch": 2, "rank": 2}
     keep("slider", slider.run, SliderConfig(precision="fp32", **words))
     keep("explain", explain.run, ExplainConfig(points=60, clip_steps=5, denoiser_steps=5))
+    keep("inspect", inspect.run, InspectConfig(model="faces", steps=(4,)))
     source = folder / "small.ckpt"
     torch.save(ddpm_file(), source)
     keep("import", import_model.run, ImportConfig(source=str(source), size=16))

@@ -26,6 +26,7 @@ from dclip.cli import (
     finetune,
     grid,
     importing,
+    inspecting,
     invert,
     judge,
     prepare,
@@ -56,6 +57,7 @@ add(app, slider.slider, PIPELINE)
 for function in (edit.edit, grid.grid, evaluate.eval_, demo.demo):
     add(app, function, PIPELINE)
 add(app, importing.import_, PIPELINE)
+add(app, inspecting.inspect, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 app.add_typer(autoencoder.autoencoder, name="autoencoder", rich_help_panel=PIPELINE)
 app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)

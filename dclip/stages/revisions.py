@@ -23,4 +23,5 @@ REVISIONS: dict[str, int] = {
     "autoencoder-train": 1,
     "demo": 1,
     "explain": 1,
+    "inspect": 1,
 }

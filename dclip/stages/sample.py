@@ -68,7 +68,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     elif info.text is not None:
         context.report.note(f"no --prompt: {base.ref} draws from the empty prompt")
     rule = config.grid or info.grid
-    grid = _grid(info, rule, config.steps, config.sampler)
+    grid = walk_of(info, rule, config.steps, config.sampler)
     steers = find_steers(config.guide, config.clip, store, DOMAINS[info.domain], context.report)
     if info.latent is not None and steers.steers:
         raise BadInput(
@@ -121,7 +121,7 @@ def _total(config: SampleConfig) -> int:
     return config.count * max(1, len(config.prompt))
 
 
-def _grid(info: ModelInfo, rule: str, steps: int, sampler: str) -> tuple[int, ...]:
+def walk_of(info: ModelInfo, rule: str, steps: int, sampler: str) -> tuple[int, ...]:
     """The timesteps by a rule; the model's own rule with its own offset and end."""
     end = info.grid_end if SAMPLERS[sampler].end else 0
     if rule == info.grid == "leading":
