@@ -89,6 +89,9 @@ FILE_ONLY = {
 PREPARE = {
     "prepare celeba": {"source", "count", "domain", "frame", "align"},
     "prepare folder": {"source", "count", "download"},
+    "prepare npz": {"source", "count", "download"},
+    "prepare webdataset": {"source", "count", "download"},
+    "prepare parquet": {"source", "count", "download"},
     "prepare faces": {
         "source",
         "root",

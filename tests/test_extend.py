@@ -136,10 +136,13 @@ def test_a_data_source(
 ) -> None:
     drawn = np.stack([faces.draw(faces.sample(3, i), size=16) for i in range(10)])
     captions = [f"face {i}" for i in range(10)]
-    np.savez(tmp_path / "pictures.npz", pictures=drawn, captions=captions)
+    for number, pixels in enumerate(drawn):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    lines = [f"{number}.png\t{text}" for number, text in enumerate(captions)]
+    (tmp_path / "album.txt").write_text("\n".join(lines))
     artifact: Artifact = run("A data source", put, made, tmp_path, monkeypatch)["data"]
     data = DataSet(artifact.path)
-    assert artifact.name == "pictures"
+    assert artifact.name == "album"
     assert artifact.config["domain"] == "photos"
     assert np.array_equal(data.images(np.arange(10)), drawn.transpose(0, 3, 1, 2))
     assert data.captions == captions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dclip.cli.common import Run, command
@@ -21,7 +22,7 @@ def inspect(run: Run, config: InspectConfig) -> None:
     """Draw a model's schedule as sigmas, and a picture as the model sees it."""
     from dclip.stages import inspect as stage
 
-    def first(made: Artifact) -> tuple[list[object], str]:
+    def first(made: Artifact) -> tuple[list[Path], str]:
         names = ("panel.png", "sigmas.png")
         return [made.path / name for name in names if (made.path / name).exists()], ""
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 from dclip.config import Needs, OneOf, Option, nearest, settings
 from dclip.configs.common import Count, Crop, Name, Seed
 from dclip.data.sources import SOURCES
-from dclip.domains import DRAWN_FACES, FACE_FRAMES, FACES
+from dclip.domains import DRAWN_FACES, FACE_FRAMES, FACES, PHOTOS
 from dclip.errors import BadInput
 
 DRAWN = "faces"
@@ -29,7 +29,18 @@ class _FileSources(Sequence[str]):
         return len(SOURCES)
 
 
+class _LooseSources(_FileSources):
+    """Those whose pictures may show anything."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return [name for name, row in SOURCES.items() if row.domain == PHOTOS][index]
+
+    def __len__(self) -> int:
+        return sum(row.domain == PHOTOS for row in SOURCES.values())
+
+
 _PHOTOS = Needs("source", _FileSources())  # type: ignore[arg-type]
+_LOOSE = Needs("source", _LooseSources())  # type: ignore[arg-type]
 
 
 def _check_source(value: str) -> str:
@@ -79,7 +90,7 @@ class PrepareConfig:
     source: Annotated[str, AfterValidator(_check_source)]
     """Where the pictures come from: CelebA, a folder of photos, or faces that dclip draws."""
     root: Annotated[str | None, Option(metavar="DIR"), _PHOTOS] = None
-    """Where the photos are: a folder, for CelebA also img_align_celeba.zip."""
+    """Where the photos are: the folder or file, for CelebA also img_align_celeba.zip."""
     size: Annotated[int, Ge(16), Le(1024), Option(metavar="N")] | None = None
     """Side in pixels: else 128, for drawn faces 64."""
     crop: Annotated[Crop | None, _PHOTOS] = None
@@ -106,7 +117,7 @@ class PrepareConfig:
             str,
             AfterValidator(OneOf("dclip.domains:DOMAINS")),
             Option(metavar="NAME"),
-            Needs("source", ("folder",)),
+            _LOOSE,
         ]
         | None
     ) = None
@@ -116,13 +127,13 @@ class PrepareConfig:
             str,
             AfterValidator(OneOf("dclip.domains:FRAMES")),
             Option(metavar="FRAME"),
-            Needs("source", ("folder",)),
+            _LOOSE,
         ]
         | None
     ) = None
     """Where the pictures have the face, so that photos are brought there for an edit: celeba or
     ffhq (also CelebA-HQ's). Else center, which looks for no face; with --align ffhq."""
-    align: Annotated[bool, Needs("source", ("folder",))] = False
+    align: Annotated[bool, _LOOSE] = False
     """Find the largest face of each photo and cut it out so that it lies where --frame has it."""
     name: Name | None = None
     """Name of the new artifact: else the source's."""

@@ -15,7 +15,7 @@ from dclip.errors import BadInput
 
 TABLE = "attributes.csv"
 MOST_CLASSES = 100
-_RESERVED = {*TEXT_COLUMNS, *NUMBER_COLUMNS}
+RESERVED = {*TEXT_COLUMNS, *NUMBER_COLUMNS}
 _NOT_CLASSES = {"train", "val", "valid", "validation", "test", "images", "img"}
 _YES, _NO = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
 _VALUES = _YES | _NO | {"-1", "-1.0", ""}
@@ -58,7 +58,7 @@ def find_attributes(root: Path, files: Sequence[str], metadata: Sequence[str]) -
                 continue
             matched += 1
             for column, value in row.items():
-                if value not in _VALUES or column.lower() in _RESERVED:
+                if value not in _VALUES or column.lower() in RESERVED:
                     bad.add(column)
                 found.setdefault(column, {}).setdefault(meant[0], value)
         if table == TABLE and not matched:
@@ -67,7 +67,9 @@ def find_attributes(root: Path, files: Sequence[str], metadata: Sequence[str]) -
                 "write a header file,NAME,NAME and a line for each picture",
             )
     usable = {name: values for name, values in found.items() if name not in bad}
-    columns = {name: _column(values, files) for name, values in usable.items()}
+    columns = {
+        name: signs([values.get(file, "") for file in files]) for name, values in usable.items()
+    }
     notes = []
     if bad:
         notes.append(
@@ -117,8 +119,14 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         )
 
 
-def _column(values: Mapping[str, str], files: Sequence[str]) -> list[str]:
-    signed = any(value.startswith("-1") for value in values.values())
+def is_attribute(values: Sequence[str]) -> bool:
+    """Whether a column of lower-case texts is an attribute: some are known, and all fit."""
+    return any(values) and all(value in _VALUES for value in values)
+
+
+def signs(values: Sequence[str]) -> list[str]:
+    """ "1", "-1" or "0" (unknown) for each of a column's texts."""
+    signed = any(value.startswith("-1") for value in values)
 
     def sign(value: str) -> str:
         if value in _YES:
@@ -127,7 +135,7 @@ def _column(values: Mapping[str, str], files: Sequence[str]) -> list[str]:
             return "0"
         return "-1"
 
-    return [sign(values.get(file, "")) for file in files]
+    return [sign(value) for value in values]
 
 
 def _classes(files: Sequence[str]) -> dict[str, list[str]]:
@@ -135,6 +143,6 @@ def _classes(files: Sequence[str]) -> dict[str, list[str]]:
     folders = [PurePosixPath(file).parent.name for file in files]
     names = sorted({*folders})
     plain = {name.lower() for name in names}
-    if not 2 <= len(names) <= MOST_CLASSES or "" in plain or plain & (_NOT_CLASSES | _RESERVED):
+    if not 2 <= len(names) <= MOST_CLASSES or "" in plain or plain & (_NOT_CLASSES | RESERVED):
         return {}
     return {name: ["1" if own == name else "-1" for own in folders] for name in names}

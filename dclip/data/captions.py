@@ -123,7 +123,7 @@ def _beside_each(root: Path, files: Sequence[str]) -> Captions:
     for file in files:
         try:
             data = read_bytes((root / file).with_suffix(".txt"), _BESIDE_BYTES)
-            captions[file] = _line(data.decode("utf-8-sig"))
+            captions[file] = one_line(data.decode("utf-8-sig"))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError):
@@ -140,7 +140,7 @@ def _beside_each(root: Path, files: Sequence[str]) -> Captions:
     return Captions(captions, tuple(notes))
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """A caption on one line, without what UTF-8 cannot hold (JSON can name half characters)."""
     return " ".join(text.split()).replace("\0", "").encode("utf-8", "replace").decode()
 
@@ -154,7 +154,7 @@ def _join(tables: Sequence[str], root: Path) -> list[tuple[str, str]]:
             text = read_bytes(path, MAX_TEXT_BYTES).decode("utf-8-sig")
             read = _jsonl(path, text) if path.suffix == ".jsonl" else _csv(path, text)
             for name, caption in read:
-                rows.append((normal(folder / name.replace("\\", "/")), _line(caption)))
+                rows.append((normal(folder / name.replace("\\", "/")), one_line(caption)))
         except (OSError, ValueError, csv.Error) as error:
             raise BadInput(
                 f"{shown(str(path))} cannot be read: {why(error)}", "save it as UTF-8 text"

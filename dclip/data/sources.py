@@ -60,7 +60,23 @@ SOURCES: dict[str, Source] = {
         (
             "dclip prepare folder --root photos",
             "dclip prepare folder --root photos --size 64 --crop face --strict",
+            "dclip prepare folder --root photos --align    # the largest face of each photo",
         ),
+    ),
+    "npz": Source(
+        "dclip.data.npz:open_npz",
+        "Prepare an array of pictures, .npy or .npz.",
+        ("dclip prepare npz --root pictures.npz --size 64",),
+    ),
+    "webdataset": Source(
+        "dclip.data.webdataset:open_webdataset",
+        "Prepare tar files of samples, as webdataset writes them.",
+        ("dclip prepare webdataset --root shards/ --size 64",),
+    ),
+    "parquet": Source(
+        "dclip.data.parquet:open_parquet",
+        "Prepare parquet files of pictures, as Hugging Face's datasets writes them.",
+        ("dclip prepare parquet --root data/ --size 64",),
     ),
 }
 """By the name that ``prepare`` takes. Faces that dclip draws are no files: they are prepared by

@@ -160,7 +160,7 @@ class _Sampling:
         network, info = load_model(base.path, device, latents=True)
         self.info = _info(info, config)
         if hasattr(network, "schedule"):  # by which a prediction of v or x0 becomes eps
-            network.schedule = self.info.schedule
+            network.schedule = self.info.schedule  # type: ignore[assignment]
         self.decoder = None
         if self.info.latent is not None:
             self.decoder = load_decoder(base.path, device)

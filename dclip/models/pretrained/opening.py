@@ -311,7 +311,7 @@ def _opened(
     return Opened(info, (*notes, *described.notes, told), sum(sizes.values()), weights)
 
 
-def shows(names: Sequence[str], asked: Asked) -> tuple[dict[str, str], str]:
+def shows(names: Sequence[str], asked: Asked) -> tuple[dict[str, Any], str]:
     """What a model's pictures show and where they have the face: as asked, else by its name.
 
     Args:
