@@ -178,11 +178,45 @@ class Run:
             next_commands: whole command lines that go on from here.
             show: further results, by name.
         """
+        made = self._made(lambda: [work(config, self.store, self.context)])
+        if made is None:
+            return None
+        (artifact,) = made
+        ready(artifact)
+        self.out.artifact(
+            artifact,
+            first=first(artifact),
+            next_commands=next_commands(artifact),
+            show=show(artifact),
+        )
+        return artifact
+
+    def stages(
+        self,
+        work: Callable[[Store, Context], Sequence[Artifact]],
+        *,
+        next_commands: Callable[[Artifact], Sequence[str]] = lambda _: (),
+    ) -> None:
+        """Run what makes one artifact or several, and show each; of a dry run the plans.
+
+        As JSON several are one document, ``{"made": [...]}``.
+        """
+        made = self._made(lambda: work(self.store, self.context))
+        if made is None:
+            return
+        if len(made) > 1 and self.out.mode == "json":
+            self.out.several(made)
+            return
+        for artifact in made:
+            self.out.artifact(artifact, next_commands=next_commands(artifact))
+
+    def _made(self, work: Callable[[], Sequence[Artifact]]) -> Sequence[Artifact] | None:
+        """What the work makes; None after a dry run, whose plans are shown."""
         from dclip.store import Planned
 
         try:
             with self.report.watching():
-                artifact = work(config, self.store, self.context)
+                return work()
         except Planned as planned:
             from dclip.cost import cost
 
@@ -193,14 +227,6 @@ class Run:
             ]
             self.out.plan(plans[-1], plans[:-1])
             return None
-        ready(artifact)
-        self.out.artifact(
-            artifact,
-            first=first(artifact),
-            next_commands=next_commands(artifact),
-            show=show(artifact),
-        )
-        return artifact
 
     def to_edit(self, made: Artifact) -> tuple[str, ...]:
         """What a hint names to be edited by a model: a photo, or drawn data if it knows no more."""

@@ -229,6 +229,10 @@ class Output:
         self.pairs(rows)
         self.next(next_commands)
 
+    def several(self, artifacts: Sequence[Artifact]) -> None:
+        """Several artifacts as one JSON document."""
+        self.data({"made": [summary(artifact) for artifact in artifacts]})
+
     def _files(self, files: Sequence[Path], what: str) -> None:
         """Name files, a line each; of many the folder that they are in."""
         if len(files) > MOST_FILES:

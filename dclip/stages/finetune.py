@@ -20,7 +20,7 @@ from torch.func import functional_call
 from dclip import guiding
 from dclip.configs.finetune import FinetuneConfig, LatentTuning
 from dclip.configs.guidance import known
-from dclip.context import Context
+from dclip.context import Context, Silent
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, describe, pick, resolve_precision
@@ -45,11 +45,60 @@ from dclip.random import key, of_round
 from dclip.recipes import recipe
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
 from dclip.stages.revisions import REVISIONS
-from dclip.store import Artifact, Staging, Store, slug
+from dclip.store import Artifact, Planned, Staging, Store, slug
 from dclip.training.loop import Loop
 
 HELD_OUT = 8
 SNAPSHOTS = 4
+
+
+def for_targets(config: FinetuneConfig, also: Sequence[str]) -> tuple[FinetuneConfig, ...]:
+    """The config, and the same settings for each further target.
+
+    Raises:
+        BadInput: a target twice, or an empty one.
+    """
+    if not also:
+        return (config,)
+    first = config.preset or config.target
+    targets = [text.strip() for text in also]
+    twice = next((t for n, t in enumerate(targets) if t in (first, *targets[:n])), None)
+    if twice is not None:
+        raise BadInput(f"the target {twice!r} is there twice", "give each target once")
+
+    def named(target: str | None) -> str | None:
+        return None if config.name is None else slug(f"{config.name}-{target}")
+
+    others = (replace(config, target=t, preset=None, name=named(t)) for t in targets)
+    return (replace(config, name=named(first)), *others)
+
+
+def run_each(
+    configs: Sequence[FinetuneConfig], store: Store, context: Context = Context()
+) -> list[Artifact]:
+    """Tune one model after the other; what is wrong with any is told before the first begins.
+
+    A dry run is told of all of them. What was finished before an interruption is up to date.
+
+    Raises: as :func:`run`.
+    """
+    plans = []
+    if len(configs) > 1:
+        for config in configs:
+            report = context.report if context.dry_run else Silent()
+            try:
+                run(config, store, replace(context, dry_run=True, report=report))
+            except Planned as planned:
+                plans.append(planned.plan)
+        if context.dry_run:
+            raise Planned(plans[-1], plans[:-1])
+    made = []
+    for number, config in enumerate(configs, 1):
+        if len(configs) > 1:
+            target = config.preset or config.target
+            context.report.note(f"target {number} of {len(configs)}: {target}")
+        made.append(run(config, store, context))
+    return made
 
 
 def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> Artifact:
