@@ -192,6 +192,7 @@ FINETUNE = Stage(
         "weights": {"weights": {"direction": 5.0}},
         "weights.direction": {"weights": {"direction": 5.0}},
         "weights.log_direction": {"weights": {"log_direction": 5.0}},
+        "weights.global_clip": {"weights": {"global_clip": 5.0}},
         "weights.goal": {"weights": {"goal": 0.1}},
         "weights.identity": {"weights": {"identity": 20.0}},
         "weights.colour": {"weights": {"colour": 20.0}},

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dclip.guidance.clip import Move
 from dclip.guidance.losses import (
     colour_l1,
     colourfulness,
     directional,
     face_identity,
+    global_distance,
     goal_distance,
     identity_l1,
     log_directional,
@@ -210,6 +212,17 @@ def test_structure_lets_paper_be_white_and_minds_what_is_lost() -> None:
     x = (0.2 * photo).requires_grad_(True)
     structure(x, photo).sum().backward()
     assert x.grad is not None and float((x.grad * photo).sum()) < 0  # it would have it back
+
+
+def test_the_global_loss_is_the_distance_to_the_text_however_far_the_edit_is_to_go() -> None:
+    generator = torch.Generator().manual_seed(2)
+    texts = F.normalize(torch.randn(3, 8, generator=generator, dtype=torch.float64), dim=-1)
+    pictures = F.normalize(torch.randn(5, 8, generator=generator, dtype=torch.float64), dim=-1)
+    move = Move(texts[1:], texts[0] - texts[1:], texts[0])
+    for each in (move, move.lengthened(torch.tensor([3.0, 0.1]))):
+        expected = [1 - float(p @ texts[0]) for p in pictures]
+        assert global_distance(pictures, each.end).tolist() == pytest.approx(expected)
+    assert torch.allclose(Move(texts[1:], texts[0] - texts[1:]).end, texts[0])
 
 
 def test_log_directional_is_the_published_form_and_so_is_its_gradient() -> None:

@@ -128,7 +128,8 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
         if self.epochs is not None or self.updates is not None:
             of_recipe = dataclasses.replace(of_recipe, epochs=None, updates=None)
         updates = filled(UpdateConfig, self, of_recipe)
-        if not any(guidance.weights[name] > 0 for name in ("direction", "log_direction", "goal")):
+        of_text = ("direction", "log_direction", "goal", "global_clip")
+        if not any(guidance.weights[name] > 0 for name in of_text):
             raise BadInput("no loss is left that follows the text", "give --direction or --goal")
         return Tuning(name, guidance, updates, self.decode_steps is None)
 

@@ -26,8 +26,8 @@ class Loss:
         function: its name in :mod:`dclip.guidance.losses`.
         needs: the names of the function's arguments, of those that
             :class:`dclip.guidance.objective.Objective` has: ``x``, ``reference``, ``draw``,
-            ``face`` (once a batch); ``e_image``, ``e_reference``, ``difference``, ``goal`` (for
-            each CLIP).
+            ``face`` (once a batch); ``e_image``, ``e_reference``, ``difference``, ``goal``,
+            ``target`` (for each CLIP).
         help: of the option, one line.
         by_kind: its weight for each kind of edit; else 0.
     """
@@ -64,6 +64,11 @@ LOSSES: dict[str, Loss] = {
         "log_directional",
         _EMBEDDINGS,
         "Weight of the directional CLIP loss as DiffusionCLIP's code has it, -log((1 + cos) / 2).",
+    ),
+    "global_clip": Loss(
+        "global_distance",
+        ("e_image", "target"),
+        "Weight of the global CLIP loss, the distance to the target text; kept for comparison.",
     ),
     "goal": Loss(
         "goal_distance",

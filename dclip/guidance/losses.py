@@ -42,6 +42,20 @@ def log_directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) ->
     return -((2 - away) / 2).clamp_min(1e-6).log()
 
 
+def global_distance(e_image: Tensor, target: Tensor) -> Tensor:
+    """Cosine distance of a picture to the target text, one value a sample (B,), 0 to 2.
+
+    The global CLIP loss of StyleCLIP (Patashnik et al. 2021, 2103.17249) and equation (8) of
+    DiffusionCLIP (2110.02711), which the directional loss replaced: it does not say what is to
+    stay, and a picture can please it without showing the target.
+
+    Args:
+        e_image: unit-length embeddings (B, D).
+        target: the text's, unit length (D,).
+    """
+    return 1 - e_image @ target
+
+
 def goal_distance(e_image: Tensor, e_reference: Tensor, goal: Tensor) -> Tensor:
     """Cosine distance of an edit to its goal, one value a sample (B,): 1 before the edit, 0 there.
 

@@ -104,6 +104,7 @@ class Objective:
             "e_image": after,
             "e_reference": before,
             "difference": difference,
+            "target": direction.move.end.to(after),
             "goal": (self.guidance.goal_scale or 1.0) * difference,
         }
 

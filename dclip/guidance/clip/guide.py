@@ -24,10 +24,19 @@ class Move:
     Attributes:
         sources: unit-length embeddings of the source prompts, (K, D).
         differences: the target's embedding less each of them, (K, D).
+        target: the target's own embedding, of unit length (D,); by default the first source moved.
     """
 
     sources: Tensor
     differences: Tensor
+    target: Tensor | None = None
+
+    @property
+    def end(self) -> Tensor:
+        """The target's embedding, of unit length (D,), however long the differences are."""
+        if self.target is not None:
+            return self.target
+        return F.normalize(self.sources[0] + self.differences[0], dim=-1)
 
     def of(self, before: Tensor) -> Tensor:
         """The difference for each picture (B, D), from the source that it is most like.
@@ -48,7 +57,8 @@ class Move:
 
     def lengthened(self, lengths: Tensor) -> Move:
         """The same directions with other lengths (K,)."""
-        return Move(self.sources, self.units() * lengths.to(self.differences)[:, None])
+        lengthened = self.units() * lengths.to(self.differences)[:, None]
+        return Move(self.sources, lengthened, self.end)
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ class Guide:
                     f"the prompts {target!r} and {name!r} are the same to {self.name}",
                     "choose a target that differs from the source",
                 )
-        return Move(sources, differences)
+        return Move(sources, differences, to)
 
     def check(self, prompt: str) -> None:
         """Raise BadInput for an empty prompt or one that the context would cut."""
