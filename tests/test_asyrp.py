@@ -78,8 +78,8 @@ def test_the_loop_is_the_papers_equations() -> None:
     net, schedule = Toy().double().requires_grad_(False), Schedule.make("linear-rescaled", 20)
     block = new_block(net, 3, seed=1).double()
     with torch.no_grad():
-        net.out.weight.mul_(0.1)
-        net.out.bias.mul_(0.1)
+        net.out.weight.mul_(0.03)
+        net.out.bias.mul_(0.03)
         block.conv2.weight.mul_(20)
     shown: list[tuple[Tensor, Tensor]] = []
 

@@ -157,8 +157,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "asyrp": Recipe(
         "h_space",
-        "as published: a small block in h-space, an update at every step above half of r",
-        UpdateConfig(lr=1e-3, batch=4, updates=300, rank=0, decay=1.0, growth=1.0),
+        "the published losses on a small block in h-space; an update at every step above half of r",
+        UpdateConfig(lr=1e-3, batch=1, epochs=5, rank=0, decay=1.0, growth=1.0),
         Calls(plain=2),
         replace(_only(log_direction=1.0, identity=3.0), t_min=0.5),
         per_step=True,
