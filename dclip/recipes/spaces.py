@@ -18,13 +18,11 @@ from dclip.random import key
 
 
 class Space(Protocol):
-    """A network with trainable differences: ``eps = space(x, t)``, with gradients to them alone.
+    """A network with trainable differences: ``eps = space(x, t)``, with gradients to them alone."""
 
-    Attributes:
-        delta: the differences.
-    """
-
-    delta: nn.Module
+    @property
+    def delta(self) -> nn.Module:
+        """The differences."""
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The noise, as :data:`dclip.diffusion.network.EpsModel`."""
