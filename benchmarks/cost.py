@@ -20,7 +20,7 @@ from pathlib import Path
 
 RECIPES = (
     "stepwise", "one-step", "unrolled", "simplified", "diffusionclip",
-    "diffusionclip-gpu-efficient", "efficient-diffusion",
+    "diffusionclip-gpu-efficient", "efficient-diffusion", "asyrp",
 )  # fmt: skip
 STEPS, R = 6, 500
 
@@ -52,7 +52,7 @@ def predicted(name: str, full: bool, batch: int) -> dict[str, float]:
     rank, info = found.updating.rank, info_of(full)
     forward, backward = found.calls.of_update(STEPS)
     work = Work(
-        info, forward, backward, batch, copies=finetune_copies(rank),
+        info, forward, backward, batch, copies=finetune_copies(rank, found.space),
         states=found.calls.states * STEPS, rank=rank,
     )  # fmt: skip
     return {"forward": forward, "backward": backward, "bytes": memory_of(info).of(work)}
@@ -61,12 +61,11 @@ def predicted(name: str, full: bool, batch: int) -> dict[str, float]:
 def measured(name: str, full: bool, batch: int) -> dict[str, float]:
     """The same of one round of the recipe, and its seconds for an update."""
     import torch
-    from torch.func import functional_call
 
     from dclip.diffusion import ddim
-    from dclip.models.tuned import Adapter, Full
     from dclip.recipes import recipe
     from dclip.recipes.contract import Batch, Problem
+    from dclip.recipes.spaces import space
 
     info = info_of(full)
     torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 3, 3))
@@ -74,10 +73,8 @@ def measured(name: str, full: bool, batch: int) -> dict[str, float]:
     base = info.build().eval().requires_grad_(False)
     counts = {"forward": 0, "backward": 0}
     found = recipe(name)
-    rank = found.updating.rank
-    delta = Adapter(base, rank) if rank else Full(base)
-    optimizer = torch.optim.Adam(delta.parameters(), lr=1e-6)
-    merged: dict[str, torch.Tensor] = {}
+    tuned = space(found.space, base, found.updating.rank, 0, 0)
+    optimizer = torch.optim.Adam(tuned.delta.parameters(), lr=1e-6)
 
     def count(out: torch.Tensor) -> torch.Tensor:
         if out.requires_grad:
@@ -90,7 +87,7 @@ def measured(name: str, full: bool, batch: int) -> dict[str, float]:
 
     def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         counts["forward"] += 1
-        return count(functional_call(base, merged, (x, t)))
+        return count(tuned(x, t))
 
     def objective(x, reference, draw):
         return (x - reference).abs().mean(), {}
@@ -100,8 +97,7 @@ def measured(name: str, full: bool, batch: int) -> dict[str, float]:
     losses = found.load()(problem, Batch(noise.clamp(-1, 1), noise, torch.Generator()))
     updates, start = 0, time.perf_counter()
     while updates < (1 if full else STEPS):  # the memory of one update is that of all
-        merged.clear()
-        merged.update(delta.merged(dict(base.named_parameters())))
+        tuned.refresh()
         loss = next(losses, (None,))[0]
         if loss is None:
             break

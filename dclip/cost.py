@@ -138,24 +138,28 @@ def work_of(plan: Mapping[str, Any], store: Store) -> Work | None:
         # By words the decode asks the network twice a step.
         calls = estimate["steps"] * (1 + config["refinements"] / 2 + ("prompt" in config))
         return Work(info, calls, batch=min(estimate["photos"], 16), copies=2)
-    held = recipe(config["recipe"]).calls.states if stage == "finetune" else 2  # states and goals
+    chosen = recipe(config["recipe"]) if stage == "finetune" else None
+    held = chosen.calls.states if chosen else 2  # states and goals
     return Work(
         info,
         estimate["network_calls_forward"],
         estimate["network_calls_backward"],
         config["batch"],
-        copies=finetune_copies(config["rank"]),
+        copies=finetune_copies(config["rank"], chosen.space if chosen else "weights"),
         states=held * config["decode_steps"],
         rank=config["rank"],
         without="the CLIP and the losses",
     )
 
 
-def finetune_copies(rank: int) -> int:
+def finetune_copies(rank: int, space: str = "weights") -> int:
     """How often a fine-tuning holds the weights: the base, the merged ones and their gradients.
 
-    Of all weights (``rank`` 0) also the differences and Adam's two moments.
+    Of all weights (``rank`` 0) also the differences and Adam's two moments; in h-space the base
+    alone, beside which a block of it is small.
     """
+    if space == "h":
+        return 1
     return 3 if rank else 6
 
 

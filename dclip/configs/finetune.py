@@ -43,9 +43,9 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
         Annotated[str, AfterValidator(OneOf("dclip.recipes:RECIPES")), Option(metavar="NAME")]
         | None
     ) = None
-    """stepwise, one-step, unrolled, simplified, diffusionclip, diffusionclip-gpu-efficient or
-    efficient-diffusion: else stepwise for styles and characters, unrolled for the rest; on an
-    imported base what the preset's source published, or diffusionclip."""
+    """stepwise, one-step, unrolled, simplified, diffusionclip, diffusionclip-gpu-efficient,
+    efficient-diffusion or asyrp: else stepwise for styles and characters, unrolled for the rest;
+    on an imported base what the preset's source published, or diffusionclip."""
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 where that is faster."""
     face: File | None = None
@@ -116,6 +116,10 @@ class FinetuneConfig(GuidanceConfig, UpdateConfig):
         kind = self.prompts().kind
         name = self.recipe_on(imported)
         chosen = recipe(name)
+        if chosen.space == "h" and self.rank is not None:
+            raise BadInput(
+                f"--rank has no effect with --recipe {name}, which tunes no weights", "leave it out"
+            )
         weights = weights_of(kind) | ({"face_identity": 1.0} if self.face else {})
         guidance = filled(
             GuidanceConfig,

@@ -6,22 +6,27 @@ authors published are of two forms, one a network family; both are this one bloc
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dclip.config import from_dict, settings
 from dclip.errors import BadInput, CorruptArtifact
+from dclip.models.adm import ADM
 from dclip.models.checkpoint import load_weights, read_weights
 from dclip.models.prediction import bare
 
 GROUPS = 32
+START = 0.1
+"""Of a new block's last layer: a share of the usual random start."""
 
 
 @settings
@@ -86,12 +91,7 @@ class HSpaceEdit(nn.Module):
         self.model = model
         self.blocks = nn.ModuleList(block for block, _ in parts)
         self.parts = list(parts)
-        network = bare(model)
-        if getattr(network, "bottleneck", None) is None:
-            raise BadInput(
-                f"a {type(network).__name__} has no h-space that Asyrp's edits fit",
-                "use an imported model of the DDPM or ADM family",
-            )
+        network = _with_h_space(model)
         self.bottleneck: nn.Module = network.bottleneck  # type: ignore[assignment]
         self.time_layers: nn.Module = network.time_layers  # type: ignore[assignment]
         width, time = h_space_shape(self.bottleneck, self.time_layers)
@@ -126,6 +126,57 @@ class HSpaceEdit(nn.Module):
             for hook in hooks:
                 hook.remove()
         return out
+
+
+def _with_h_space(model: nn.Module) -> nn.Module:
+    network = bare(model)
+    if getattr(network, "bottleneck", None) is None:
+        raise BadInput(
+            f"a {type(network).__name__} has no h-space that Asyrp's edits fit",
+            "use a base with a U-Net: one of `dclip train`, or of the DDPM or ADM family",
+        )
+    return network
+
+
+def new_block(model: nn.Module, t_min: int, seed: int) -> HSpaceBlock:
+    """A block for training on a network: of its form and widths, with a small random difference.
+
+    Not with none: where a picture did not move, the direction of its move is undefined.
+
+    Args:
+        model: the network, or what turned its prediction into eps.
+        t_min: the timestep above which the block acts.
+        seed: of the random start.
+
+    Raises:
+        BadInput: a network without an h-space, or of widths that no block has.
+    """
+    network = _with_h_space(model)
+    width, time = h_space_shape(network.bottleneck, network.time_layers)  # type: ignore[arg-type]
+    if width % GROUPS:
+        raise BadInput(
+            f"the network's narrowest state has {width} channels, no multiple of {GROUPS}",
+            "use another --recipe",
+        )
+    form: Literal["ddpm", "adm"] = "adm" if isinstance(network, ADM) else "ddpm"
+    block = HSpaceBlock(HSpaceConfig(form, width, time, t_min))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in (block.conv1, block.time, block.conv2):
+            limit = layer.weight[0].numel() ** -0.5
+            layer.weight.uniform_(-limit, limit, generator=generator)
+            layer.bias.zero_()  # type: ignore[union-attr]
+        block.conv2.weight.mul_(START)
+    return block
+
+
+def scaled(block: HSpaceBlock, scale: float) -> HSpaceBlock:
+    """A copy whose difference is ``scale`` times as large."""
+    copied = copy.deepcopy(block)
+    with torch.no_grad():
+        for value in copied.conv2.parameters():
+            value.mul_(scale)
+    return copied
 
 
 def h_space_shape(bottleneck: nn.Module, time_layers: nn.Module) -> tuple[int, int]:

@@ -240,6 +240,16 @@ class UNet(nn.Module):
             nn.init.zeros_(self.whole.weight)
             nn.init.zeros_(self.whole.bias)
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The module whose output is the narrowest state, the h-space of Kwon et al. 2023."""
+        return self.middle[-1]
+
+    @property
+    def time_layers(self) -> nn.Module:
+        """The module whose output is the timestep's embedding."""
+        return self.time
+
     def set_empty(self, condition: Condition) -> None:
         """Keep what the text encoder makes of the empty prompt, one row, beside the weights."""
         self.empty_tokens = condition.tokens[0].clone()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from dclip.config import nearest
 from dclip.configs.guidance import GuidanceConfig, UpdateConfig
@@ -51,6 +51,8 @@ class Recipe:
         per_step: whether it yields a loss for each decode step above ``t_min``, and not one a
             round.
         source: where its settings are published; "" of ours.
+        space: what is trained: ``"weights"``, or ``"h"``, a block that adds to the U-Net's
+            narrowest state (:mod:`dclip.models.hspace`).
     """
 
     loop: str
@@ -60,6 +62,7 @@ class Recipe:
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     per_step: bool = False
     source: str = ""
+    space: Literal["weights", "h"] = "weights"
 
     def load(self) -> InnerLoop:
         """The loop."""
@@ -151,6 +154,16 @@ RECIPES: dict[str, Recipe] = {
         Calls(),
         _PUBLISHED,
         source="2304.04344, the README of their code",
+    ),
+    "asyrp": Recipe(
+        "h_space",
+        "the published losses on a small block in h-space; an update at every step above half of r",
+        UpdateConfig(lr=1e-3, batch=1, epochs=5, rank=0, decay=1.0, growth=1.0),
+        Calls(plain=2),
+        replace(_only(log_direction=1.0, identity=3.0), t_min=0.5),
+        per_step=True,
+        source="Kwon et al. 2023 (2210.10960), the README of their code",
+        space="h",
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dclip.diffusion import ddim, ddpm
+from dclip.diffusion import asymmetric, ddim, ddpm
 from dclip.diffusion.network import EpsModel, predict
 from dclip.guidance.clamp import in_range
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
@@ -79,6 +79,27 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
 
         x = checkpoint(step, x, use_reentrant=False)
     yield problem.objective(in_range(x), batch.photos, batch.draw)
+
+
+def h_space(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
+    """A loss and an update at every step above ``t_min``, on the edited x0_hat; Asyrp's own loop.
+
+    Kwon et al. 2023 (2210.10960), equation 6: against the frozen model's x0_hat at the same step of
+    its own decode. The state moves on by the asymmetric step (equation 5) with what was predicted
+    before the update.
+    """
+    schedule = problem.schedule
+    x = still = batch.latents
+    for s, t in _down(problem):
+        with torch.no_grad():
+            eps_still = predict(problem.frozen, still, t)
+            reference = ddim.x0_hat(schedule, still, eps_still, t).clamp(-1, 1)
+            still = ddim.step(schedule, still, eps_still, t, s)
+            eps = predict(problem.frozen, x, t)
+        eps_edited = predict(problem.model, x, t)
+        x0 = in_range(ddim.x0_hat(schedule, x, eps_edited, t))
+        yield problem.objective(x0, reference, batch.draw)
+        x = asymmetric.step(schedule, x, eps, eps_edited.detach(), t, s)
 
 
 def one_step(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:

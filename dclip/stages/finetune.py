@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from dclip import guiding
 from dclip.configs.finetune import FinetuneConfig, LatentTuning
@@ -24,7 +23,7 @@ from dclip.context import Context, Silent
 from dclip.data.dataset import LatentSet
 from dclip.data.images import to_float, to_pixels
 from dclip.device import autocast, describe, pick, resolve_precision
-from dclip.diffusion import ddim, grids
+from dclip.diffusion import grids
 from dclip.domains import DOMAINS
 from dclip.editing.mask import localised
 from dclip.editing.plan import like_latents
@@ -39,11 +38,11 @@ from dclip.guidance.prompts import PRESETS, Preset, split_sources, unfit
 from dclip.guiding import FoundClip
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.face import load_face_network
-from dclip.models.tuned import Above, Adapter, Full, merged
 from dclip.photos.frames import frame_of
 from dclip.random import key, of_round
 from dclip.recipes import recipe
 from dclip.recipes.contract import Batch, LossAndTerms, Problem
+from dclip.recipes.spaces import space
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Planned, Staging, Store, slug
 from dclip.training.loop import Loop
@@ -257,12 +256,10 @@ class _Tuning:
         self.inner_loop = recipe(tuning.recipe).load()
         self.base, self.info = load_model(base.path, device)
         self.train, self.val = data.split("train"), data.split("val")
-        rank = tuning.rank
-        self.delta: Adapter | Full = (
-            Adapter(self.base, rank, key(config.seed, "adapter")) if rank else Full(self.base)
-        ).to(device)
-        self.optimizer = torch.optim.Adam(self.delta.parameters(), lr=tuning.lr)
-        self.merged: dict[str, Tensor] = {}
+        self.tuned = space(
+            recipe(tuning.recipe).space, self.base, tuning.rank, tuning.t_min, config.seed
+        )
+        self.optimizer = torch.optim.Adam(self.tuned.delta.parameters(), lr=tuning.lr)
         self.directions = wanted = directions
         saturation = known(tuning.guidance.saturation)
         seen = [self._scores(each) for each in directions]
@@ -324,18 +321,13 @@ class _Tuning:
 
     def _model(self, x: Tensor, t: Tensor) -> Tensor:
         with self._autocast():
-            out: Tensor = functional_call(self.base, self.merged, (x, t))
-        return out
+            return self.tuned(x, t)
 
     def _losses(self, problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
-        """The losses of one round; the tuned weights are merged once for each of them.
-
-        Not in :meth:`_model`: a decode calls it many times, and recomputes some of the calls.
-        """
+        """The losses of one round, each of the differences as they are then."""
         losses = self.inner_loop(problem, batch)
         while True:
-            self.merged = {}  # the old ones go before new ones are made
-            self.merged = self.delta.merged(dict(self.base.named_parameters()))
+            self.tuned.refresh()
             found = next(losses, None)
             if found is None:
                 return
@@ -355,7 +347,7 @@ class _Tuning:
             self.staging,
             updates=total,
             images=self.tuning.batch,
-            modules={"delta": self.delta},
+            modules={"delta": self.tuned.delta},
             optimizer=self.optimizer,
             limit=1.0,
             counters={"round": 0, "scores": []},
@@ -394,10 +386,10 @@ class _Tuning:
         # Not before the end: a checkpoint counts on the files that were there when it was made.
         last = self.staging.path / "snapshots" / f"update_{loop.step:05d}.png"
         shutil.copyfile(last, self.staging.path / "panel.png")
-        self.delta.save(self.staging.path, known(self.tuning.guidance.scale))
+        self.tuned.save(self.staging.path, known(self.tuning.guidance.scale))
         return {
             "updates": loop.step,
-            "parameters": sum(p.numel() for p in self.delta.parameters()),
+            "parameters": sum(p.numel() for p in self.tuned.delta.parameters()),
             "scores": counters["scores"],
             "units": self.lengths,
             **{k: counters["scores"][-1][k] for k in ("s_dir", "l1")},
@@ -430,14 +422,12 @@ class _Tuning:
         photos = self._pixels(index)
         latents = torch.from_numpy(self.data.latents(index)).to(self.device)
         # A copy of the network is decoded with: merged weights and gradients make room for it.
-        self.merged = {}
+        self.tuned.release()
         self.optimizer.zero_grad(set_to_none=True)
-        deltas = {k: v.detach() for k, v in self.delta.deltas().items()}
         scale = known(self.tuning.guidance.scale)
-        model = Above(self.tuning.t_min, merged(self.base, [(deltas, scale)]), self.base)
         decoded = torch.cat(
             [
-                ddim.decode(model, self.info.schedule, part, self.grid)
+                self.tuned.decode(part, self.info.schedule, self.grid, scale)
                 for part in torch.split(latents, self.tuning.batch)
             ]
         )
