@@ -664,6 +664,31 @@ def test_an_import_is_a_model_like_ours_and_is_made_once(tmp_path: Path) -> None
     assert import_model.run(ImportConfig(str(path)), store, CPU).version == 2
 
 
+def test_a_base_of_faces_edits_the_faces_of_whole_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import photo_scenes as scenes
+
+    from dclip.data.photos import photo_files
+    from dclip.editing import whole
+
+    store = Store(tmp_path / "store")
+    settings = ImportConfig(str(saved(tmp_path / "ddpm-celebahq-16")))
+    info = read_info(import_model.run(settings, store, CPU).path)
+    assert (info.domain, info.frame) == ("faces", "ffhq")
+    photo = scenes.save(
+        scenes.scene((200, 120), [scenes.Sitter(1, (90, 60), 80)]), tmp_path / "a.png"
+    )
+    monkeypatch.setattr(whole, "FaceFinder", lambda: None)
+    monkeypatch.setattr(whole, "available", lambda: True)
+    found = whole.whole_photos(photo_files([photo], size=16), info)
+    assert found is not None and found.frame.name == "ffhq"
+    said = replace(settings, domain="photos", name="other")
+    other = read_info(import_model.run(said, store, CPU).path)
+    assert (other.domain, other.frame) == ("photos", "center")
+    assert whole.whole_photos(photo_files([photo], size=16), other) is None
+
+
 def test_a_sample_is_drawn_with_it(tmp_path: Path) -> None:
     from dclip.stages import sample
 

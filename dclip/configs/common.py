@@ -145,6 +145,13 @@ Crop = Annotated[str, AfterValidator(_check_crop), Option(metavar="HOW")]
 """``center``, ``face``, or a number of pixels."""
 
 
+DomainName = Annotated[str, AfterValidator(OneOf("dclip.domains:DOMAINS")), Option(metavar="NAME")]
+"""What pictures show: a row of :data:`dclip.domains.DOMAINS`."""
+
+FrameName = Annotated[str, AfterValidator(OneOf("dclip.domains:FRAMES")), Option(metavar="FRAME")]
+"""Where pictures have the face: one of :data:`dclip.domains.FRAMES`."""
+
+
 def _check_file(value: str) -> str:
     from dclip.textfile import check_file
 

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from pydantic import AfterValidator
 
 from dclip.config import Excludes, Needs, OneOf, Option, settings
-from dclip.configs.common import Count, Depth, Name, ref
+from dclip.configs.common import Count, Depth, DomainName, FrameName, Name, ref
 
 _BASE = Excludes("base")  # what the base of a tuned source says already
 _TUNED = Needs("base")
@@ -58,19 +58,9 @@ class ImportConfig:
     """Order of an ADM network's attention projection."""
     class_label: Annotated[int, Ge(0), Option(flags=("--class",), metavar="N"), _BASE] | None = None
     """Class that a class-conditional model is to draw."""
-    domain: (
-        Annotated[
-            str, AfterValidator(OneOf("dclip.domains:DOMAINS")), Option(metavar="NAME"), _BASE
-        ]
-        | None
-    ) = None
+    domain: Annotated[DomainName | None, _BASE] = None
     """What its pictures show: faces, dogs, churches, bedrooms or photos. Else by its name."""
-    frame: (
-        Annotated[
-            str, AfterValidator(OneOf("dclip.domains:FRAMES")), Option(metavar="FRAME"), _BASE
-        ]
-        | None
-    ) = None
+    frame: Annotated[FrameName | None, _BASE] = None
     """Where they have the face: celeba, ffhq (also CelebA-HQ's), or center for none. Else by its
     name."""
     r: Annotated[Depth | None, _TUNED] = None

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
-from dclip.config import Needs, OneOf, Option, nearest, settings
-from dclip.configs.common import Count, Crop, Name, Seed
+from dclip.config import Needs, Option, nearest, settings
+from dclip.configs.common import Count, Crop, DomainName, FrameName, Name, Seed
 from dclip.data.sources import SOURCES
 from dclip.domains import DRAWN_FACES, FACE_FRAMES, FACES, PHOTOS
 from dclip.errors import BadInput
@@ -112,25 +112,9 @@ class PrepareConfig:
     """Fail at an unreadable picture instead of leaving it out."""
     download: Annotated[bool, Needs("source", ("celeba",))] = False
     """Fetch CelebA into --root first if it is not there."""
-    domain: (
-        Annotated[
-            str,
-            AfterValidator(OneOf("dclip.domains:DOMAINS")),
-            Option(metavar="NAME"),
-            _LOOSE,
-        ]
-        | None
-    ) = None
+    domain: Annotated[DomainName | None, _LOOSE] = None
     """What the pictures show: faces, dogs, churches, bedrooms or photos. Else photos."""
-    frame: (
-        Annotated[
-            str,
-            AfterValidator(OneOf("dclip.domains:FRAMES")),
-            Option(metavar="FRAME"),
-            _LOOSE,
-        ]
-        | None
-    ) = None
+    frame: Annotated[FrameName | None, _LOOSE] = None
     """Where the pictures have the face, so that photos are brought there for an edit: celeba or
     ffhq (also CelebA-HQ's). Else center, which looks for no face; with --align ffhq."""
     align: Annotated[bool, _LOOSE] = False

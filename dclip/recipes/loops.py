@@ -84,9 +84,9 @@ def unrolled(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
 def h_space(problem: Problem, batch: Batch) -> Iterator[LossAndTerms]:
     """A loss and an update at every step above ``t_min``, on the edited x0_hat; Asyrp's own loop.
 
-    Kwon et al. 2023 (2210.10960), equation 6: against the frozen model's x0_hat at the same step of
-    its own decode. The state moves on by the asymmetric step (equation 5) with what was predicted
-    before the update.
+    Kwon et al. 2023 (2210.10960), as their code has it: against the frozen model's x0_hat at the
+    same step of its own decode. The state moves on by the asymmetric step (equation 5) with what
+    was predicted before the update.
     """
     schedule = problem.schedule
     x = still = batch.latents
