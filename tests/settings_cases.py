@@ -367,7 +367,8 @@ PREPARE = Stage(
         ),
         "domain": Case({"domain": "dogs"}, _FOLDER, looks_at="domain"),
         "frame": Case({"frame": "ffhq"}, _FOLDER, looks_at="domain"),
-        "align": Case({"align": True}, _FOLDER, refused="no face"),
+        # Without the detector, or where the album shows no face.
+        "align": Case({"align": True}, _FOLDER, refused="face"),
     },
 )
 
@@ -487,7 +488,7 @@ INSPECT = Stage(
     {
         "photo": {"photo": "@photo2"},
         # Pixels and T are the same, so that its figures are.
-        "model": Case({"model": "other"}, looks_at="name"),
+        "model": Case({"model": "other"}, looks_at="plan"),
         "steps": (3,),
         "t": (5,),
         "train_timesteps": 12,

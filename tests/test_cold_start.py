@@ -17,6 +17,7 @@ from small_store import CPU, SIZE, T, add_base, add_tuned, small_store
 from dclip.cli.common import Run
 from dclip.configs.prepare import PrepareConfig
 from dclip.configs.train import TrainConfig
+from dclip.data.sources import SOURCES
 from dclip.stages import prepare, train
 from dclip.store import Store
 
@@ -141,8 +142,7 @@ def test_hints_never_name_the_command_that_was_run(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = {
-        ("prepare", "celeba"): ["--root", "x"],
-        ("prepare", "folder"): ["--root", "x"],
+        **{("prepare", source): ["--root", "x"] for source in SOURCES},
         ("finetune",): ["--target", "sketch"],
         ("slider",): ["--prompt", "smiling"],
         ("import",): ["model.ckpt"],
@@ -164,6 +164,7 @@ def test_hints_never_name_the_command_that_was_run(
             hints.extend(next_commands(made) if next_commands else [])
 
     monkeypatch.setattr(Run, "stage", stage)
+    monkeypatch.setattr(Run, "stages", lambda self, work, **more: stage(self, work, None, **more))
     told = 0
     for words, command in COMMANDS:
         if getattr(command.callback, "config", None) is None:  # type: ignore[attr-defined]

@@ -730,6 +730,7 @@ def test_every_loss_that_counts_is_logged(store: Store, small: FinetuneConfig) -
             "grey": 6.0,
             "structure": 2.0,
             "log_direction": 1.0,
+            "global_clip": 0.5,
         },
         updates=1,
         name="logged",
@@ -737,7 +738,7 @@ def test_every_loss_that_counts_is_logged(store: Store, small: FinetuneConfig) -
     made = run(config, store, CPU)
     (row,) = stats(made)
     names = [name for name in LOSSES if name != "face_identity"]
-    assert len(names) == 9
+    assert len(names) == 10
     total = sum(made.config["weights"][name] * row[name] for name in names)
     assert row["loss"] == pytest.approx(total, rel=1e-4)
 

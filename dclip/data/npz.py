@@ -14,7 +14,7 @@ from PIL import Image
 
 from dclip.context import Reporter, Silent
 from dclip.data.packed import Packed, columns_of, looked_through, mark_of, number
-from dclip.data.paths import is_there, shown, user_path, why
+from dclip.data.paths import is_there, open_file, shown, user_path, why
 from dclip.data.source import Item
 from dclip.errors import BadInput
 
@@ -76,6 +76,7 @@ def open_npz(root: Path | str, limit: int | None = None, report: Reporter = _SIL
 def _arrays(place: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a file by name; never a pickle, which could run code."""
     try:
+        open_file(place).close()  # a pipe would keep us for ever
         if zipfile.is_zipfile(place):
             with np.load(place, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}

@@ -11,7 +11,7 @@ from typing import Any
 
 from dclip.context import Reporter, Silent
 from dclip.data.packed import Packed, columns_of, mark_of, number
-from dclip.data.paths import is_there, shown, user_path, why
+from dclip.data.paths import is_there, open_file, shown, user_path, why
 from dclip.data.source import Item
 from dclip.errors import BadInput
 
@@ -92,6 +92,7 @@ def open_parquet(root: Path | str, limit: int | None = None, report: Reporter = 
     column, rows = "", 0
     for path in files:
         try:
+            open_file(path).close()  # a pipe would keep us for ever
             with pq.ParquetFile(path) as file:
                 schema = file.schema_arrow
                 found = _picture_column(schema, path)
