@@ -357,3 +357,12 @@ def test_listing_counts_every_entry(tmp_path: Path) -> None:
     quiet = sum(Path(name).suffix in listing._TEXT or name in ("Thumbs.db",) for name in names)
     counted = len(found.files) + len(found.left_out) + sum(found.passed_over.values())
     assert counted + quiet == len(names)
+
+
+def test_a_header_with_a_line_break_in_a_quoted_field_is_still_one_line(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    header = 'file_name,text,"a face,,train\nb.png,a face,x",y'
+    (tmp_path / "captions.csv").write_text(f"{header}\na.png,c\n")
+    with pytest.raises(BadInput, match="has 2 columns, not") as caught:
+        open_folder(tmp_path)
+    assert "\n" not in caught.value.message

@@ -211,7 +211,8 @@ def _csv(path: Path, text: str) -> Rows:
                 at, last = _columns(path, header)
                 continue
         if len(fields) < len(header):
-            raise _bad(path, number, f"has {len(fields)} columns, not {mark.join(header)}")
+            wanted = shown(mark.join(header))
+            raise _bad(path, number, f"has {len(fields)} columns, not {wanted}")
         # A caption with a comma that nobody quoted, as in Flickr8k, has taken fields too many.
         extra = len(fields) - len(header)
         if at > last:
