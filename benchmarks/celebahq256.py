@@ -1,6 +1,6 @@
 """google/ddpm-celebahq-256's exact network through every stage, with random weights.
 
-    python benchmarks/celebahq256.py                  # about half an hour of one core, 6 GB
+    python benchmarks/celebahq256.py                  # an hour or more of one core, 6 GB
     python benchmarks/celebahq256.py --write          # into docs/performance.md
 
 The published weights cannot be fetched everywhere, so diffusers saves a network of that

@@ -118,12 +118,10 @@ def _classes(
     return {c: ["0" if o is None else "1" if o == c else "-1" for o in own] for c in classes}
 
 
-def looked_through(
-    count: int, mark: Callable[[int], str], report: Reporter, title: str = "look through"
-) -> list[str]:
+def looked_through(count: int, mark: Callable[[int], str], report: Reporter) -> list[str]:
     """The marks of that many pictures, with progress."""
     marks = []
-    with report.task(title, count, unit="img") as task:
+    with report.task("look through", count, unit="img") as task:
         for index in range(count):
             marks.append(mark(index))
             task.advance(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,7 +53,7 @@ class _Reader:
         return rows
 
     def read(self, row: int) -> bytes:
-        group = max((g for g in self.groups if g.first <= row), key=lambda g: g.first)
+        group = self.groups[bisect_right(self.groups, row, key=lambda g: g.first) - 1]
         data = _encoded(self.cells(group)[row - group.first])
         if data is None:
             raise BadInput(f"row {row} names a picture outside the file", "save it with its bytes")
@@ -105,10 +106,10 @@ def open_parquet(root: Path | str, limit: int | None = None, report: Reporter = 
                 others = [name for name in schema.names if name != column]
                 known = file.read(columns=others).to_pydict() if others else {}
                 count = file.metadata.num_rows
+                first = rows
                 for index in range(file.num_row_groups):
-                    groups.append(_Group(path, index, rows + sum(
-                        file.metadata.row_group(i).num_rows for i in range(index)
-                    )))  # fmt: skip
+                    groups.append(_Group(path, index, first))
+                    first += file.metadata.row_group(index).num_rows
         except BadInput:
             raise
         except Exception as error:  # pyarrow raises what its codecs raise

@@ -172,16 +172,13 @@ class Schedule:
         Raises:
             BadInput: a schedule that is no range of betas, or a T that :meth:`make` refuses.
         """
-        kinds: dict[str, ScheduleName] = {
-            "linear": "linear", "linear-rescaled": "linear", "scaled-linear": "scaled-linear",
-        }  # fmt: skip
-        if self.name not in kinds:
+        if self.name not in (*_ENDS, "linear-rescaled"):
             raise BadInput(
                 f"the schedule {self.name} is no range of betas, to be had in {T} steps",
                 "leave the number of training timesteps out",
             )
-        ends = self.range if self.name != "linear-rescaled" else (self.beta(1), self.beta(self.T))
-        return Schedule.make(kinds[self.name], T, ends)
+        kind: ScheduleName = "scaled-linear" if self.name == "scaled-linear" else "linear"
+        return Schedule.make(kind, T, self.range)
 
     def timestep(self, r: int | float) -> int:
         """The timestep that ``r`` means: itself, or the nearest to a share of T.

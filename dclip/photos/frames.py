@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dclip.data.images import FACE_FRACTION, check_crop
-from dclip.domains import FRAMES
+from dclip.domains import FACE_FRAMES, FRAMES
 from dclip.errors import BadInput
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Frame:
     @property
     def needs_faces(self) -> bool:
         """Whether the square is laid by a face's points."""
-        return self.name not in ("center", "none")
+        return self.name in FACE_FRAMES
 
     def points(self) -> Points:
         """The five points of the mean face in the unit square, (5, 2).
