@@ -36,6 +36,11 @@ def uniform(keys: Sequence[int]) -> np.ndarray:
     return np.array([key(k, "uniform") / 2**63 for k in keys])
 
 
+def uniforms(keys: Sequence[int], count: int) -> np.ndarray:
+    """``count`` uniform numbers in [0, 1) for each key, float64 (len(keys), count)."""
+    return np.stack([np.random.default_rng(k).random(count) for k in keys])
+
+
 def of_round(samples: int, batch: int, number: int, *parts: int | str) -> np.ndarray:
     """The sample numbers of a round of training, int64 (batch,).
 

@@ -106,12 +106,12 @@ def _numbers(values: np.ndarray) -> list[float]:
     return [float(f"{v:.6g}") for v in (flat.mean(), flat.std(), *probes)]
 
 
-def results(folder: Path) -> dict[str, dict[str, list[float]]]:
+def results(folder: Path, context: Context = CPU) -> dict[str, dict[str, list[float]]]:
     """The summary of each stage's result on a small fixed input."""
     store, made = Store(folder / "store"), {}
 
     def keep(stage: str, run: Callable[..., Artifact], config: Any) -> Artifact:
-        artifact = run(config, store, CPU)
+        artifact = run(config, store, context)
         made[stage] = summary(artifact)
         return artifact
 
@@ -123,7 +123,7 @@ def results(folder: Path) -> dict[str, dict[str, list[float]]]:
     keep("sample", sample.run, SampleConfig(model="faces", count=2, steps=4))
     keep("invert", invert.run, InvertConfig(model="faces", data="faces", r=12, steps=4, count=12))
     words = PrepareConfig("faces", count=48, size=32, style="all", name="words")
-    prepare.run(words, store, CPU)
+    prepare.run(words, store, context)
     clip = ClipTrainConfig(data="words", images=32, batch=16, precision="fp32")
     keep("clip-train", clip_train.run, clip)
     judge = JudgeTrainConfig(data=("words",), images=64, batch=16, precision="fp32")
@@ -136,9 +136,9 @@ def results(folder: Path) -> dict[str, dict[str, list[float]]]:
     keep("grid", grid.run, GridConfig(tuned=("sketch",), rows=2))
     keep("eval", eval.run, EvalConfig(tuned=("sketch",), count=4, strengths="1"))
     reader = TrainConfig(data="faces", name="reader", condition="attributes", **small)
-    train.run(reader, store, CPU)
+    train.run(reader, store, context)
     read = InvertConfig(model="reader", data="faces", r=12, steps=4, count=8, name="read")
-    invert.run(read, store, CPU)
+    invert.run(read, store, context)
     words = {"prompt": "smiling", "latents": "read", "updates": 2, "batch": 2, "rank": 2}
     keep("slider", slider.run, SliderConfig(precision="fp32", **words))
     keep("explain", explain.run, ExplainConfig(points=60, clip_steps=5, denoiser_steps=5))

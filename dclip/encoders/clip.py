@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from dclip.diffusion.conditioning import Condition
 from dclip.encoders.contract import EncoderInfo
 from dclip.errors import BadInput
 from dclip.guidance.clip import Guide
+
+KEPT = 1 << 16  # captions whose tokens are kept: training reads each of them many times
 
 
 class ClipEncoder:
@@ -37,6 +41,9 @@ class ClipEncoder:
             )
         self._hooked, self._pad = hooked, getattr(getattr(tower, "config", None), "pad_token_id", 0)
         self._of_transformers = not hasattr(tower, "ln_final")
+        # Training reads captions in a thread of its own, and panels are drawn meanwhile.
+        self._alone = threading.Lock()
+        self._row = lru_cache(KEPT)(self._tokenized)
         empty = self.encode([""])
         assert empty.pooled is not None
         self.info = EncoderInfo(
@@ -52,11 +59,12 @@ class ClipEncoder:
         """As :meth:`dclip.encoders.contract.TextEncoder.encode`; ``pooled`` has unit length."""
         ids = self.ids(prompts)
         seen: list[Any] = []
-        handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
-        try:
-            pooled = self.guide.model.encode_text(ids)  # type: ignore[operator]
-        finally:
-            handle.remove()
+        with self._alone:
+            handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
+            try:
+                pooled = self.guide.model.encode_text(ids)  # type: ignore[operator]
+            finally:
+                handle.remove()
         states: Tensor = seen[0].last_hidden_state if self._of_transformers else seen[0]
         return Condition(states.float(), self._mask(ids), F.normalize(pooled.float(), dim=-1))
 
@@ -66,11 +74,14 @@ class ClipEncoder:
         Raises:
             BadInput: a prompt that is too long, or no text.
         """
-        for prompt in prompts:
-            if prompt.strip():
-                self.guide.check(prompt)
-        ids = self.guide.tokenizer([prompt.strip() for prompt in prompts])
-        return ids.to(self.guide.mean.device)
+        rows = [self._row(prompt) for prompt in prompts]
+        return torch.stack(rows).to(self.guide.mean.device)
+
+    def _tokenized(self, prompt: str) -> Tensor:
+        if prompt.strip():
+            self.guide.check(prompt)
+        row: Tensor = self.guide.tokenizer([prompt.strip()])[0]
+        return row
 
     def warning(self, prompt: str) -> str | None:
         """As :meth:`dclip.encoders.contract.TextEncoder.warning`."""

@@ -27,7 +27,7 @@ class AutoencoderConfig:
             that of the training pictures' (0.18215 in Stable Diffusion).
     """
 
-    channels: Annotated[int, Ge(16), MultipleOf(16), Le(1024)] = 32
+    channels: Annotated[int, Ge(16), MultipleOf(16), Le(1024)] = 48
     latent: Annotated[int, Ge(1), Le(64)] = 4
     blocks: Annotated[int, Ge(1), Le(8)] = 1
     scale: float = 1.0

@@ -64,7 +64,7 @@ class UNetConfig:
 
 
 SIZES: dict[str, UNetConfig] = {
-    "latent": UNetConfig(channels=64, mults=(1, 2), attention=(1,), patch=1),
+    "latent": UNetConfig(channels=96, mults=(1, 2), attention=(0, 1), patch=1),
     "micro": UNetConfig(channels=32, mults=(1, 2), attention=(1,), patch=4),
     "laptop": UNetConfig(channels=64, mults=(1, 2, 2), attention=(2,), patch=2),
     "small": UNetConfig(channels=96, mults=(1, 2, 3, 4), blocks=2, attention=(2, 3), patch=2),

@@ -25,6 +25,7 @@ from dclip.models.ema import EMA
 from dclip.random import key, normal, permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
+from dclip.training.feed import feed
 from dclip.training.loop import Loop, warm_cosine
 
 SCORED = 256  # held-out pictures, and training pictures that set the scale
@@ -85,7 +86,9 @@ class _Training:
         layout = memory_format(device, config.precision)
         self.model = Autoencoder(AutoencoderConfig()).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = EMA(self.model, 0.999)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.lr, fused=device.type == "cuda"
+        )
 
     def run(self, updates: int) -> dict[str, Any]:
         config = self.config
@@ -99,24 +102,32 @@ class _Training:
             ema=self.ema,
         )
         warmup = max(1, min(200, updates // 20))
-        with closing(loop.rounds(self.context.report, "training the autoencoder")) as rounds:
+        batches = feed((self._batch(step) for step in range(loop.step, updates)), self.device)
+        with (
+            closing(batches),
+            closing(loop.rounds(self.context.report, "training the autoencoder")) as rounds,
+        ):
             for step in rounds:
                 for group in self.optimizer.param_groups:
                     group["lr"] = warm_cosine(config.lr, step, updates, warmup, 0.02)
-                loop.add(self._update(loop, step))
+                loop.add(self._update(loop, next(batches)))
         curves = {name: loop.stats.curve(name) for name in ("loss", "kl")}
         save_curves(self.staging.path / "loss.png", curves, title="autoencoder", log=True)
         return {"images": updates * config.batch, "updates": updates, **self._saved()}
 
-    def _update(self, loop: Loop, step: int) -> dict[str, Tensor]:
+    def _batch(self, step: int) -> tuple[Tensor, ...]:
+        """Pictures of an update and the noise of their latents."""
         seed, n = self.config.seed, self.config.batch
         epoch, at = divmod(step * n, max(len(self.train), 1))
         order = permutation(len(self.train), seed, "order", epoch)
         index = self.train[np.take(order, range(at, at + n), mode="wrap")]
-        x = to_float(torch.from_numpy(self.data.images(index))).to(self.device)
+        x = to_float(torch.from_numpy(self.data.images(index)))
         keys = [key(seed, "latent", self.data.ids[i], step) for i in index]
         c, side = self.model.config.latent, self.data.size // AutoencoderConfig.factor
-        noise = normal(keys, (c, side, side)).to(self.device)
+        return x, normal(keys, (c, side, side))
+
+    def _update(self, loop: Loop, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        x, noise = batch
         with autocast(self.device, self.config.precision):
             made, mean, log_variance = self.model(x, noise)
         made, mean, log_variance = made.float(), mean.float(), log_variance.float()

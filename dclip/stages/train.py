@@ -107,7 +107,7 @@ def run(config: TrainConfig, store: Store, context: Context = Context()) -> Arti
     encoder = _encoder(config, info, source, data, inputs, store, context)
     reading = None
     if encoder is not None:
-        reading = _reading(encoder.load("cpu", context.report), source, data, train, config.seed)
+        reading = _reading(encoder.load(device, context.report), source, data, train, config.seed)
         info = replace(info, text=replace(reading.encoder.info, content=encoder.content))
         inputs |= encoder.inputs
     if config.latent is not None:
@@ -250,7 +250,9 @@ class _Training:
         self.ema = EMA(self.model, config.ema)
         assert config.lr is not None and config.images is not None
         self.lr = config.lr
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.lr, fused=device.type == "cuda"
+        )
         self.per_update = config.batch * config.accumulate
         self.updates = math.ceil(config.images / self.per_update)
         self.per_epoch = max(1, len(self.train) // self.per_update)

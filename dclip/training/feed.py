@@ -24,7 +24,7 @@ def feed(
     Close the generator (``contextlib.closing``) to end the thread.
 
     Args:
-        batches: tensors in the CPU's memory.
+        batches: tensors in the CPU's memory, or on the device already.
         device: where they go.
         threaded: whether a thread makes them; None: on accelerators.
     """
@@ -45,7 +45,7 @@ def feed(
     def work() -> None:
         try:
             for batch in batches:
-                put(tuple(x.pin_memory() if device.type == "cuda" else x for x in batch))
+                put(tuple(_pinned(x, device) for x in batch))
                 if stopped.is_set():
                     return
             put(None)
@@ -62,3 +62,7 @@ def feed(
     finally:
         stopped.set()
         thread.join()
+
+
+def _pinned(x: Tensor, device: torch.device) -> Tensor:
+    return x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x

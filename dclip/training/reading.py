@@ -13,7 +13,7 @@ from dclip.data.dataset import DataSet
 from dclip.diffusion.conditioning import Condition
 from dclip.encoders.attributes import AttributeEncoder
 from dclip.encoders.contract import TextEncoder
-from dclip.random import key, uniform
+from dclip.random import key, uniform, uniforms
 
 EMPTY = 0.1  # share of training pictures that are shown with the empty prompt (2207.12598)
 WHOLE = 0.5  # share of the others of which all attributes are shown
@@ -105,14 +105,14 @@ class Attributes:
 
     def shown(self, part: NDArray[np.int64], keys: Keys) -> Condition:
         """As :meth:`Reading.shown`."""
-        names = range(len(self.encoder.names))
         coin, chance = (
             uniform([key(self.seed, what, *k) for k in keys])[:, None]
             for what in ("empty", "known")
         )
-        tosses = [uniform([key(self.seed, "attribute", j, *k) for k in keys]) for j in names]
+        count = len(self.encoder.names)
+        tosses = uniforms([key(self.seed, "attributes", *k) for k in keys], count)
         all_of_them = coin >= 1 - WHOLE * (1 - EMPTY)
-        kept = (coin >= EMPTY) & (all_of_them | (np.stack(tosses, axis=1) < chance))
+        kept = (coin >= EMPTY) & (all_of_them | (tosses < chance))
         return self.encoder.condition(self.values[part] * kept.astype(np.int8))
 
     def prompts(self, part: NDArray[np.int64]) -> list[str]:
