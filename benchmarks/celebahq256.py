@@ -2,12 +2,14 @@
 
     python benchmarks/celebahq256.py                  # an hour or more of one core, 6 GB
     python benchmarks/celebahq256.py --write          # into docs/performance.md
+    python benchmarks/celebahq256.py --gpu 8 --write  # no process may take more of the GPU, in GB
 
 The published weights cannot be fetched everywhere, so diffusers saves a network of that
 configuration with random ones. Each stage is a process of its own: import, invert, one update of
 every recipe, edit, grid and export. Its seconds include the start of Python and torch; its memory
-is the largest that the process ever held. Pictures of random weights are noise: what this shows is
-that every stage runs at that size, and what it takes.
+is the largest that the process ever held, on a GPU the largest that torch took from it. Pictures
+of random weights are noise: what this shows is that every stage runs at that size, and what it
+takes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,21 @@ from dclip.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- celebahq256: begin -->", "<!-- celebahq256: end -->"
+MARKS = "<!-- celebahq256{}: {} -->"
+
+WITHOUT_DEVICE = ("prepare", "export")
+
+CAPPED = """
+import pathlib, sys, torch
+limit, peak = float(sys.argv.pop(1)) * 1e9, pathlib.Path(sys.argv.pop(1))
+torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.mem_get_info()[1])
+from dclip.cli import main
+try:
+    main()
+finally:
+    peak.write_text(str(torch.cuda.max_memory_reserved()))
+"""
+"""A command that may take so much of the GPU, and says what it took."""
 
 CONFIG = {
     "sample_size": 256,
@@ -58,15 +74,23 @@ def save(folder: Path) -> None:
     DDPMPipeline(unet=UNet2DModel(**CONFIG), scheduler=DDPMScheduler()).save_pretrained(folder)
 
 
-def run(words: Sequence[str], store: Path) -> tuple[float, float]:
-    """A command's seconds, and the most memory that it held, in GB."""
-    command = [sys.executable, "-m", "dclip", *words, "--store", str(store), "--quiet"]
+def run(words: Sequence[str], store: Path, gpu: float | None) -> tuple[float, float]:
+    """A command's seconds, and the most memory that it held, in GB: of the GPU, where one is used.
+
+    Args:
+        gpu: what it may take of the GPU, in GB; None: it computes on the CPU.
+    """
+    peak = store.parent / "peak"
+    start = ["-m", "dclip"] if gpu is None else ["-c", CAPPED, str(gpu), str(peak)]
+    device = [] if words[0] in WITHOUT_DEVICE else ["--device", "cpu" if gpu is None else "cuda"]
+    command = [sys.executable, *start, *words, *device, "--store", str(store), "--quiet"]
     started = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"dclip {' '.join(words)} failed")
-    return time.monotonic() - started, used.ru_maxrss * 1024 / 1e9
+    memory = used.ru_maxrss * 1024 if gpu is None else int(peak.read_text())
+    return time.monotonic() - started, memory / 1e9
 
 
 def commands(folder: Path, photo: Path, out: Path, steps: int) -> dict[str, list[str]]:
@@ -104,6 +128,7 @@ def table(rows: Sequence[tuple[str, float, float]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=2, help="of each inversion and decode")
+    parser.add_argument("--gpu", type=float, help="GB of the GPU that a process may take")
     parser.add_argument("--write", action="store_true", help=f"write into {PAGE.name}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -117,16 +142,19 @@ def main() -> None:
         save_png(photo, faces.draw(faces.sample(5, 0), size=256))
         rows = []
         for what, words in commands(folder, photo, place, options.steps).items():
-            seconds, memory = run(words, place / "store")
+            gpu = None if words[0] in (*WITHOUT_DEVICE, "import") else options.gpu
+            seconds, memory = run(words, place / "store", gpu)
             rows.append((what, seconds, memory))
             print(f"{what}: {seconds:.0f} s, {memory:.1f} GB", flush=True)
     found = table(rows)
     print(found)
     if options.write:
         text = PAGE.read_text()
-        before, rest = text.split(BEGIN)
-        after = rest.split(END)[1]
-        PAGE.write_text(f"{before}{BEGIN}\n{found}\n{END}{after}")
+        which = "" if options.gpu is None else "-gpu"
+        begin, end = MARKS.format(which, "begin"), MARKS.format(which, "end")
+        before, rest = text.split(begin)
+        after = rest.split(end)[1]
+        PAGE.write_text(f"{before}{begin}\n{found}\n{end}{after}")
 
 
 if __name__ == "__main__":
