@@ -153,7 +153,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         b, c, h, w = x.shape
         split = (b, self.heads, c // self.heads, h * w)
-        q = self.query(self.norm(x)).reshape(split).transpose(-1, -2)
+        # In order: CUDA's kernels for masked attention refuse a transposed view.
+        q = self.query(self.norm(x)).reshape(split).transpose(-1, -2).contiguous()
         states = self.key_value(self.states(condition.tokens.to(x.dtype)))
         k, v = (
             part.reshape(b, -1, self.heads, c // self.heads).transpose(1, 2)

@@ -87,8 +87,8 @@ class Loop:
             if ema is not None:
                 ema.load_state_dict(extra["ema"])
         self.stats = StatsLog(staging.path / "logs" / "stats.jsonl", self.step)
-        device = next(p.device for m in modules.values() for p in m.parameters())
-        self._read_every = READ_EVERY[device.type]
+        self._device = next(p.device for m in modules.values() for p in m.parameters())
+        self._read_every = READ_EVERY[self._device.type]
         self._unchecked: list[tuple[int, Tensor]] = []
         self._rows: list[_Row] = []
         self._shown: dict[str, float] = {}
@@ -193,7 +193,9 @@ class Loop:
         self._check()
         tensors = [v for row in self._rows for v in row.figures.values() if isinstance(v, Tensor)]
         values = iter(
-            torch.stack([v.detach().float() for v in tensors]).tolist() if tensors else []
+            torch.stack([v.detach().to(self._device, torch.float32) for v in tensors]).tolist()
+            if tensors
+            else []
         )
         for row in self._rows:
             figures = {
