@@ -768,6 +768,10 @@ def test_the_embedded_artifact_serves_where_nothing_else_is(
     assert store.resolve(None, "model", default="embedded") == own
     with pytest.raises(MissingArtifact, match="no embedded clip"):
         store.resolve("embedded", "clip")
+    with pytest.raises(MissingArtifact, match="no embedded model"):
+        store.resolve("embedded-text", "model")
+    with pytest.raises(BadInput, match="is of kind model; clip is needed"):
+        store.resolve("embedded-text", "clip")
     with pytest.raises(BadInput):
         store.resolve("embedded", "data")
     with pytest.raises(BadInput):

@@ -21,6 +21,7 @@ from small_store import CPU
 import dclip
 from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.prepare import PrepareConfig
+from dclip.configs.sample import SampleConfig
 from dclip.data import faces
 from dclip.diffusion import ddim
 from dclip.diffusion.attention import aligned
@@ -33,7 +34,7 @@ from dclip.guidance.clip import Guide
 from dclip.models.checkpoint import ModelInfo, load_model, save_model
 from dclip.models.prediction import bare
 from dclip.models.unet import SIZES
-from dclip.stages import autoencoder_train, prepare
+from dclip.stages import autoencoder_train, prepare, sample
 from dclip.store import Staging, Store
 
 ROOT = Path(__file__).parent.parent
@@ -143,6 +144,22 @@ def test_a_reading_counts_what_the_judge_finds(benchmark: ModuleType) -> None:
     swapped = benchmark.Reading(judge, asks, pictures[::-1]).row()
     assert swapped["all right"] == 0
     assert set(right["by attribute"]) == {"sketch", "photo", "bald", "glasses", "smiling"}
+
+
+def test_the_embedded_model_draws_what_no_training_picture_showed(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    (ask,) = [benchmark.asked("style=sketch,bald=1,glasses=1")]
+    config = SampleConfig(prompt=(benchmark.prompt(ask),), count=6, steps=12)
+    made = sample.run(config, store, CPU)
+    assert made.manifest.inputs["model"]["ref"] == "model/embedded-text"
+    assert "style=sketch,bald=1,glasses=1" in store.input(made, "model").config["without"]
+    files = sorted((made.path / "images").glob("*.png"))
+    pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    judge = load_judge(Path(dclip.__file__).parent / "assets" / "judge")
+    right = benchmark.Reading(judge, [ask], pictures[None]).row()
+    assert right["asked"] > 0.8 and right["all right"] > 0.5
 
 
 def test_drawn_pictures_meet_what_is_asked(benchmark: ModuleType) -> None:

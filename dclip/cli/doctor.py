@@ -64,6 +64,7 @@ def _report(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
         "store": lambda: _store(run),
         "store disk": lambda: _disk(run.store_path),
         "embedded model": lambda: _embedded_model(run),
+        "embedded text model": lambda: _embedded_text_model(run),
         "embedded clip": lambda: _embedded_clip(run),
         "embedded judge": lambda: _embedded_judge(run),
     }
@@ -126,6 +127,16 @@ def _embedded_model(run: Run) -> str:
     from dclip.models.checkpoint import load_model
 
     load_model(artifact.path)
+    return f"loads ({artifact.id[:12]})"
+
+
+def _embedded_text_model(run: Run) -> str:
+    artifact = run.store.resolve("embedded-text", "model")
+    from dclip.latent.files import load_decoder
+    from dclip.models.checkpoint import load_model
+
+    load_model(artifact.path, latents=True)
+    load_decoder(artifact.path, "cpu")
     return f"loads ({artifact.id[:12]})"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 @command(
     "dclip sample",
     "dclip sample --model embedded --count 64 --steps 25",
+    'dclip sample --prompt "a pencil sketch of a bald person with glasses"',
     "dclip sample --sampler ddpm --steps 200",
     "dclip sample --tuned sketch --strength 0.7",
     config=SampleConfig,
@@ -34,6 +35,9 @@ def sample(run: Run, config: SampleConfig) -> None:
 
 def _next(run: Run, made: Artifact) -> str:
     inputs = made.manifest.inputs
+    if "prompt" in made.config:
+        fixed = (f"model={inputs['model']['ref']}", f"prompt={made.config['prompt'][0]}")
+        return run.hint("grid", "--x", "cfg=1,2,5,8", *(w for f in fixed for w in ("--fixed", f)))
     if "tuned" in inputs:
         return run.hint("edit", *run.to_edit(made), "--with", inputs["tuned"]["ref"])
     return run.hint("invert", "--model", inputs["model"]["ref"])

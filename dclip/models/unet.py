@@ -120,7 +120,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
-        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        # In order: CUDA's kernels refuse some transposed views.
+        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(1)
         borrowed = None if condition is None else condition.borrowed
         if borrowed is not None and borrowed.layout:
             q, k = q[borrowed.rows], k[borrowed.rows]

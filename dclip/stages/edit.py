@@ -40,7 +40,7 @@ from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
 from dclip.random import permutation
-from dclip.stages.models import model_of_pixels, model_of_text
+from dclip.stages.models import model_of_pixels, model_of_words
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
@@ -151,7 +151,7 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
         find_base(store, plans.parts)  # refuses different ones
         return plans
     if config.prompt is not None:
-        base = model_of_text(config.model, store, context.report)
+        base = model_of_words(config.model, store, context.report)
         how["locality"] = BY_WORDS["locality"] if config.locality is None else config.locality
         return Plans((make_plan(base, (), r=config.r or BY_WORDS["r"], **how),))
     base = model_of_pixels(config.model, store, context.report)

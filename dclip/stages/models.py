@@ -24,7 +24,20 @@ def model_of_pixels(ref: str | None, store: Store, report: Reporter) -> Artifact
 
 
 def model_of_text(ref: str | None, store: Store, report: Reporter) -> Artifact:
-    """The model that ``ref`` names, else the newest that reads text.
+    """The model that ``ref`` names; else the newest that reads text, else the embedded one.
+
+    Raises: as :meth:`dclip.store.Store.resolve`.
+    """
+
+    def suits(artifact: Artifact) -> bool:
+        info = _info(artifact)
+        return info is not None and info.text is not None
+
+    return store.resolve(ref, "model", report, default="embedded-text", suits=suits)
+
+
+def model_of_words(ref: str | None, store: Store, report: Reporter) -> Artifact:
+    """The model that ``ref`` names, else the newest that reads text and works on pixels.
 
     Raises:
         MissingArtifact: none was named, and the store has none.
@@ -33,13 +46,12 @@ def model_of_text(ref: str | None, store: Store, report: Reporter) -> Artifact:
 
     def suits(artifact: Artifact) -> bool:
         info = _info(artifact)
-        return info is not None and info.text is not None
+        return info is not None and info.text is not None and info.latent is None
 
     if ref is None and not any(suits(each) for each in store.list("model")):
         raise MissingArtifact(
-            "no model here reads text",
-            "train one, `dclip train --condition text`, or import Stable Diffusion, `dclip import"
-            " stable-diffusion-v1-5/stable-diffusion-v1-5`",
+            "no model here reads text and works on pixels",
+            "train one, `dclip train --condition text` or `--condition attributes`",
         )
     return store.resolve(ref, "model", report, suits=suits)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dclip.errors import DclipError, MissingArtifact
 from dclip.store.artifact import Artifact, Check, check_files
-from dclip.store.names import EMBEDDED
+from dclip.store.names import EMBEDDED, EMBEDDED_TEXT
 from dclip.store.paths import VersionPath, age, open_version, readable
-from dclip.store.refs import ASSETS, embedded, find, locate
+from dclip.store.refs import all_embedded, find, locate
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,7 @@ def lineage(root: Path, ref: str) -> Lineage:
     at = locate(root, ref)
     top = open_version(at) if isinstance(at, VersionPath) else at
     known: dict[str, Artifact] = {}
-    for kind in ASSETS:
-        with suppress(DclipError):
-            asset = embedded(kind)
-            known[asset.id] = asset
+    known |= {asset.id: asset for asset in all_embedded()}
     for artifact in sorted(readable(root), key=age):
         known[artifact.id] = artifact
     exact = {artifact.ref: artifact for artifact in readable(root)}
@@ -69,7 +66,8 @@ def _node(
     if artifact.ref in exact:
         state = "present"
     else:
-        state = "embedded" if artifact.ref == f"{artifact.kind}/{EMBEDDED}" else "outside"
+        shipped = artifact.name in (EMBEDDED, EMBEDDED_TEXT)
+        state = "embedded" if shipped else "outside"
     stage = artifact.manifest.stage
     return Lineage(role, artifact.ref, artifact.id, artifact.kind, state, stage, tuple(below))
 

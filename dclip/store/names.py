@@ -10,6 +10,8 @@ from dclip.errors import BadInput
 
 LATEST = "latest"
 EMBEDDED = "embedded"
+EMBEDDED_TEXT = "embedded-text"
+"""The second model of the package, which reads text."""
 TAGS = "tags.json"
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
@@ -23,7 +25,8 @@ def check_name(name: str, what: str = "name") -> str:
     """Return ``name`` if it is safe as a folder on any system and unambiguous in a reference.
 
     That is 1 to 64 of letters, digits, ``.``, ``_``, ``-``, beginning and ending with a letter or
-    digit; not ``v3`` (a version), ``latest``, ``embedded`` or a device name of Windows.
+    digit; not ``v3`` (a version), ``latest``, ``embedded``, ``embedded-text`` or a device
+    name of Windows.
 
     Raises:
         BadInput: it is not; the fix names the nearest one that is.
@@ -40,7 +43,7 @@ def valid(name: str) -> bool:
     return (
         _NAME.fullmatch(name) is not None
         and VERSION.fullmatch(name) is None
-        and name.lower() not in (LATEST, EMBEDDED, TAGS)
+        and name.lower() not in (LATEST, EMBEDDED, EMBEDDED_TEXT, TAGS)
         and name.split(".")[0].lower() not in _DEVICES
     )
 

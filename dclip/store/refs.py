@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import dclip
 from dclip.errors import BadInput, DclipError, MissingArtifact, StoreError
 from dclip.store.artifact import Artifact, Check, check_files
 from dclip.store.manifest import MANIFEST
-from dclip.store.names import EMBEDDED, LATEST, Reference, parse
+from dclip.store.names import EMBEDDED, EMBEDDED_TEXT, LATEST, Reference, parse
 from dclip.store.paths import (
     VersionPath,
     age,
@@ -42,7 +42,7 @@ MAKERS = {
     "eval": "dclip eval",
 }
 ASSETS = {"model": "base", "clip": "clip", "judge": "judge"}  # kind -> folder below dclip/assets
-
+TEXT_ASSET = "text"  # the folder of model/embedded-text
 
 _ID = re.compile(r"[0-9a-f]{6,64}")
 
@@ -55,8 +55,12 @@ class Notes(Protocol):
     def warn(self, message: str) -> None: ...
 
 
-def embedded(kind: str) -> Artifact:
+def embedded(kind: str, name: str = EMBEDDED) -> Artifact:
     """The artifact of ``kind`` that the package ships; its payload is not looked at.
+
+    Args:
+        kind: of the artifact.
+        name: "embedded", or "embedded-text", the model that reads text.
 
     Raises:
         BadInput: the package ships none of that kind.
@@ -64,14 +68,22 @@ def embedded(kind: str) -> Artifact:
     """
     if kind not in ASSETS:
         raise BadInput(f"nothing of kind {kind} is embedded in dclip", f"make one: `{maker(kind)}`")
-    path = Path(dclip.__file__).parent / "assets" / ASSETS[kind]
+    folder = TEXT_ASSET if name == EMBEDDED_TEXT else ASSETS[kind]
+    path = Path(dclip.__file__).parent / "assets" / folder
     if not (path / MANIFEST).exists():
         raise MissingArtifact(
             f"this installation of dclip has no embedded {kind}",
             f"reinstall it, or make your own: `{maker(kind)}`",
         )
-    found = Artifact.open(path, ref=f"{kind}/{EMBEDDED}", check=False)
-    return replace(found, manifest=replace(found.manifest, name=EMBEDDED))
+    found = Artifact.open(path, ref=f"{kind}/{name}", check=False)
+    return replace(found, manifest=replace(found.manifest, name=name))
+
+
+def all_embedded() -> Iterator[Artifact]:
+    """Every artifact that this installation ships."""
+    for kind, name in (*((kind, EMBEDDED) for kind in ASSETS), ("model", EMBEDDED_TEXT)):
+        with suppress(DclipError):
+            yield embedded(kind, name)
 
 
 def maker(kind: str) -> str:
@@ -156,6 +168,10 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
         raise BadInput("an empty artifact name", "name one, such as `faces` or `model/base/v1`")
     if ref in (EMBEDDED, *(f"{each}/{EMBEDDED}" for each in ASSETS)):
         return _embedded(ref, kind)
+    if ref in (EMBEDDED_TEXT, f"model/{EMBEDDED_TEXT}"):
+        if kind not in (None, "model"):
+            raise _wrong_kind(ref, "model", kind)
+        return embedded("model", EMBEDDED_TEXT)
     explicit = ref.startswith((".", "/", "~")) or Path(ref).is_absolute() or "\\" in ref
     if not explicit:
         parsed = parse(ref)
@@ -220,10 +236,7 @@ def _by_name(root: Path, ref: Reference, kind: str | None) -> VersionPath | None
 
 def _by_id(root: Path, prefix: str, kind: str | None) -> VersionPath | Artifact | None:
     found = [a for a in readable(root) if a.id.startswith(prefix)]
-    for each in ASSETS:
-        with suppress(DclipError):
-            if (asset := embedded(each)).id.startswith(prefix):
-                found.append(asset)
+    found += [asset for asset in all_embedded() if asset.id.startswith(prefix)]
     fitting = [a for a in found if kind is None or a.kind == kind]
     if not fitting:
         if found and kind is not None:
@@ -235,7 +248,7 @@ def _by_id(root: Path, prefix: str, kind: str | None) -> VersionPath | Artifact 
             f"say more digits, or one of {', '.join(a.ref for a in fitting[:5])}",
         )
     best = max(fitting, key=age)
-    if best.name == EMBEDDED:
+    if best.name in (EMBEDDED, EMBEDDED_TEXT):
         return best
     return VersionPath(best.kind, best.name, best.version, best.path)
 

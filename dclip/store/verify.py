@@ -14,7 +14,7 @@ from dclip.hashing import HashCache
 from dclip.store import files as disk
 from dclip.store.artifact import Artifact
 from dclip.store.manifest import MANIFEST
-from dclip.store.names import EMBEDDED, TAGS, parse
+from dclip.store.names import EMBEDDED, EMBEDDED_TEXT, TAGS, parse
 from dclip.store.paths import (
     VersionPath,
     names_in_use,
@@ -160,7 +160,7 @@ def _check_inputs(artifact: Artifact, kinds: Mapping[str, str]) -> Iterator[Prob
             detail = f"its input {role} is said to be of kind {used['kind']} and is a {kind}"
             yield Problem(artifact.ref, "input", MANIFEST, detail)
         parsed = parse(ref)
-        named = ref == f"{used['kind']}/{EMBEDDED}" or (
+        named = ref in (f"{used['kind']}/{EMBEDDED}", f"model/{EMBEDDED_TEXT}") or (
             parsed is not None and parsed.version is not None and parsed.kind == used["kind"]
         )
         if not named and not Path(ref).is_absolute():
