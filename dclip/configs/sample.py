@@ -33,9 +33,7 @@ class SampleConfig:
     """How much of the contrast that a high --cfg adds is taken back, 0 to 1."""
     encoder: Annotated[str | None, Option(metavar="ENCODER", ref="encoder"), Needs("prompt")] = None
     """Text encoder in the place of the model's own: a map, a CLIP, or a folder with a BERT."""
-    mix: (
-        Annotated[float, Ge(0), Le(1), Option(metavar="X"), Needs("encoder")] | None
-    ) = None
+    mix: Annotated[float, Ge(0), Le(1), Option(metavar="X"), Needs("encoder")] | None = None
     """Weights between the model's own text tower, 0, and that of --encoder, 1: of one that was
     trained on from it."""
     count: Count = 16

@@ -73,7 +73,9 @@ class LinearMap:
     def save(self, path: Path) -> None:
         """Write both files into ``path``."""
         path.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.float().cpu().contiguous() for k, v in self.weights.items()}, path / WEIGHTS)
+        save_file(
+            {k: v.float().cpu().contiguous() for k, v in self.weights.items()}, path / WEIGHTS
+        )
         (path / CONFIG).write_text(json.dumps(asdict(self.info), indent=1, sort_keys=True) + "\n")
 
 
@@ -140,9 +142,12 @@ class Taken:
     @staticmethod
     def joined(parts: Sequence[Taken]) -> Taken:
         """The rows of several."""
-        names = ("aligned", "so_far", "mean")
-        tensors = [torch.cat([getattr(part, name) for part in parts]) for name in names]
-        return Taken(*tensors, parts[0].before)
+        return Taken(
+            torch.cat([part.aligned for part in parts]),
+            torch.cat([part.so_far for part in parts]),
+            torch.cat([part.mean for part in parts]),
+            parts[0].before,
+        )
 
     def at(self, place: int | Tensor) -> Tensor:
         """(N, width) for one place of the target, or for one of each row (N,)."""
@@ -155,22 +160,6 @@ class Taken:
         ]
         one = torch.ones_like(self.mean[:, :1])
         return torch.cat([*near, self.so_far[rows, place], self.mean, one], dim=1)
-
-
-def ridge(x: Tensor, y: Tensor, weight: Tensor, penalty: float) -> Tensor:
-    """W (F, D) that makes ``x W`` nearest to ``y``, each row by its weight; float64.
-
-    Ridge regression (Hoerl & Kennard 1970). The penalty is relative to the mean square of ``x``.
-
-    Args:
-        x: (N, F); ``y``: (N, D); ``weight``: (N,).
-    """
-    x, y = x.double(), y.double()
-    share = (weight.double() / weight.double().sum())[:, None]
-    gram = x.T @ (share * x)
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    damped = gram + penalty * gram.diagonal().mean() * identity
-    return torch.linalg.solve(damped, x.T @ (share * y))
 
 
 class MappedEncoder:

@@ -54,9 +54,7 @@ class Places:
     def _places(self, words: Sequence[str], source: int, target: int) -> list[int]:
         spans = [[known[word] for word in words] for known in self._words]
         starts = [ends // 2 for ends in self._ends]
-        inside = [
-            length - ends for length, ends in zip((source, target), self._ends, strict=True)
-        ]
+        inside = [length - ends for length, ends in zip((source, target), self._ends, strict=True)]
         if [sum(counts) for counts in spans] != inside or not all(spans[0]):
             # Tokens that reach over words: by their share of the whole prompt.
             spans = [[count] for count in inside]

@@ -54,11 +54,10 @@ def run(config: EncoderMapConfig, store: Store, context: Context = Context()) ->
     def make(staging: Staging) -> dict[str, Any]:
         source, target = (side.load(device, context.report) for side in sides)
         infos = (_said(source.info, sides[0]), _said(target.info, sides[1]))
-        with context.report.task("reading captions", len(kept), unit="caption") as task:
+        with context.report.task("reading captions", len(kept) + 1, unit="caption") as task:
             linear = fit(
-                source, target, kept, before=config.before, penalty=config.penalty, sides=infos,
-                advance=task.advance,
-            )  # fmt: skip
+                source, target, kept, before=config.before, sides=infos, advance=task.advance
+            )
         linear.save(staging.path)
         mapped = MappedEncoder(source, target, linear, "the map")
         wanted = read(target, held_out)
@@ -89,4 +88,6 @@ _NOT_SETTINGS = ("source", "target", "data", "name", "seed")
 
 def _said(info: EncoderInfo, found: FoundEncoder) -> EncoderInfo:
     """What the artifact says of a side: where it is, and what its files held."""
-    return replace(info, where=found.called if found.artifact else info.where, content=found.content)
+    return replace(
+        info, where=found.called if found.artifact else info.where, content=found.content
+    )

@@ -65,9 +65,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     if config.prompt:
         encoder = encoder_of(base, info.text, store)
         if config.encoder is not None:
-            encoder = swapped(
-                config.encoder, config.mix, base, info.text, store, context.report
-            )
+            encoder = swapped(config.encoder, config.mix, base, info.text, store, context.report)
         if not all(text.strip() for text in config.prompt):
             context.report.note("an empty --prompt draws any picture that the model knows")
     elif info.text is not None:
