@@ -149,7 +149,7 @@ def mix(own: TextEncoder, other: TextEncoder, share: float) -> None:
             f"{own.name} and {other.name} are not of one architecture, so their weights cannot be"
             " mixed",
             "leave --mix out, or name a CLIP that was trained on from the model's own: `dclip clip"
-            " train --init`",
+            " train --init CLIP`",
         )
     with torch.no_grad():
         for name, weight in after.items():
