@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from dclip.training.reading import EMPTY
 
 AT_ONCE = 256  # captions that are read together
 
-PENALTIES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
-"""Of large weights, from which each map takes what suits a tenth of its captions best."""
+PENALTIES = (10.0, 1.0, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
+"""Of large weights: those that are tried on a tenth of the captions."""
 
 
 def fit(
@@ -48,47 +48,61 @@ def fit(
     there = _there(wanted)
     # Captions are no longer than some place, and what lies behind it has nothing to learn from.
     places = int(there[1:].any(0).sum())
-    maps = [
-        ridge(taken.at(j)[rows], wanted.tokens[rows, j], weight[rows])
-        for j, rows in enumerate(there.T[:places])
-    ]
-    weights = {"states": torch.stack(maps)}
+
+    def each_place() -> Iterator[Problem]:
+        for j, rows in enumerate(there.T[:places]):
+            yield taken.at(j)[rows], wanted.tokens[rows, j], weight[rows]
+
+    weights = {"states": torch.stack(ridges(each_place))}
     if wanted.pooled is not None:
         ends = torch.tensor(target.lengths(texts), device=weight.device) - 1
-        weights["pooled"] = ridge(taken.at(ends), wanted.pooled, weight)
+        whole: Problem = (taken.at(ends), wanted.pooled, weight)
+        (weights["pooled"],) = ridges(lambda: iter([whole]))
     masked = wanted.mask is not None
     info = MapInfo(source=sides[0], target=sides[1], before=before, places=places, masked=masked)
     return LinearMap(info, weights)
 
 
-def ridge(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """W (F, D) that makes ``x W`` nearest to ``y``, each row by its weight; solved in float64.
+Problem = tuple[Tensor, Tensor, Tensor]
+"""x (N, F), whose last number is 1, y (N, D), and the weight of each row (N,); in no order."""
+
+
+def ridges(problems: Callable[[], Iterator[Problem]]) -> list[Tensor]:
+    """For each problem the W (F, D) that makes ``x W`` nearest to ``y``; solved in float64.
 
     Ridge regression (Hoerl & Kennard 1970). The penalty, relative to the mean square of ``x``, is
-    the one of :data:`PENALTIES` by which the first nine tenths of the rows tell the last one best.
+    the one of :data:`PENALTIES` by which the first nine tenths of all problems' rows tell the last
+    ones best.
 
     Args:
-        x: (N, F); ``y``: (N, D); ``weight``: (N,).
+        problems: makes them anew at each call, so that they need not be held together.
     """
-    x, y, weight = x.double(), y.double(), weight.double()
-    n = len(x) - len(x) // 10
-    last, true = x[n:], y[n:]
+    missed = torch.zeros(len(PENALTIES), dtype=torch.float64)
+    for problem in problems():
+        x, y, weight = (part.double() for part in problem)
+        n = len(x) - len(x) // 10
+        for i, w in enumerate(_solved(x[:n], y[:n], weight[:n], PENALTIES)):
+            missed[i] += (x[n:] @ w - y[n:]).square().sum().cpu()
+    best = (PENALTIES[int(missed.argmin())],)
+    return [
+        _solved(*(part.double() for part in problem), best)[0].float() for problem in problems()
+    ]
 
-    def missed(w: Tensor) -> float:
-        return float((last @ w - true).square().sum())
 
-    tried = {missed(w): p for p, w in _solved(x[:n], y[:n], weight[:n], PENALTIES)}
-    ((_, found),) = _solved(x, y, weight, (tried[min(tried)],))
-    return found.float()
-
-
-def _solved(
-    x: Tensor, y: Tensor, weight: Tensor, penalties: Sequence[float]
-) -> list[tuple[float, Tensor]]:
+def _solved(x: Tensor, y: Tensor, weight: Tensor, penalties: Sequence[float]) -> list[Tensor]:
     share = (weight / weight.sum())[:, None]
+    # Centred, so that the mean is free of the penalty: it goes with the constant, the last of x.
+    middle, aim = (share * x).sum(0), (share * y).sum(0)
+    x, y = x - middle, y - aim
     gram, cross = x.T @ (share * x), x.T @ (share * y)
     size = gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return [(p, torch.linalg.solve(gram + p * size, cross)) for p in penalties]
+    found = []
+    for penalty in penalties:
+        # Where all rows are equal, as the first token's are, there is nothing but the mean.
+        w = torch.linalg.solve(gram + penalty * size, cross) if size.any() else 0 * cross
+        w[-1] = aim - middle[:-1] @ w[:-1]
+        found.append(w)
+    return found
 
 
 def explained(made: Condition, wanted: Condition) -> dict[str, float]:

@@ -17,7 +17,7 @@ from dclip.store import Artifact, Store
 SWAPPED = "encoder"
 """What an encoder in another one's place is called among the inputs of an artifact."""
 
-_PROBE = "a photo of a smiling person with glasses"
+_PROBE = "a photo 1"  # which two vocabularies number differently
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def run(config: EncoderMapConfig, store: Store, context: Context = Context()) ->
     device = pick(context)
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
     outside = {
-        role: None if side.artifact else side.content or side.where
+        role: None if side.artifact else [side.where, side.content]
         for role, side in zip(SIDES, sides, strict=True)
     }
     named = {role: side.artifact for role, side in zip(SIDES, sides, strict=True) if side.artifact}
