@@ -84,9 +84,11 @@ def ridges(problems: Callable[[], Iterator[Problem]]) -> list[Tensor]:
         for i, w in enumerate(_solved(x[:n], y[:n], weight[:n], PENALTIES)):
             missed[i] += (x[n:] @ w - y[n:]).square().sum().cpu()
     best = (PENALTIES[int(missed.argmin())],)
-    return [
-        _solved(*(part.double() for part in problem), best)[0].float() for problem in problems()
-    ]
+    found = []
+    for problem in problems():
+        x, y, weight = (part.double() for part in problem)
+        found.append(_solved(x, y, weight, best)[0].float())
+    return found
 
 
 def _solved(x: Tensor, y: Tensor, weight: Tensor, penalties: Sequence[float]) -> list[Tensor]:
