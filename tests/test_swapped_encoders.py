@@ -387,7 +387,9 @@ def test_the_page_s_commands_are_understood(
     prepare.run(PrepareConfig("faces", count=40, size=64, style="all", name="large"), store, CPU)
     words = shlex.split(command)
     if words[1] in ("sample", "grid"):  # not the newest, which reads attributes
-        words += ["--model", "reads"] if words[1] == "sample" else ["--fixed", "model=reads"]
+        of_sample = ["--model", "reads", "--steps", "3"]
+        of_grid = ["--fixed", "model=reads", "--fixed", "steps=3"]
+        words += of_sample if words[1] == "sample" else of_grid
     assert words[0] == "dclip"
     out, _ = Shell(store.root, capsys)(*words[1:], "--dry-run", "--json")
     stage = "sample" if words[1] == "grid" else words[1]  # a figure's plan is of its cells
