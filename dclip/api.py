@@ -272,5 +272,8 @@ demo = _stage("demo", "demo", "DemoConfig", "All of it, on drawn faces.")
 train_autoencoder = _stage(
     "train_autoencoder", "autoencoder_train", "AutoencoderTrainConfig", "Train an autoencoder."
 )
+map_encoder = _stage(
+    "map_encoder", "encoder_map", "EncoderMapConfig", "One text encoder's states as another's."
+)
 train_clip = _stage("train_clip", "clip_train", "ClipTrainConfig", "Train a CLIP that guides.")
 train_judge = _stage("train_judge", "judge_train", "JudgeTrainConfig", "Train a judge.")

@@ -13,6 +13,7 @@ from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.demo import DemoConfig
 from dclip.configs.edit import EditConfig
+from dclip.configs.encoder_map import EncoderMapConfig
 from dclip.configs.eval import EvalConfig
 from dclip.configs.explain import ExplainConfig
 from dclip.configs.finetune import FinetuneConfig
@@ -123,6 +124,8 @@ SAMPLE = Stage(
         "negative": Case({"negative": "a sketch of an old face"}, _READER),
         "cfg": Case({"cfg": -90.0}, _READER),
         "rescale": Case({"rescale": 1.0}, _READER),
+        "encoder": Case({"encoder": "@clip2"}, _READER),
+        "mix": Case({"mix": 0.5}, {**_READER, "encoder": "@clip2"}),
         "count": 3,
         "sampler": "ddpm",
         "train_timesteps": 30,
@@ -424,6 +427,20 @@ AUTOENCODER_TRAIN = Stage(
     },
 )
 
+ENCODER_MAP = Stage(
+    "encoder_map",
+    EncoderMapConfig,
+    {"source": "@clip", "data": "faces"},
+    ("map.safetensors",),
+    {
+        "source": "@clip2",
+        "target": "@clip2",
+        "data": "pairs",
+        "captions": 12,
+        "before": 1,
+    },
+)
+
 CLIP_TRAIN = Stage(
     "clip_train",
     ClipTrainConfig,
@@ -453,6 +470,7 @@ CLIP_TRAIN = Stage(
         "clean": 0.9,
         "ramp": 0.9,
         "mixture": 0.0,
+        "hold_tokens": 1e4,
         "max_grad_norm": 0.01,
     },
 )
@@ -500,7 +518,7 @@ ELSEWHERE = {ImportConfig: "tests/test_pretrained.py has a file for each of its 
 STAGES = {
     stage.module: stage
     for stage in (
-        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, FINETUNE,
-        SLIDER, EDIT, GRID, EVAL, DEMO, EXPLAIN, INSPECT,
+        PREPARE, TRAIN, SAMPLE, INVERT, CLIP_TRAIN, JUDGE_TRAIN, AUTOENCODER_TRAIN, ENCODER_MAP,
+        FINETUNE, SLIDER, EDIT, GRID, EVAL, DEMO, EXPLAIN, INSPECT,
     )
 }  # fmt: skip

@@ -268,3 +268,16 @@ def test_a_loss_that_is_no_number_stops_with_advice(
 def test_a_config_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         ClipTrainConfig(**settings)
+
+
+def test_token_states_that_training_does_not_read_are_held(
+    store: Store, small: ClipTrainConfig
+) -> None:
+    free, held = (
+        run(replace(small, name="held", radius=0.0, lr=1e-2, hold_tokens=weight), store, CPU)
+        for weight in (0.0, 100.0)
+    )
+    assert held.metrics["tokens_moved"] < 0.5 * free.metrics["tokens_moved"]
+    assert "tokens moved" in stats(held)[0] and "tokens moved" not in stats(free)[0]
+    with pytest.raises(BadInput, match="--hold-tokens has no effect without --init"):
+        ClipTrainConfig(hold_tokens=1.0)

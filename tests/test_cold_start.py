@@ -146,6 +146,7 @@ def test_hints_never_name_the_command_that_was_run(
         ("finetune",): ["--target", "sketch"],
         ("slider",): ["--prompt", "smiling"],
         ("import",): ["model.ckpt"],
+        ("encoder", "map"): ["--from", "x"],
         ("edit",): ["photo.jpg", "--with", "a", "--strength", "0.5"],
         ("eval",): ["--with", "a"],
     }

@@ -21,6 +21,7 @@ from pretrained_reference import ddpm_file
 from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.edit import EditConfig
+from dclip.configs.encoder_map import EncoderMapConfig
 from dclip.configs.eval import EvalConfig
 from dclip.configs.explain import ExplainConfig
 from dclip.configs.finetune import FinetuneConfig
@@ -40,6 +41,7 @@ from dclip.stages import (
     autoencoder_train,
     clip_train,
     edit,
+    encoder_map,
     eval,
     explain,
     finetune,
@@ -126,6 +128,7 @@ def results(folder: Path, context: Context = CPU) -> dict[str, dict[str, list[fl
     prepare.run(words, store, context)
     clip = ClipTrainConfig(data="words", images=32, batch=16, precision="fp32")
     keep("clip-train", clip_train.run, clip)
+    keep("encoder-map", encoder_map.run, EncoderMapConfig(source="embedded", data="words"))
     judge = JudgeTrainConfig(data=("words",), images=64, batch=16, precision="fp32")
     keep("judge-train", judge_train.run, judge)
     tuning = FinetuneConfig(

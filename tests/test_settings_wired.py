@@ -325,6 +325,7 @@ LEAST: Mapping[str, Mapping[str, Any]] = {
     "prepare": {"source": "folder", "root": "x"},
     "finetune": {"target": "x"},
     "edit": {"photos": ("x.png",)},
+    "encoder_map": {"source": "x"},
 }
 WITHOUT: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("edit", "data"): {"photos": ()},  # data stand for photos, and preset for a target

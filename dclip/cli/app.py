@@ -21,6 +21,7 @@ from dclip.cli import (
     demo,
     doctor,
     edit,
+    encoder,
     evaluate,
     explaining,
     finetune,
@@ -60,6 +61,7 @@ add(app, importing.import_, PIPELINE)
 add(app, inspecting.inspect, PIPELINE)
 app.add_typer(clip.clip, name="clip", rich_help_panel=PIPELINE)
 app.add_typer(autoencoder.autoencoder, name="autoencoder", rich_help_panel=PIPELINE)
+app.add_typer(encoder.encoder, name="encoder", rich_help_panel=PIPELINE)
 app.add_typer(judge.judge, name="judge", rich_help_panel=PIPELINE)
 add(app, presets.presets, PIPELINE)
 for function in (storage.ls, storage.show, storage.lineage, storage.verify, storage.tag):

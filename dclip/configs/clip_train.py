@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from dclip.config import Excludes, Option, settings
+from dclip.config import Excludes, Needs, Option, settings
 from dclip.configs.common import (
     MOST,
     Count,
@@ -65,6 +65,9 @@ class ClipTrainConfig:
     mixture: Annotated[Factor, _FILE] = 2.0
     """Weight of half-made edits. A CLIP that is to guide needs them; one that only scores learns
     faster with 0."""
+    hold_tokens: Annotated[Factor, Needs("init")] = 0.0
+    """Weight of keeping the token states that training does not read, all but the end's, near those
+    of --init: for a text tower that is to go on driving a model which reads them."""
     max_grad_norm: Annotated[Norm, _FILE] = 1.0
     """Limit of the gradient's norm."""
     precision: Precision = "auto"

@@ -31,6 +31,11 @@ class SampleConfig:
     """Scale of classifier-free guidance: 1 is the prompt alone, more follows it more closely."""
     rescale: Annotated[float, Ge(0), Le(1), Option(metavar="X"), Needs("prompt")] = 0.0
     """How much of the contrast that a high --cfg adds is taken back, 0 to 1."""
+    encoder: Annotated[str | None, Option(metavar="ENCODER", ref="encoder"), Needs("prompt")] = None
+    """Text encoder in the place of the model's own: a map, a CLIP, or a folder with a BERT."""
+    mix: Annotated[float, Ge(0), Le(1), Option(metavar="X"), Needs("encoder")] | None = None
+    """Weights between the model's own text tower, 0, and that of --encoder, 1: of one that was
+    trained on from it."""
     count: Count = 16
     """How many pictures. The first ones of a larger count are the same."""
     sampler: Annotated[

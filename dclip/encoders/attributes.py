@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ class AttributeEncoder:
             kind="attributes", where="", width=0, context=0, pooled=len(names), names=self.names
         )
         self._number = {_plain(name): i for i, name in enumerate(names)}
+
+    @property
+    def tower(self) -> Mapping[str, Tensor]:
+        """As :meth:`dclip.encoders.contract.TextEncoder.tower`: there are none."""
+        return {}
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         """As :meth:`dclip.encoders.contract.TextEncoder.encode`.
@@ -79,6 +84,10 @@ class AttributeEncoder:
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """As :meth:`dclip.encoders.contract.TextEncoder.ids`: there are no tokens, (N, 0)."""
         return torch.zeros(len(prompts), 0, dtype=torch.int64, device=self.device)
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """As :meth:`dclip.encoders.contract.TextEncoder.lengths`: 0 each."""
+        return [0] * len(prompts)
 
     def warning(self, prompt: str) -> str | None:
         """None: an unknown word is an error."""

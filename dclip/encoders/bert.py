@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class BertEncoder:
             context=min(LONGEST, int(model.config.max_position_embeddings)),
             pooled=width,
         )
+
+    @property
+    def tower(self) -> Mapping[str, Tensor]:
+        """As :meth:`dclip.encoders.contract.TextEncoder.tower`."""
+        return dict(self.model.named_parameters())
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:

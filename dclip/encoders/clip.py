@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,17 +32,7 @@ class ClipEncoder:
 
     def __init__(self, guide: Guide, where: str) -> None:
         self.guide, self.name = guide, guide.name
-        tower: Any = getattr(guide.model, "text", guide.model)
-        # A tower of transformers ends in its network; open_clip's own in a norm over all tokens.
-        hooked = getattr(tower, "ln_final", None) or getattr(tower, "transformer", None)
-        if hooked is None or getattr(tower, "cls_emb", None) is not None:
-            raise BadInput(
-                f"{guide.name} has no token states to read", "take another CLIP, e.g. ViT-B-32"
-            )
-        self._hooked, self._pad = hooked, getattr(getattr(tower, "config", None), "pad_token_id", 0)
-        self._of_transformers = not hasattr(tower, "ln_final")
-        # Training reads captions in a thread of its own, and panels are drawn meanwhile.
-        self._alone = threading.Lock()
+        self._reader = Reader(guide)
         self._row = lru_cache(KEPT)(self._tokenized)
         empty = self.encode([""])
         assert empty.pooled is not None
@@ -54,19 +44,20 @@ class ClipEncoder:
             pooled=empty.pooled.shape[1],
         )
 
+    @property
+    def tower(self) -> Mapping[str, Tensor]:
+        """As :meth:`dclip.encoders.contract.TextEncoder.tower`."""
+        named = self.guide.model.named_parameters()
+        return {name: w for name, w in named if not name.startswith("visual.")}
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:
         """As :meth:`dclip.encoders.contract.TextEncoder.encode`; ``pooled`` has unit length."""
         ids = self.ids(prompts)
-        seen: list[Any] = []
-        with self._alone:
-            handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
-            try:
-                pooled = self.guide.model.encode_text(ids)  # type: ignore[operator]
-            finally:
-                handle.remove()
-        states: Tensor = seen[0].last_hidden_state if self._of_transformers else seen[0]
-        return Condition(states.float(), self._mask(ids), F.normalize(pooled.float(), dim=-1))
+        pooled, states = self._reader(ids)
+        return Condition(
+            states.float(), self._reader.mask(ids), F.normalize(pooled.float(), dim=-1)
+        )
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """As :meth:`dclip.encoders.contract.TextEncoder.ids`.
@@ -87,8 +78,51 @@ class ClipEncoder:
         """As :meth:`dclip.encoders.contract.TextEncoder.warning`."""
         return self.guide.warning(prompt) if prompt.strip() else None
 
-    def _mask(self, ids: Tensor) -> Tensor:
-        if self._of_transformers:
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """As :meth:`dclip.encoders.contract.TextEncoder.lengths`."""
+        found: list[int] = self._reader.mask(self.ids(prompts)).sum(1).tolist()
+        return found
+
+
+class Reader:
+    """Embeddings and token states of a CLIP's text tower, with gradient.
+
+    Args:
+        guide: the CLIP.
+
+    Raises:
+        BadInput: a text tower without a last norm over its tokens.
+    """
+
+    def __init__(self, guide: Guide) -> None:
+        self.model: Any = guide.model
+        tower: Any = getattr(guide.model, "text", guide.model)
+        # A tower of transformers ends in its network; open_clip's own in a norm over all tokens.
+        hooked = getattr(tower, "ln_final", None) or getattr(tower, "transformer", None)
+        if hooked is None or getattr(tower, "cls_emb", None) is not None:
+            raise BadInput(
+                f"{guide.name} has no token states to read", "take another CLIP, e.g. ViT-B-32"
+            )
+        self._hooked, self._pad = hooked, getattr(getattr(tower, "config", None), "pad_token_id", 0)
+        self.of_transformers = not hasattr(tower, "ln_final")
+        # Training reads captions in a thread of its own, and panels are drawn meanwhile.
+        self._alone = threading.Lock()
+
+    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (N, P) and states (N, L, D) of token ids (N, L)."""
+        seen: list[Any] = []
+        with self._alone:
+            handle = self._hooked.register_forward_hook(lambda _net, _in, out: seen.append(out))
+            try:
+                pooled: Tensor = self.model.encode_text(ids)
+            finally:
+                handle.remove()
+        states: Tensor = seen[0].last_hidden_state if self.of_transformers else seen[0]
+        return pooled, states
+
+    def mask(self, ids: Tensor) -> Tensor:
+        """Which tokens belong to a prompt, bool (N, L)."""
+        if self.of_transformers:
             return ids != self._pad
         # The end of a prompt has the largest id, and the tower is causal: what follows is padding.
         places = torch.arange(ids.shape[1], device=ids.device)

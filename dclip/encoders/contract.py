@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol
 
 from annotated_types import Ge, Le
@@ -48,6 +48,10 @@ class TextEncoder(Protocol):
     def info(self) -> EncoderInfo:
         """What it is, and its widths."""
 
+    @property
+    def tower(self) -> Mapping[str, Tensor]:
+        """The weights that its states are made with, by name."""
+
     def encode(self, prompts: Sequence[str]) -> Condition:
         """A row for each prompt, without gradient; ``""`` is the empty prompt.
 
@@ -57,6 +61,9 @@ class TextEncoder(Protocol):
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, L) int64: equal ids are the same piece of text."""
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens each prompt has, with its start and its end, without padding."""
 
     def warning(self, prompt: str) -> str | None:
         """One line about words of ``prompt`` that it was never trained on, or None."""

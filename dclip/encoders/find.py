@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,14 @@ class FoundEncoder:
         where: its folder, or what :func:`dclip.guidance.clip.load_guide` takes.
         artifact: the artifact that it is, if any.
         names: of the attributes that it reads, where it reads no text.
+        sides: of a map, the encoders that it lies between.
     """
 
     kind: str
     where: str
     artifact: Artifact | None = None
     names: tuple[str, ...] = ()
+    sides: tuple[FoundEncoder, ...] = ()
 
     @property
     def inputs(self) -> dict[str, Artifact]:
@@ -94,35 +96,82 @@ def _attributes(found: FoundEncoder, device: Any, _report: Reporter | None) -> T
     return AttributeEncoder(found.names, device)
 
 
+def _map(found: FoundEncoder, device: Any, report: Reporter | None) -> TextEncoder:
+    from dclip.encoders.mapped import MappedEncoder, load_map
+
+    source, target = (side.load(device, report) for side in found.sides)
+    return MappedEncoder(source, target, load_map(Path(found.where), device), found.called)
+
+
 KINDS: dict[str, Callable[[FoundEncoder, Any, Reporter | None], TextEncoder]] = {
     "clip": _clip,
     "hf-clip": _hf_clip,
     "bert": _bert,
     "attributes": _attributes,
+    "map": _map,
 }
 """Kinds of text encoders: what loads one, its packages imported late."""
+
+
+SIDES = ("from", "to")
+"""What the encoders of a map are called among its inputs."""
 
 
 def find_encoder(spec: str | None, store: Store, report: Reporter) -> FoundEncoder:
     """The text encoder that a user means.
 
     Args:
-        spec: a CLIP, as :func:`dclip.guiding.find_clip` takes it, or a folder of transformers with
-            a BERT or a CLIP. None takes the embedded CLIP.
+        spec: a CLIP, as :func:`dclip.guiding.find_clip` takes it, a map of encoders, a model that
+            reads text, which stands for its encoder, or a folder of transformers with a BERT or a
+            CLIP. None takes the embedded CLIP.
 
     Raises:
         MissingArtifact: none of these.
         BadInput: an artifact of another kind, or a folder of another network.
     """
+    if spec is not None and (found := _of_store(spec, store)):
+        return found
     try:
-        found = guiding.find_clip(spec or "embedded", store, report, "text encoder")
+        clip = guiding.find_clip(spec or "embedded", store, report, "text encoder")
     except MissingArtifact as error:
         error.fix += ", or a folder of transformers with a BERT"
         raise
-    if found.artifact is None and is_dir(Path(found.where)):
-        folder = Path(found.where).resolve()
+    if clip.artifact is None and is_dir(Path(clip.where)):
+        folder = Path(clip.where).resolve()
         return FoundEncoder(_kind_of(folder), str(folder))
-    return FoundEncoder("clip", found.where, found.artifact)
+    return FoundEncoder("clip", clip.where, clip.artifact)
+
+
+def _of_store(spec: str, store: Store) -> FoundEncoder | None:
+    """A map, or the encoder of a model; a CLIP of that name comes first."""
+    for kind in ("clip", "encoder", "model"):
+        artifact = None
+        with suppress(MissingArtifact, BadInput):
+            artifact = store.resolve(spec, kind)
+        if artifact is not None and kind != "clip":
+            of = _found_map if kind == "encoder" else _of_model
+            return of(artifact, store)
+        if artifact is not None:
+            break
+    return None
+
+
+def _found_map(artifact: Artifact, store: Store) -> FoundEncoder:
+    from dclip.encoders.mapped import read_map_info
+
+    info = read_map_info(artifact.path)
+    sides = tuple(
+        _recorded(artifact, role, side, store)
+        for role, side in zip(SIDES, (info.source, info.target), strict=True)
+    )
+    return FoundEncoder("map", str(artifact.path), artifact, sides=sides)
+
+
+def _of_model(model: Artifact, store: Store) -> FoundEncoder:
+    from dclip.models.checkpoint import read_info
+
+    found = encoder_of(model, read_info(model.path).text, store)
+    return replace(found, artifact=model) if found.where == str(model.path) else found
 
 
 def _kind_of(folder: Path) -> str:
@@ -167,14 +216,25 @@ def encoder_of(model: Artifact, info: EncoderInfo | None, store: Store) -> Found
         return FoundEncoder(info.kind, info.where, names=info.names)
     if info.where == WITHIN:
         return FoundEncoder(info.kind, str(model.path))
-    if ROLE in model.manifest.inputs:
-        artifact = store.input(model, ROLE)
+    return _recorded(model, ROLE, info, store)
+
+
+def _recorded(owner: Artifact, role: str, info: EncoderInfo, store: Store) -> FoundEncoder:
+    """The encoder that an artifact was made with.
+
+    Raises:
+        MissingArtifact: it is gone, or its files have changed.
+    """
+    if role in owner.manifest.inputs:
+        artifact = store.input(owner, role)
+        if artifact.kind == "encoder":
+            return _found_map(artifact, store)
         return FoundEncoder(info.kind, str(artifact.path), artifact)
     found = FoundEncoder(info.kind, info.where)
     if info.content and found.content != info.content:
         changed = "has changed" if is_dir(Path(info.where)) else "is gone"
         raise MissingArtifact(
-            f"the text encoder of {model.ref} {changed}: {info.where}",
-            "put back the folder that the model was trained with",
+            f"the text encoder of {owner.ref} {changed}: {info.where}",
+            "put back the folder that it was made with",
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class HfClipEncoder:
             width=int(model.config.hidden_size),
             context=int(model.config.max_position_embeddings),
         )
+
+    @property
+    def tower(self) -> Mapping[str, Tensor]:
+        """As :meth:`dclip.encoders.contract.TextEncoder.tower`."""
+        return dict(self.model.named_parameters())
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Condition:

@@ -18,6 +18,7 @@ AXES: dict[str, tuple[str, str]] = {
     "prompt": ("prompt", "{}"),
     "negative": ("negative", "not {}"),
     "guide": ("guide", "{}"),
+    "encoder": ("encoder", "{}"),
     "eta": ("eta", "eta {}"),
     "grid": ("grid", "{}"),
     "model": ("model", "{}"),

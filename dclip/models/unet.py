@@ -8,6 +8,7 @@ channels, since a small U-Net spends most of its time at full resolution.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -261,10 +262,15 @@ class UNet(nn.Module):
             self.empty_pooled = condition.pooled[0].clone()
 
     def _condition(self, given: Condition | None, rows: int) -> Condition | None:
-        """The given condition, or the empty prompt's for every row."""
+        """The given condition, or the empty prompt's for every row.
+
+        Another text encoder's may have no embedding of a width that fits: then the empty prompt's.
+        """
         if self.text is None:
             return None
         pooled = self.empty_pooled[None] if self.text.pooled else None
+        if given is not None and pooled is not None and not _fits(given.pooled, pooled):
+            given = replace(given, pooled=pooled.expand(len(given), -1))
         empty = Condition(self.empty_tokens[None], self.empty_mask[None], pooled)
         return (given or empty).expanded(rows)
 
@@ -296,6 +302,10 @@ class UNet(nn.Module):
         h = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
         out: Tensor = self.last(torch.cat([F.silu(h), x], dim=1))
         return out
+
+
+def _fits(given: Tensor | None, own: Tensor) -> bool:
+    return given is not None and given.shape[1:] == own.shape[1:]
 
 
 def _attended(attend: nn.Module, h: Tensor, condition: Condition | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
 from dclip.training import clip as ct
 from dclip.training import contrasts as contrast_tables
+from dclip.training.held import HeldTokens
 from dclip.training.loop import Loop, decay_groups, warm_cosine
 
 MAX_LOGIT_SCALE = math.log(50.0)
@@ -83,7 +84,8 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
     if config.radius is None:
         config = replace(config, radius=round(RADIUS * data.size / 64, 3))
     config = replace(config, precision=resolve_precision(config.precision, device))
-    settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
+    left_out = ("data", "name", "contrasts", *(() if config.hold_tokens else ("hold_tokens",)))
+    settings = {k: v for k, v in asdict(config).items() if k not in left_out}
     return store.build(
         stage="clip-train",
         revision=REVISIONS["clip-train"],
@@ -129,6 +131,8 @@ class _Training:
                 f"{self.guide.name} has no config that could be saved with what is trained",
                 "download it (`hf download ORG/REPO --local-dir DIR`) and give --init DIR",
             )
+        self.init = init
+        self.held = self._original() if config.hold_tokens else None
         self.model = self.guide.model.train().requires_grad_(True)
         # A third faster on a CPU as on a GPU; a text tower has no images.
         self.model.visual.to(memory_format=torch.channels_last)  # type: ignore[union-attr, call-overload]
@@ -162,19 +166,31 @@ class _Training:
             limit=config.max_grad_norm,
         )
 
+    def _original(self) -> HeldTokens:
+        assert self.init is not None
+        return HeldTokens(self.guide, load_guide(self.init, self.device))
+
     def run(self) -> dict[str, Any]:
         loop = self.loop
         with closing(loop.rounds(self.context.report, "training CLIP")) as rounds:
             for step in rounds:
                 loop.add(self._update(step))
-        named = ("loss", "contrastive", "contrast", "pair", "mixture")
+        named = ("loss", "contrastive", "contrast", "pair", "mixture", "tokens moved")
         curves = {k: loop.stats.curve(k) for k in named}
+        if self.updates >= 2 * self.per_epoch:
+            curves["loss by epoch"] = self._by_epoch()
         save_curves(self.staging.path / "loss.png", curves, title="CLIP training")
         save_guide(self.staging.path, self.guide)
         (self.staging.path / "words.json").write_text(
             json.dumps({"words": self._words()}, indent=1) + "\n"
         )
         return {"images": loop.updates * loop.images, "updates": loop.updates, **self._scores()}
+
+    def _by_epoch(self) -> list[tuple[float, float]]:
+        """The mean loss of every whole epoch, at its end."""
+        points, n = self.loop.stats.curve("loss"), self.per_epoch
+        ends = range(n, len(points) + 1, n)
+        return [(points[end - 1][0], sum(y for _, y in points[end - n : end]) / n) for end in ends]
 
     def _words(self) -> list[str]:
         text = [*self.captions, *(p for c in self.contrasts for s in c.sides for p in s.prompts)]
@@ -276,6 +292,10 @@ class _Training:
                     self.config.attack_steps,
                 )
             loss, parts = ct.image_loss(self._embed, pixels, batch, text, scale, weights)
+            if self.held is not None:
+                moved = self._in_parts(self.held, self.tokens[index].to(self.device))
+                parts["tokens moved"] = moved.mean()
+                loss = loss + self.config.hold_tokens * parts["tokens moved"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.loop.update(loss)
@@ -305,6 +325,11 @@ class _Training:
         )
         text = self._text(index, torch.zeros(len(self.prompts)))
         scores: dict[str, Any] = {}
+        if self.init is not None:
+            with suppress(BadInput):  # a tower whose states are not read
+                held = self.held or self._original()
+                moved = held(self.tokens[index].to(self.device))
+                scores["tokens_moved"] = float(moved.mean())
         ranks = (images @ text.captions.T).argsort(1, descending=True)[:, :10].cpu().numpy()
         names = self.captions[index]
         hit = names[ranks] == names[:, None]

@@ -21,6 +21,7 @@ REVISIONS: dict[str, int] = {
     "clip-train": 1,
     "judge-train": 1,
     "autoencoder-train": 1,
+    "encoder-map": 1,
     "demo": 1,
     "explain": 1,
     "inspect": 1,

@@ -27,6 +27,7 @@ from dclip.diffusion.solvers import sample_ddim
 from dclip.diffusion.variance import sample_ancestral
 from dclip.domains import DOMAINS
 from dclip.encoders.find import FoundEncoder, encoder_of
+from dclip.encoders.swap import SwappedEncoder, swapped
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import layout, sheet
 from dclip.guidance.steered import Steers, find_steers
@@ -40,7 +41,7 @@ from dclip.store import Artifact, Journal, Staging, Store, slug
 
 GRID_IMAGES = 100
 GRID_COLUMNS = 8
-NOT_SETTINGS = ("model", "tuned", "name", "seed", "clip")
+NOT_SETTINGS = ("model", "tuned", "name", "seed", "clip", "encoder", "mix")
 OF_PROMPTS = ("prompt", "negative", "cfg", "rescale")
 
 
@@ -60,9 +61,11 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         find = model_of_text if config.prompt else model_of_pixels
         base = find(config.model, store, context.report)
     info = _info(read_info(base.path), config)
-    encoder = None
+    encoder: FoundEncoder | SwappedEncoder | None = None
     if config.prompt:
         encoder = encoder_of(base, info.text, store)
+        if config.encoder is not None:
+            encoder = swapped(config.encoder, config.mix, base, info.text, store, context.report)
         if not all(text.strip() for text in config.prompt):
             context.report.note("an empty --prompt draws any picture that the model knows")
     elif info.text is not None:
@@ -82,6 +85,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     settings = {k: v for k, v in asdict(config).items() if k not in left_out} | {
         "grid": rule,
         **steers.settings,
+        **(encoder.settings if isinstance(encoder, SwappedEncoder) else {}),
         "precision": resolve_precision(config.precision, device),
     }
     calls = SAMPLERS[config.sampler].calls(config.steps) * (2 if _guided(config) else 1)
@@ -149,7 +153,7 @@ class _Sampling:
         base: Artifact,
         tuned: Artifact | None,
         steers: Steers,
-        encoder: FoundEncoder | None,
+        encoder: FoundEncoder | SwappedEncoder | None,
         device: torch.device,
         context: Context,
         staging: Staging,

@@ -33,6 +33,7 @@ MAKERS = {
     "model": "dclip train",
     "autoencoder": "dclip autoencoder train",
     "clip": "dclip clip train",
+    "encoder": "dclip encoder map --from FOLDER",
     "samples": "dclip sample",
     "latents": "dclip invert",
     "tuned": "dclip finetune --target sketch",
