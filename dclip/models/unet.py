@@ -105,6 +105,11 @@ class ResBlock(nn.Module):
         return out
 
 
+def _in_order(x: Tensor) -> Tensor:
+    """A transposed view as CUDA's kernels of attention take it: they refuse some strides."""
+    return x.contiguous() if x.is_cuda else x
+
+
 class Attention(nn.Module):
     """Self-attention over positions, residual; then over a text, where there is one."""
 
@@ -121,8 +126,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         b, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
-        # In order: CUDA's kernels refuse some transposed views.
-        q, k, v = qkv.transpose(-1, -2).contiguous().unbind(1)
+        q, k, v = _in_order(qkv.transpose(-1, -2)).unbind(1)
         borrowed = None if condition is None else condition.borrowed
         if borrowed is not None and borrowed.layout:
             q, k = q[borrowed.rows], k[borrowed.rows]
@@ -155,8 +159,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         b, c, h, w = x.shape
         split = (b, self.heads, c // self.heads, h * w)
-        # In order: CUDA's kernels for masked attention refuse a transposed view.
-        q = self.query(self.norm(x)).reshape(split).transpose(-1, -2).contiguous()
+        q = _in_order(self.query(self.norm(x)).reshape(split).transpose(-1, -2))
         states = self.key_value(self.states(condition.tokens.to(x.dtype)))
         k, v = (
             part.reshape(b, -1, self.heads, c // self.heads).transpose(1, 2)
