@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import re
 import shutil
@@ -16,18 +17,26 @@ import threading
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dclip.context import Reporter, Silent
 from dclip.errors import BadInput, StoreError
+from dclip.store import atomic
 
 REACH_SECONDS = 5.0
 """How long a connection may take. The hub's client itself tries for half a minute and longer."""
 
+Kind = Literal["model", "dataset"]
+_CALLED = {"model": "model", "dataset": "data set"}
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
+
+
+class NoRevision(BadInput):
+    """The repository is there, and has no such branch, tag or commit."""
 
 
 def fetch(
@@ -37,6 +46,7 @@ def fetch(
     *,
     optional: Sequence[str] = (),
     report: Reporter | None = None,
+    kind: Kind = "model",
 ) -> Path:
     """The folder of the hub's cache that holds files of a repository.
 
@@ -50,34 +60,59 @@ def fetch(
         revision: branch, tag or commit; None is the main branch.
         optional: names or patterns that are fetched together with the others where they exist.
         report: shows what is fetched, and how far it is.
+        kind: what the repository is of.
 
     Raises:
         BadInput: no such repository, revision or file; access is not granted; or the files are not
             in the cache and cannot be fetched: offline, or the hub or its proxy does not answer.
         StoreError: no space left, or the cache cannot be written.
     """
-    from huggingface_hub import constants
 
     check_name(repo_id, revision)
-    cached = _cached(repo_id, files, revision)
+    cached = _cached(repo_id, files, revision, kind)
     if cached is not None:
         return cached
-    if constants.HF_HUB_OFFLINE:
-        raise _not_here(repo_id, files, "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")
-    if problem := _unreachable(constants.ENDPOINT):
-        raise _not_here(repo_id, files, problem, "run once with a connection")
+    _check_reach(repo_id, files, kind)
     report = report or Silent()
-    with _explained(repo_id, files, revision):
-        sizes, commit = _listing(repo_id, revision)
+    with _explained(repo_id, files, revision, kind):
+        sizes, commit = _listing(repo_id, revision, kind)
         chosen = _chosen(repo_id, files, optional, sizes)
         _check_space(repo_id, sum(sizes[file] for file in chosen))
-        folder = _download(repo_id, chosen, revision, sizes, report)
+        folder = _download(repo_id, chosen, revision, sizes, report, kind)
     if folder.name != commit:
         raise BadInput(
             f"{repo_id} changed on the hub while it was fetched", "run the same command again"
         )
     report.note(f"fetched {repo_id} at revision {commit}")
     return folder
+
+
+def names(repo_id: str, revision: str | None = None, *, kind: Kind = "model") -> list[str]:
+    """The names of a repository's files, sorted.
+
+    The list is kept in the hub's cache beside the files, so that the network is asked once.
+
+    Args:
+        repo_id, revision, kind: as for :func:`fetch`.
+
+    Raises:
+        NoRevision: the repository has no such revision.
+        BadInput: no such repository; or the list is not here and cannot be fetched.
+    """
+    check_name(repo_id, revision)
+    place = _place(repo_id, kind)
+    commit = _commit(place, revision)
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads((place / "listings" / f"{commit}.json").read_text(encoding="utf-8"))
+        return [str(name) for name in kept]
+    _check_reach(repo_id, ["the list of files"], kind)
+    with _explained(repo_id, ["the list of files"], revision, kind):
+        sizes, commit = _listing(repo_id, revision, kind)
+        found = sorted(sizes)
+        (place / "listings").mkdir(parents=True, exist_ok=True)
+        with atomic(place / "listings" / f"{commit}.json") as part:
+            part.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def revision_of(folder: Path) -> str:
@@ -95,21 +130,40 @@ def check_name(repo_id: str, revision: str | None = None) -> None:
         )
 
 
-def _cached(repo_id: str, files: Sequence[str], revision: str | None) -> Path | None:
-    """The folder in the cache, where it has all of these files."""
+def _place(repo_id: str, kind: Kind) -> Path:
+    """The folder of the hub's cache for a repository."""
     from huggingface_hub import constants
 
-    place = Path(constants.HF_HUB_CACHE) / ("models--" + repo_id.replace("/", "--"))
+    return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
+
+
+def _commit(place: Path, revision: str | None) -> str:
+    """The commit that the cache has for a revision; a commit is its own."""
     named = revision or "main"
     try:
-        commit = (place / "refs" / named).read_text().strip()
+        return (place / "refs" / named).read_text().strip()
     except (OSError, ValueError):
-        commit = named
+        return named
+
+
+def _cached(repo_id: str, files: Sequence[str], revision: str | None, kind: Kind) -> Path | None:
+    """The folder in the cache, where it has all of these files."""
+    place = _place(repo_id, kind)
+    commit = _commit(place, revision)
     folder = place / "snapshots" / commit
     if "/" in commit or not folder.is_dir():
         return None
     held = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return folder if all(_matching(pattern, held) for pattern in files) else None
+
+
+def _check_reach(repo_id: str, files: Sequence[str], kind: Kind) -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise _not_here(repo_id, files, "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE", kind)
+    if problem := _unreachable(constants.ENDPOINT):
+        raise _not_here(repo_id, files, problem, "run once with a connection", kind)
 
 
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:
@@ -138,13 +192,13 @@ def _unreachable(endpoint: str) -> str | None:
     return None
 
 
-def _listing(repo_id: str, revision: str | None) -> tuple[dict[str, int], str]:
+def _listing(repo_id: str, revision: str | None, kind: Kind) -> tuple[dict[str, int], str]:
     """Sizes of the repository's files in bytes, by name, and its commit."""
     from huggingface_hub import HfApi, constants
 
-    info = HfApi(endpoint=constants.ENDPOINT).model_info(
-        repo_id, revision=revision, files_metadata=True, timeout=30
-    )
+    api = HfApi(endpoint=constants.ENDPOINT)
+    ask: Any = api.model_info if kind == "model" else api.dataset_info
+    info = ask(repo_id, revision=revision, files_metadata=True, timeout=30)
     sizes = {each.rfilename: int(each.size or 0) for each in info.siblings or ()}
     return sizes, str(info.sha)
 
@@ -186,11 +240,12 @@ def _download(
     revision: str | None,
     sizes: dict[str, int],
     report: Reporter,
+    kind: Kind,
 ) -> Path:
     """Fetch the files; the folder that they are in."""
     from huggingface_hub import constants, hf_hub_download
 
-    place = Path(constants.HF_HUB_CACHE) / ("models--" + repo_id.replace("/", "--"))
+    place = _place(repo_id, kind)
     total = sum(sizes[name] for name in chosen)
     shown = f"fetching {repo_id} ({_size(total)})"
     folder = place
@@ -198,7 +253,7 @@ def _download(
         for name in chosen:
             path = hf_hub_download(
                 repo_id, name, revision=revision, cache_dir=str(constants.HF_HUB_CACHE),
-                endpoint=constants.ENDPOINT,
+                endpoint=constants.ENDPOINT, repo_type=kind,
             )  # fmt: skip
             folder = Path(path)
             for _ in Path(name).parts:
@@ -259,11 +314,13 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(repo_id: str, files: Sequence[str], revision: str | None) -> Iterator[None]:
+def _explained(
+    repo_id: str, files: Sequence[str], revision: str | None, kind: Kind
+) -> Iterator[None]:
     """Turn what the hub's client raises into one line each."""
     from huggingface_hub import constants, errors
 
-    page = f"{constants.ENDPOINT}/{repo_id}"
+    page = f"{constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{repo_id}"
     try:
         yield
     except errors.GatedRepoError as error:
@@ -273,11 +330,11 @@ def _explained(repo_id: str, files: Sequence[str], revision: str | None) -> Iter
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise BadInput(
-            f"{constants.ENDPOINT} has no model {repo_id}, or it is private",
+            f"{constants.ENDPOINT} has no {_CALLED[kind]} {repo_id}, or it is private",
             "check the name; for a private one log in with `hf auth login`",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise BadInput(
+        raise NoRevision(
             f"{repo_id} has no revision {revision!r}", f"its revisions are listed on {page}"
         ) from error
     except OSError as error:
@@ -291,14 +348,21 @@ def _explained(repo_id: str, files: Sequence[str], revision: str | None) -> Iter
                 f"{constants.HF_HUB_CACHE} cannot be written, where {repo_id} is fetched to",
                 "set HF_HOME to a folder of yours",
             ) from error
-        raise _not_here(repo_id, files, _reason(error), "try again later") from error
+        raise _not_here(repo_id, files, _reason(error), "try again later", kind) from error
     except (BadInput, StoreError, MemoryError):
         raise
     except Exception as error:  # the client's transport has had three libraries so far
-        raise _not_here(repo_id, files, _reason(error), "try again later") from error
+        raise _not_here(repo_id, files, _reason(error), "try again later", kind) from error
 
 
-def _not_here(repo_id: str, files: Sequence[str], reason: str, fix: str) -> BadInput:
+def _not_here(
+    repo_id: str, files: Sequence[str], reason: str, fix: str, kind: Kind = "model"
+) -> BadInput:
+    if kind == "dataset":
+        fix += (
+            f"; or on another machine `hf download --repo-type dataset {repo_id} --local-dir DIR`,"
+            " and here `dclip prepare parquet --root DIR`"
+        )
     return BadInput(
         f"{', '.join(files)} of {repo_id} is not on this machine and cannot be fetched ({reason})",
         f"{fix}; what was fetched once stays in the Hugging Face cache",

@@ -85,13 +85,15 @@ FILE_ONLY = {
     "judge train": {"weight_decay", "max_grad_norm"},
     "autoencoder train": {"kl", "max_grad_norm"},
 }  # fmt: skip
+OWN = {"subset", "part", "column", "caption"}  # of some sources
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {
-    "prepare celeba": {"source", "count", "domain", "frame", "align"},
-    "prepare folder": {"source", "count", "download"},
-    "prepare npz": {"source", "count", "download"},
-    "prepare webdataset": {"source", "count", "download"},
-    "prepare parquet": {"source", "count", "download"},
+    "prepare celeba": {"source", "count", "domain", "frame", "align", *OWN},
+    "prepare folder": {"source", "count", "download", *OWN},
+    "prepare npz": {"source", "count", "download", "subset", "part", "column"},
+    "prepare webdataset": {"source", "count", "download", "subset", "part", "column"},
+    "prepare parquet": {"source", "count", "download", "subset", "part"},
+    "prepare hf": {"source", "count", "download"},
     "prepare faces": {
         "source",
         "root",
@@ -102,6 +104,7 @@ PREPARE = {
         "domain",
         "frame",
         "align",
+        *OWN,
     },
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import open_clip
@@ -36,30 +36,33 @@ class Hub:
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
+        self.branches: dict[tuple[str, str], dict[str, bytes]] = {}
         self.gated: set[str] = set()
         self.asked: list[str] = []
 
     def serve(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         self.asked.append(request.path)
-        path = urlsplit(request.path).path.strip("/")
-        if path.startswith("api/models/"):
-            name, _, revision = path.removeprefix("api/models/").partition("/revision/")
-            files = self.repos.get(name)
+        path = unquote(urlsplit(request.path).path.strip("/"))
+        if path.startswith(("api/models/", "api/datasets/")):
+            name, _, revision = path.split("/", 2)[2].partition("/revision/")
+            files = self.branches.get((name, revision), self.repos.get(name))
             if files is None:
                 self._answer(request, 404, b"", "RepoNotFound", body)
-            elif revision not in ("", "main", COMMIT):
+            elif revision not in ("", "main", COMMIT) and (name, revision) not in self.branches:
                 self._answer(request, 404, b"", "RevisionNotFound", body)
             else:
                 listed = [{"rfilename": k, "size": len(v)} for k, v in files.items()]
                 told = {"id": name, "sha": COMMIT, "siblings": listed, "tags": [], "downloads": 0}
                 self._answer(request, 200, json.dumps(told).encode(), None, body)
             return
-        name, _, file = path.partition("/resolve/")
-        file = file.partition("/")[2]
+        name, _, at = path.removeprefix("datasets/").partition("/resolve/")
+        branch = next((b for n, b in self.branches if n == name and at.startswith(b)), None)
+        file = at[len(branch) + 1 :] if branch else at.partition("/")[2]
+        files = self.branches[name, branch] if branch else self.repos.get(name, {})
         if name in self.gated:
             self._answer(request, 403, b"", "GatedRepo", body)
-        elif file in self.repos.get(name, {}):
-            self._answer(request, 200, self.repos[name][file], None, body)
+        elif file in files:
+            self._answer(request, 200, files[file], None, body)
         else:
             self._answer(request, 404, b"", "EntryNotFound", body)
 

@@ -39,6 +39,26 @@ class _LooseSources(_FileSources):
         return sum(row.domain == PHOTOS for row in SOURCES.values())
 
 
+class _Taking(_FileSources):
+    """Those whose opener takes a setting of that name."""
+
+    def __init__(self, option: str) -> None:
+        self.option = option
+
+    def _names(self) -> list[str]:
+        return [name for name, row in SOURCES.items() if self.option in row.options]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._names()[index]
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+def _taking(option: str) -> Needs:
+    return Needs("source", _Taking(option))  # type: ignore[arg-type]
+
+
 _PHOTOS = Needs("source", _FileSources())  # type: ignore[arg-type]
 _LOOSE = Needs("source", _LooseSources())  # type: ignore[arg-type]
 
@@ -90,7 +110,16 @@ class PrepareConfig:
     source: Annotated[str, AfterValidator(_check_source)]
     """Where the pictures come from: CelebA, a folder of photos, or faces that dclip draws."""
     root: Annotated[str | None, Option(metavar="DIR"), _PHOTOS] = None
-    """Where the photos are: the folder or file, for CelebA also img_align_celeba.zip."""
+    """Where the photos are: the folder or file, for CelebA also img_align_celeba.zip,
+    for hf the data set's name, ORG/NAME or ORG/NAME@REVISION."""
+    subset: Annotated[str | None, Option(metavar="NAME"), _taking("subset")] = None
+    """Which of the data set's subsets (configs): else the only one, or default."""
+    part: Annotated[str | None, Option(metavar="NAME"), _taking("part")] = None
+    """Which of the data set's own splits: else train, or the only one."""
+    column: Annotated[str | None, Option(metavar="NAME"), _taking("column")] = None
+    """Column of the pictures: else found by its name and type."""
+    caption: Annotated[str | None, Option(metavar="NAME"), _taking("caption")] = None
+    """Column of the captions: else the first of caption, text, captions, prompt and others."""
     size: Annotated[int, Ge(16), Le(1024), Option(metavar="N")] | None = None
     """Side in pixels: else 128, for drawn faces 64."""
     crop: Annotated[Crop | None, _PHOTOS] = None

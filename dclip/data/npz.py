@@ -24,7 +24,13 @@ _FIX = "give pictures as (N, H, W, 3) or (N, H, W), uint8, or floats in 0..1 or 
 _SILENT = Silent()
 
 
-def open_npz(root: Path | str, limit: int | None = None, report: Reporter = _SILENT) -> Packed:
+def open_npz(
+    root: Path | str,
+    limit: int | None = None,
+    report: Reporter = _SILENT,
+    *,
+    caption: str | None = None,
+) -> Packed:
     """The pictures of one ``.npy`` or ``.npz`` file; a picture's number is its id.
 
     In an ``.npz`` the pictures are the array ``images``, ``pictures``, ``x`` or ``arr_0``, else the
@@ -35,6 +41,7 @@ def open_npz(root: Path | str, limit: int | None = None, report: Reporter = _SIL
         root: the file.
         limit: only the first so many pictures.
         report: shown the progress.
+        caption: the array of the captions: else by its name.
 
     Raises:
         BadInput: no such file, no pictures in it, or a type or range of values that is none.
@@ -67,7 +74,7 @@ def open_npz(root: Path | str, limit: int | None = None, report: Reporter = _SIL
         for name, values in arrays.items()
         if values.ndim == 1 and len(values[:limit]) == size and name != "names"
     }
-    columns, more = columns_of(table, _names(arrays, table))
+    columns, more = columns_of(table, _names(arrays, table), caption)
     marks = looked_through(size, lambda i: mark_of(np.asarray(pixels[i]).tobytes()), report)
     items = [Item(number(i), f"{number(i)}.png", mark) for i, mark in enumerate(marks)]
     return Packed(place, items, columns, [*notes, *more], lambda item: encoded(int(item.id)))

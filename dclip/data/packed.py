@@ -13,6 +13,7 @@ from dclip.data.attributes import MOST_CLASSES, RESERVED, is_attribute, signs
 from dclip.data.captions import CAPTION_COLUMNS, one_line
 from dclip.data.paths import shown
 from dclip.data.source import Item, file_mark
+from dclip.errors import BadInput
 
 CLASS_COLUMNS = ("label", "labels", "class", "cls", "y", "fine_label", "coarse_label")
 """Columns whose numbers or words are classes."""
@@ -30,11 +31,12 @@ class Packed:
     left_out: Mapping[str, str] = field(default_factory=dict)
     crop: str = "center"
     frame: str = "center"
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """That of the file or folder, without its suffix."""
-        return self.place.resolve().name.partition(".")[0] or "packed"
+        """Its own, else that of the file or folder, without its suffix."""
+        return self.called or self.place.resolve().name.partition(".")[0] or "packed"
 
     def read(self, item: Item) -> bytes:
         """As :meth:`dclip.data.source.FileSource.read`."""
@@ -52,7 +54,9 @@ def number(index: int) -> str:
 
 
 def columns_of(
-    table: Mapping[str, Sequence[Any]], names: Mapping[str, Sequence[str]] | None = None
+    table: Mapping[str, Sequence[Any]],
+    names: Mapping[str, Sequence[str]] | None = None,
+    caption: str | None = None,
 ) -> tuple[dict[str, Sequence[str]], list[str]]:
     """Columns of ``samples.csv`` out of a table's, and what to tell of the others.
 
@@ -63,11 +67,28 @@ def columns_of(
     Args:
         table: a value a picture for each column; None is unknown.
         names: of the classes of a column of numbers.
+        caption: the column of the captions.
+
+    Raises:
+        BadInput: there is no such column.
     """
     found: dict[str, Sequence[str]] = {}
     unused = []
     lowered = {name.lower(): name for name in table}
-    caption = next((lowered[c] for c in CAPTION_COLUMNS if c in lowered), None)
+    able = [lowered[c] for c in CAPTION_COLUMNS if c in lowered]
+    if caption is not None and caption not in table:
+        raise BadInput(
+            f"there is no column {shown(caption)} for --caption",
+            f"it has {shown(', '.join(table)) or 'none beside the pictures'}",
+        )
+    notes = []
+    if caption is None and able:
+        caption = able[0]
+        if able[1:]:
+            notes.append(
+                f"captions are taken from the column {shown(caption)}, not from"
+                f" {shown(', '.join(able[1:]))}: --caption names another"
+            )
     for name, values in table.items():
         if name == caption:
             texts = [value[0] if isinstance(value, list) and value else value for value in values]
@@ -81,7 +102,6 @@ def columns_of(
             found[name] = signs(texts)
         else:
             unused.append(name)
-    notes = []
     if unused:
         notes.append(
             f"columns that are not used: {shown(', '.join(unused))} (an attribute is 1, 0 or -1)"

@@ -60,7 +60,15 @@ class _Reader:
         return data
 
 
-def open_parquet(root: Path | str, limit: int | None = None, report: Reporter = _SILENT) -> Packed:
+def open_parquet(
+    root: Path | str,
+    limit: int | None = None,
+    report: Reporter = _SILENT,
+    *,
+    column: str | None = None,
+    caption: str | None = None,
+    shards: Sequence[Path] | None = None,
+) -> Packed:
     """The pictures of a parquet file, or of all those below a folder, in the order of their names.
 
     Pictures are a column of encoded bytes, or of Hugging Face's ``{"bytes", "path"}``. The other
@@ -71,39 +79,39 @@ def open_parquet(root: Path | str, limit: int | None = None, report: Reporter = 
         root: the file, or the folder of the shards.
         limit: only the first so many pictures.
         report: shown the progress.
+        column: the column of the pictures: else the one that can only be it.
+        caption: the column of the captions: else by its name.
+        shards: the files to read, in their order: else all below ``root``.
 
     Raises:
         BadInput: pyarrow is not installed, no such file, or one without pictures, or damaged.
     """
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise BadInput(
-            "parquet files need the package pyarrow", "pip install 'dclip[parquet]'"
-        ) from None
+    check_pyarrow()
+    import pyarrow.parquet as pq
+
     place = user_path(root)
     if not is_there(place):
         raise BadInput(f"no such file or folder: {shown(str(place))}", "check the path")
-    files = [place] if place.is_file() else sorted(place.rglob("*.parquet"))
+    files = [place] if place.is_file() else list(shards or sorted(place.rglob("*.parquet")))
     if not files:
         raise BadInput(f"no .parquet in {shown(str(place))}", "give the folder of the shards")
     groups: list[_Group] = []
     table: dict[str, list[Any]] = {}
     names: dict[str, list[str]] = {}
-    column, rows = "", 0
+    pictures, rows = "", 0
     for path in files:
         try:
             open_file(path).close()  # a pipe would keep us for ever
             with pq.ParquetFile(path) as file:
                 schema = file.schema_arrow
-                found = _picture_column(schema, path)
-                if column not in ("", found):
+                found = _picture_column(schema, path, column)
+                if pictures not in ("", found):
                     raise BadInput(
-                        f"{shown(path.name)} has its pictures in {found}, not in {column}",
+                        f"{shown(path.name)} has its pictures in {found}, not in {pictures}",
                         "give the shards of one data set",
                     )
-                column, names = found, names | _class_names(schema)
-                others = [name for name in schema.names if name != column]
+                pictures, names = found, names | _class_names(schema)
+                others = [name for name in schema.names if name != pictures]
                 known = file.read(columns=others).to_pydict() if others else {}
                 count = file.metadata.num_rows
                 first = rows
@@ -123,7 +131,7 @@ def open_parquet(root: Path | str, limit: int | None = None, report: Reporter = 
     total = rows if limit is None else min(rows, limit)
     if not total:
         raise BadInput(f"{shown(str(place))} has no rows", "give a data set with pictures")
-    reader = _Reader(groups, column)
+    reader = _Reader(groups, pictures)
     items, left_out = _items(reader, total, report)
     kept = [int(item.id) for item in items]
     if not items:
@@ -132,9 +140,19 @@ def open_parquet(root: Path | str, limit: int | None = None, report: Reporter = 
             "give the folder of the pictures, or save the data set with their bytes",
         )
     columns, notes = columns_of(
-        {n: [values[i] for i in kept] for n, values in table.items()}, names
+        {n: [values[i] for i in kept] for n, values in table.items()}, names, caption
     )
     return Packed(place, items, columns, notes, lambda item: reader.read(int(item.id)), left_out)
+
+
+def check_pyarrow() -> None:
+    """Raise BadInput where parquet files cannot be read."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise BadInput(
+            "parquet files need the package pyarrow", "pip install 'dclip[parquet]'"
+        ) from None
 
 
 def _items(reader: _Reader, total: int, report: Reporter) -> tuple[list[Item], dict[str, str]]:
@@ -162,7 +180,7 @@ def _encoded(cell: Any) -> bytes | None:
     return bytes(data) if isinstance(data, bytes | bytearray) and data else None
 
 
-def _picture_column(schema: Any, path: Path) -> str:
+def _picture_column(schema: Any, path: Path, wanted: str | None) -> str:
     import pyarrow as pa
 
     def holds(kind: Any) -> bool:
@@ -171,6 +189,13 @@ def _picture_column(schema: Any, path: Path) -> str:
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     able = [field.name for field in schema if holds(field.type)]
+    if wanted is not None:
+        if wanted in able:
+            return wanted
+        raise BadInput(
+            f"{shown(path.name)} has no pictures in a column {shown(wanted)}",
+            f"columns that can hold some: {shown(', '.join(able)) or 'none'}",
+        )
     for name in PICTURES:
         if name in able:
             return name
@@ -179,7 +204,8 @@ def _picture_column(schema: Any, path: Path) -> str:
     raise BadInput(
         f"{shown(path.name)} has the columns {shown(', '.join(schema.names))}: none is"
         + (" surely" if able else "") + " of pictures",
-        "call the column of encoded pictures image",
+        "name the column of encoded pictures with --column" if able
+        else "give a data set with the encoded pictures in it",
     )  # fmt: skip
 
 

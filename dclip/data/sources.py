@@ -26,15 +26,17 @@ class Source:
         help: of the command ``dclip prepare NAME``.
         examples: command lines for that help.
         domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
+        options: settings of ``prepare`` that the opener takes too, by name.
     """
 
     opener: str
     help: str
     examples: tuple[str, ...] = ()
     domain: str = PHOTOS
+    options: tuple[str, ...] = ()
 
     def load(self) -> Callable[..., FileSource]:
-        """The opener: ``(root, limit, report) -> FileSource``."""
+        """The opener: ``(root, limit, report, **options) -> FileSource``."""
         module, _, name = self.opener.partition(":")
         found: Callable[..., FileSource] = getattr(importlib.import_module(module), name)
         return found
@@ -67,16 +69,28 @@ SOURCES: dict[str, Source] = {
         "dclip.data.npz:open_npz",
         "Prepare an array of pictures, .npy or .npz.",
         ("dclip prepare npz --root pictures.npz --size 64",),
+        options=("caption",),
     ),
     "webdataset": Source(
         "dclip.data.webdataset:open_webdataset",
         "Prepare tar files of samples, as webdataset writes them.",
         ("dclip prepare webdataset --root shards/ --size 64",),
+        options=("caption",),
     ),
     "parquet": Source(
         "dclip.data.parquet:open_parquet",
         "Prepare parquet files of pictures, as Hugging Face's datasets writes them.",
         ("dclip prepare parquet --root data/ --size 64",),
+        options=("column", "caption"),
+    ),
+    "hf": Source(
+        "dclip.data.hf:open_hf",
+        "Prepare a data set of the Hugging Face hub, which is fetched first.",
+        (
+            "dclip prepare hf --root ORG/NAME --size 64 --limit 5000",
+            "dclip prepare hf --root ORG/NAME --subset faces --part train --caption text",
+        ),
+        options=("subset", "part", "column", "caption"),
     ),
 }
 """By the name that ``prepare`` takes. Faces that dclip draws are no files: they are prepared by

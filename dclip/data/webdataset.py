@@ -48,7 +48,12 @@ class _Sample:
 
 
 def open_webdataset(
-    root: Path | str, limit: int | None = None, report: Reporter = _SILENT
+    root: Path | str,
+    limit: int | None = None,
+    report: Reporter = _SILENT,
+    *,
+    caption: str | None = None,
+    shards: Sequence[Path] | None = None,
 ) -> Packed:
     """The samples of a tar file, or of all tar files of a folder, in the order of their names.
 
@@ -59,6 +64,8 @@ def open_webdataset(
         root: the file, or the folder of the shards.
         limit: only the first so many pictures.
         report: shown the progress.
+        caption: the column of the captions: else by its name.
+        shards: the files to read, in their order: else those of the folder.
 
     Raises:
         BadInput: no such file, a squeezed or damaged tar, no pictures, or a name twice.
@@ -66,7 +73,7 @@ def open_webdataset(
     place = user_path(root)
     if not is_there(place):
         raise BadInput(f"no such file or folder: {shown(str(place))}", "check the path")
-    shards = [place] if place.is_file() else sorted(place.glob("*.tar"))
+    shards = [place] if place.is_file() else list(shards or sorted(place.glob("*.tar")))
     if not shards:
         squeezed = any(p.suffix in _SQUEEZED for p in place.iterdir())
         fix = "unpack the squeezed ones to .tar" if squeezed else "give the folder of the shards"
@@ -89,7 +96,7 @@ def open_webdataset(
         notes.append(f"samples without a picture, not used: {without}")
     keys = list(pictures)[:limit]
     table = _table([_known(pictures[key].members, key) for key in keys])
-    columns, more = columns_of(table)
+    columns, more = columns_of(table, caption=caption)
     files = {key: f"{key}.{pictures[key].picture}" for key in keys}
     places = {key: pictures[key].members[pictures[key].picture] for key in keys}
     marks = looked_through(

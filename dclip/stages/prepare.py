@@ -137,7 +137,10 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     if config.download:
         source = _downloaded(config, context)
     else:
-        source = SOURCES[config.source].load()(config.root, config.limit, context.report)
+        row = SOURCES[config.source]
+        given = {name: getattr(config, name) for name in row.options}
+        given = {name: value for name, value in given.items() if value is not None}
+        source = row.load()(config.root, config.limit, context.report, **given)
     for note in source.notes:
         context.report.note(note)
     crop = config.crop or source.crop
