@@ -87,10 +87,13 @@ def fetch(
     return folder
 
 
-def names(repo_id: str, revision: str | None = None, *, kind: Kind = "model") -> list[str]:
-    """The names of a repository's files, sorted.
+def names(
+    repo_id: str, revision: str | None = None, *, kind: Kind = "model"
+) -> tuple[str, list[str]]:
+    """The commit that a revision of a repository is at, and the names of its files, sorted.
 
-    The list is kept in the hub's cache beside the files, so that the network is asked once.
+    Both are kept in the hub's cache beside the files, so that the network is asked once. What is
+    fetched of the commit belongs together, whatever becomes of the branch meanwhile.
 
     Args:
         repo_id, revision, kind: as for :func:`fetch`.
@@ -104,7 +107,7 @@ def names(repo_id: str, revision: str | None = None, *, kind: Kind = "model") ->
     commit = _commit(place, revision)
     with contextlib.suppress(OSError, ValueError):
         kept = json.loads((place / "listings" / f"{commit}.json").read_text(encoding="utf-8"))
-        return [str(name) for name in kept]
+        return commit, [str(name) for name in kept]
     _check_reach(repo_id, ["the list of files"], kind)
     with _explained(repo_id, ["the list of files"], revision, kind):
         sizes, commit = _listing(repo_id, revision, kind)
@@ -112,7 +115,11 @@ def names(repo_id: str, revision: str | None = None, *, kind: Kind = "model") ->
         (place / "listings").mkdir(parents=True, exist_ok=True)
         with atomic(place / "listings" / f"{commit}.json") as part:
             part.write_text(json.dumps(found), encoding="utf-8")
-    return found
+        named = place / "refs" / (revision or "main")
+        named.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(named) as part:
+            part.write_text(commit, encoding="utf-8")
+    return commit, found
 
 
 def revision_of(folder: Path) -> str:

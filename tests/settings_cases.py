@@ -346,6 +346,7 @@ GRID = Stage(
 )
 
 _FOLDER = {"source": "folder", "count": DROP, "root": "@album"}
+_PETS = {**_FOLDER, "source": "hf", "root": "org/pets"}
 PREPARE = Stage(
     "prepare",
     PrepareConfig,
@@ -370,6 +371,10 @@ PREPARE = Stage(
         ),
         "domain": Case({"domain": "dogs"}, _FOLDER, looks_at="domain"),
         "frame": Case({"frame": "ffhq"}, _FOLDER, looks_at="domain"),
+        "subset": Case({"subset": "other"}, _PETS),
+        "part": Case({"part": "test"}, _PETS),
+        "column": Case({"column": "second"}, _PETS),
+        "caption": Case({"caption": "text"}, _PETS),
         # Without the detector, or where the album shows no face.
         "align": Case({"align": True}, _FOLDER, refused="face"),
     },

@@ -77,6 +77,16 @@ def test_a_limit_fetches_no_more_shards_than_it_needs(hub: Hub, tmp_path: Path) 
     assert np.array_equal(shown(prepared(tmp_path, "org/cats", limit=5)), pixels()[:5])
 
 
+def test_shards_of_one_data_set_are_of_one_commit(hub: Hub, tmp_path: Path) -> None:
+    assert np.array_equal(shown(prepared(tmp_path, "org/cats", limit=3)), pixels()[:3])
+    train = "data/train-0000{}-of-00002.parquet".format
+    files = hub.repos["org/cats"]
+    hub.repos["org/cats"] = files | {train(1): shard(tmp_path, range(2))}
+    hub.commits["org/cats"] = "2" * 40
+    with pytest.raises(BadInput):  # the second shard of the first commit is gone, not replaced
+        prepared(tmp_path, "org/cats", limit=5)
+
+
 def test_columns_are_named(hub: Hub, tmp_path: Path) -> None:
     more = {
         "other": [png(255 - p) for p in pixels()],

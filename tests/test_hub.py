@@ -29,6 +29,7 @@ from dclip.guidance.clip import load_guide
 pytestmark = pytest.mark.attack("a hub that is away, closed or wrong")
 
 COMMIT = "a" * 40
+OF_BRANCHES = "b" * 40
 
 
 class Hub:
@@ -37,6 +38,7 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
         self.branches: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.commits: dict[str, str] = {}
         self.gated: set[str] = set()
         self.asked: list[str] = []
 
@@ -45,34 +47,56 @@ class Hub:
         path = unquote(urlsplit(request.path).path.strip("/"))
         if path.startswith(("api/models/", "api/datasets/")):
             name, _, revision = path.split("/", 2)[2].partition("/revision/")
+            if revision == OF_BRANCHES:
+                revision = next(b for n, b in self.branches if n == name)
             files = self.branches.get((name, revision), self.repos.get(name))
             if files is None:
                 self._answer(request, 404, b"", "RepoNotFound", body)
-            elif revision not in ("", "main", COMMIT) and (name, revision) not in self.branches:
+            elif revision not in self._known(name) and (name, revision) not in self.branches:
                 self._answer(request, 404, b"", "RevisionNotFound", body)
             else:
                 listed = [{"rfilename": k, "size": len(v)} for k, v in files.items()]
-                told = {"id": name, "sha": COMMIT, "siblings": listed, "tags": [], "downloads": 0}
+                sha = self._commit(name, revision)
+                told = {"id": name, "sha": sha, "siblings": listed, "tags": [], "downloads": 0}
                 self._answer(request, 200, json.dumps(told).encode(), None, body)
             return
         name, _, at = path.removeprefix("datasets/").partition("/resolve/")
-        branch = next((b for n, b in self.branches if n == name and at.startswith(b)), None)
-        file = at[len(branch) + 1 :] if branch else at.partition("/")[2]
+        branch = None
+        for own, each in self.branches:
+            for said in (each, OF_BRANCHES):
+                if own == name and at.startswith(said):
+                    branch, file = each, at[len(said) + 1 :]
+        if branch is None:
+            file = at.partition("/")[2]
         files = self.branches[name, branch] if branch else self.repos.get(name, {})
         if name in self.gated:
             self._answer(request, 403, b"", "GatedRepo", body)
         elif file in files:
-            self._answer(request, 200, files[file], None, body)
+            self._answer(request, 200, files[file], None, body, self._commit(name, branch))
         else:
             self._answer(request, 404, b"", "EntryNotFound", body)
 
+    def _known(self, name: str) -> tuple[str, ...]:
+        return ("", "main", self.commits.get(name, COMMIT))
+
+    def _commit(self, name: str, revision: str | None) -> str:
+        if (name, revision) in self.branches:
+            return OF_BRANCHES
+        return self.commits.get(name, COMMIT)
+
     def _answer(
-        self, request: BaseHTTPRequestHandler, code: int, data: bytes, error: str | None, body: bool
+        self,
+        request: BaseHTTPRequestHandler,
+        code: int,
+        data: bytes,
+        error: str | None,
+        body: bool,
+        commit: str = COMMIT,
     ) -> None:
         request.send_response(code)
         request.send_header("Content-Length", str(len(data)))
         request.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        request.send_header("X-Repo-Commit", COMMIT)
+        request.send_header("X-Repo-Commit", commit)
         if error:
             request.send_header("X-Error-Code", error)
         request.end_headers()

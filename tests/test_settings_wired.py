@@ -23,9 +23,11 @@ from PIL import Image
 from settings_cases import DROP, ELSEWHERE, STAGES, Stage
 from small_guide import write_clip
 from small_store import CPU, SIZE, add_base, add_tuned, copied
+from test_data_packed import png, save_parquet
 from torch import nn
 
 import dclip.configs
+from dclip import hub
 from dclip.cli.app import app, main
 from dclip.config import Excludes, Needs, marks, spelled
 from dclip.configs.autoencoder_train import AutoencoderTrainConfig
@@ -307,6 +309,23 @@ def _no_download(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
         Image.new("RGB", (178, 218), (200, 100, 50)).save(celeba_folder / "000001.jpg")
 
     monkeypatch.setattr(celeba, "download", download)
+    if "prepare" not in request.node.name:
+        return
+    pets = request.getfixturevalue("tmp_path_factory").getbasetemp() / "pets"
+    files = [f"{each}-00000.parquet" for each in ("default/train", "default/test", "other/train")]
+    if not pets.exists():
+        for number, file in enumerate(files):
+            (pets / file).parent.mkdir(parents=True, exist_ok=True)
+            save_pets(pets / file, number)
+    monkeypatch.setattr(hub, "names", lambda *_, **__: ("0" * 40, files))
+    monkeypatch.setattr(hub, "fetch", lambda *_, **__: pets)
+
+
+def save_pets(path: Path, seed: int) -> None:
+    """A data set's shard with two columns of pictures and two of captions."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    second = [png(255 - pixels[i]) for i in range(6)]
+    save_parquet(path, pixels, range(6), second=second, caption=["a pet"] * 6)
 
 
 # --- settings without an effect

@@ -73,16 +73,16 @@ def open_hf(
     return replace(found, called=called, notes=[*notes, *chosen, *found.notes])
 
 
-def _find(repo: str, at: str | None) -> tuple[str | None, Parts, list[str]]:
-    """The revision to read, and its files by subset and split."""
-    own = hub.names(repo, at, kind="dataset")
+def _find(repo: str, at: str | None) -> tuple[str, Parts, list[str]]:
+    """The commit to read, and its files by subset and split."""
+    commit, own = hub.names(repo, at, kind="dataset")
     for suffix in (".parquet", ".tar"):
         files = [name for name in own if name.endswith(suffix)]
         if files:
-            return at, _parts(files), []
+            return commit, _parts(files), []
     try:
         # The branch is made of the newest revision alone.
-        made = [] if at else hub.names(repo, CONVERTED, kind="dataset")
+        commit, made = ("", []) if at else hub.names(repo, CONVERTED, kind="dataset")
     except hub.NoRevision:
         made = []
     files = [name for name in made if name.endswith(".parquet") and name.count("/") == 2]
@@ -100,7 +100,7 @@ def _find(repo: str, at: str | None) -> tuple[str | None, Parts, list[str]]:
     notes = []
     if any("/partial-" in name for name in files):
         notes.append(f"the hub has converted only the first 5 GB of {repo}: the rest is left out")
-    return CONVERTED, parts, notes
+    return commit, parts, notes
 
 
 def _parts(files: Sequence[str]) -> Parts:
@@ -143,7 +143,7 @@ def _one(repo: str, names: Sequence[str], asked: str | None, option: str, usual:
 
 
 def _shards(
-    repo: str, files: Sequence[str], revision: str | None, limit: int | None, report: Reporter
+    repo: str, files: Sequence[str], revision: str, limit: int | None, report: Reporter
 ) -> list[Path]:
     """The files on this machine; one after the other until there are ``limit`` rows."""
     if limit is None:
