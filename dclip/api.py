@@ -175,7 +175,8 @@ def prepare(source: str = "folder", **settings: Any) -> Result:
     """Photos, or drawn faces, to a data artifact.
 
     Args:
-        source: ``"folder"``, ``"celeba"`` (both with ``root``) or ``"faces"``.
+        source: ``"folder"``, ``"celeba"``, ``"npz"``, ``"parquet"``, ``"webdataset"`` or ``"hf"``
+            (all with ``root``), or ``"faces"``.
         settings: of :class:`dclip.configs.prepare.PrepareConfig`.
     """
     from dclip.configs.prepare import PrepareConfig

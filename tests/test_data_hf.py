@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from small_cli import Shell
 from small_store import CPU
 from test_data_packed import CAPTIONS, members, png, save_parquet, save_tar
-from test_hub import Hub, server  # noqa: F401
+from test_hub import OF_BRANCHES, Hub, server  # noqa: F401
 
 from dclip.configs.prepare import PrepareConfig
 from dclip.data.dataset import DataSet
@@ -104,7 +104,17 @@ def test_what_the_hub_converted_is_read(hub: Hub, tmp_path: Path) -> None:
         "default/train/0000.parquet": shard(tmp_path, range(4)),
         "default/train/0001.parquet": shard(tmp_path, range(4, 6)),
     }
-    assert np.array_equal(shown(prepared(tmp_path, "org/cats")), pixels())
+    made = prepared(tmp_path, "org/cats")
+    assert np.array_equal(shown(made), pixels())
+    fetched = [address for address in hub.asked if "/resolve/" in address]
+    assert fetched and all(OF_BRANCHES in address for address in fetched)
+
+
+def test_captions_of_tars_are_named(hub: Hub, tmp_path: Path) -> None:
+    tar = save_tar(tmp_path / "a.tar", members(pixels(), range(6))).read_bytes()
+    hub.repos["org/cats"] = {"train/000.tar": tar}
+    with pytest.raises(BadInput, match="--caption"):
+        prepared(tmp_path, "org/cats", caption="nowhere")
 
 
 def test_tars_are_read(hub: Hub, tmp_path: Path) -> None:
