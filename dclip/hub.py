@@ -23,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from dclip.context import Reporter, Silent
 from dclip.errors import BadInput, StoreError
-from dclip.store import atomic
+from dclip.store import write_atomic
 
 REACH_SECONDS = 5.0
 """How long a connection may take. The hub's client itself tries for half a minute and longer."""
@@ -67,7 +67,6 @@ def fetch(
             in the cache and cannot be fetched: offline, or the hub or its proxy does not answer.
         StoreError: no space left, or the cache cannot be written.
     """
-
     check_name(repo_id, revision)
     cached = _cached(repo_id, files, revision, kind)
     if cached is not None:
@@ -106,19 +105,16 @@ def names(
     place = _place(repo_id, kind)
     commit = _commit(place, revision)
     with contextlib.suppress(OSError, ValueError):
-        kept = json.loads((place / "listings" / f"{commit}.json").read_text(encoding="utf-8"))
+        kept = json.loads(_listing_file(place, commit).read_text(encoding="utf-8"))
         return commit, [str(name) for name in kept]
     _check_reach(repo_id, ["the list of files"], kind)
     with _explained(repo_id, ["the list of files"], revision, kind):
         sizes, commit = _listing(repo_id, revision, kind)
         found = sorted(sizes)
-        (place / "listings").mkdir(parents=True, exist_ok=True)
-        with atomic(place / "listings" / f"{commit}.json") as part:
-            part.write_text(json.dumps(found), encoding="utf-8")
-        named = place / "refs" / (revision or "main")
-        named.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(named) as part:
-            part.write_text(commit, encoding="utf-8")
+        listing, named = _listing_file(place, commit), _ref_file(place, revision)
+        for file, text in ((listing, json.dumps(found)), (named, commit)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, text.encode())
     return commit, found
 
 
@@ -144,13 +140,21 @@ def _place(repo_id: str, kind: Kind) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo_id.replace('/', '--')}"
 
 
+def _listing_file(place: Path, commit: str) -> Path:
+    return place / "listings" / f"{commit}.json"
+
+
+def _ref_file(place: Path, revision: str | None) -> Path:
+    """Where the hub's client keeps which commit a branch or tag is at."""
+    return place / "refs" / (revision or "main")
+
+
 def _commit(place: Path, revision: str | None) -> str:
     """The commit that the cache has for a revision; a commit is its own."""
-    named = revision or "main"
     try:
-        return (place / "refs" / named).read_text().strip()
+        return _ref_file(place, revision).read_text().strip()
     except (OSError, ValueError):
-        return named
+        return revision or "main"
 
 
 def _cached(repo_id: str, files: Sequence[str], revision: str | None, kind: Kind) -> Path | None:

@@ -264,7 +264,7 @@ def test_there_is_none_in_an_installation_without_it(
 ) -> None:
     from dclip.store import refs
 
-    monkeypatch.setitem(refs.ASSETS, "judge", "no-such-folder")
+    monkeypatch.setitem(refs.ASSETS, "judge/embedded", "no-such-folder")
     with pytest.raises(MissingArtifact, match="judge") as caught:
         Store(tmp_path).resolve("embedded", "judge")
     assert "dclip judge train" in caught.value.fix

@@ -63,8 +63,8 @@ def _report(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
         "environment": lambda: {k: os.environ[k] for k in VARIABLES if k in os.environ} or "unset",
         "store": lambda: _store(run),
         "store disk": lambda: _disk(run.store_path),
-        "embedded model": lambda: _embedded_model(run),
-        "embedded text model": lambda: _embedded_text_model(run),
+        "embedded model": lambda: _embedded_model(run, "embedded"),
+        "embedded text model": lambda: _embedded_model(run, "embedded-text"),
         "embedded clip": lambda: _embedded_clip(run),
         "embedded judge": lambda: _embedded_judge(run),
     }
@@ -122,21 +122,14 @@ def _store(run: Run) -> str:
     return f"{path.absolute()}: {counts or 'empty'}"
 
 
-def _embedded_model(run: Run) -> str:
-    artifact = run.store.resolve("embedded", "model")
-    from dclip.models.checkpoint import load_model
-
-    load_model(artifact.path)
-    return f"loads ({artifact.id[:12]})"
-
-
-def _embedded_text_model(run: Run) -> str:
-    artifact = run.store.resolve("embedded-text", "model")
+def _embedded_model(run: Run, ref: str) -> str:
+    artifact = run.store.resolve(ref, "model")
     from dclip.latent.files import load_decoder
     from dclip.models.checkpoint import load_model
 
-    load_model(artifact.path, latents=True)
-    load_decoder(artifact.path, "cpu")
+    _, info = load_model(artifact.path, latents=True)
+    if info.latent is not None:
+        load_decoder(artifact.path, "cpu")
     return f"loads ({artifact.id[:12]})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 
 from dclip.config import Needs, Option, nearest, settings
 from dclip.configs.common import Count, Crop, DomainName, FrameName, Name, Seed
-from dclip.data.sources import SOURCES
+from dclip.data.sources import SOURCES, Source
 from dclip.domains import DRAWN_FACES, FACE_FRAMES, FACES, PHOTOS
 from dclip.errors import BadInput
 
@@ -19,34 +19,14 @@ DRAWN = "faces"
 """The one source that is drawn and not read."""
 
 
-class _FileSources(Sequence[str]):
-    """The names in :data:`SOURCES`, whenever they are asked for."""
+class _Sources(Sequence[str]):
+    """The names of some rows of :data:`SOURCES`, whenever they are asked for."""
 
-    def __getitem__(self, index: Any) -> Any:
-        return list(SOURCES)[index]
-
-    def __len__(self) -> int:
-        return len(SOURCES)
-
-
-class _LooseSources(_FileSources):
-    """Those whose pictures may show anything."""
-
-    def __getitem__(self, index: Any) -> Any:
-        return [name for name, row in SOURCES.items() if row.domain == PHOTOS][index]
-
-    def __len__(self) -> int:
-        return sum(row.domain == PHOTOS for row in SOURCES.values())
-
-
-class _Taking(_FileSources):
-    """Those whose opener takes a setting of that name."""
-
-    def __init__(self, option: str) -> None:
-        self.option = option
+    def __init__(self, suits: Callable[[Source], bool]) -> None:
+        self._suits = suits
 
     def _names(self) -> list[str]:
-        return [name for name, row in SOURCES.items() if self.option in row.options]
+        return [name for name, row in SOURCES.items() if self._suits(row)]
 
     def __getitem__(self, index: Any) -> Any:
         return self._names()[index]
@@ -55,12 +35,16 @@ class _Taking(_FileSources):
         return len(self._names())
 
 
+def _needs(suits: Callable[[Source], bool]) -> Needs:
+    return Needs("source", _Sources(suits))  # type: ignore[arg-type]
+
+
 def _taking(option: str) -> Needs:
-    return Needs("source", _Taking(option))  # type: ignore[arg-type]
+    return _needs(lambda row: option in row.options)
 
 
-_PHOTOS = Needs("source", _FileSources())  # type: ignore[arg-type]
-_LOOSE = Needs("source", _LooseSources())  # type: ignore[arg-type]
+_PHOTOS = _needs(lambda _row: True)
+_LOOSE = _needs(lambda row: row.domain == PHOTOS)
 
 
 def _check_source(value: str) -> str:

@@ -144,15 +144,17 @@ def find_encoder(spec: str | None, store: Store, report: Reporter) -> FoundEncod
 
 def _of_store(spec: str, store: Store) -> FoundEncoder | None:
     """A map, or the encoder of a model; a CLIP of that name comes first."""
-    for kind in ("clip", "encoder", "model"):
-        artifact = None
-        with suppress(MissingArtifact, BadInput):
-            artifact = store.resolve(spec, kind)
-        if artifact is not None and kind != "clip":
-            of = _found_map if kind == "encoder" else _of_model
-            return of(artifact, store)
-        if artifact is not None:
-            break
+    if _named(spec, "clip", store):
+        return None
+    for kind, found in (("encoder", _found_map), ("model", _of_model)):
+        if artifact := _named(spec, kind, store):
+            return found(artifact, store)
+    return None
+
+
+def _named(spec: str, kind: str, store: Store) -> Artifact | None:
+    with suppress(MissingArtifact, BadInput):
+        return store.resolve(spec, kind)
     return None
 
 

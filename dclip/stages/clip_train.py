@@ -84,8 +84,7 @@ def run(config: ClipTrainConfig, store: Store, context: Context = Context()) -> 
     if config.radius is None:
         config = replace(config, radius=round(RADIUS * data.size / 64, 3))
     config = replace(config, precision=resolve_precision(config.precision, device))
-    left_out = ("data", "name", "contrasts", *(() if config.hold_tokens else ("hold_tokens",)))
-    settings = {k: v for k, v in asdict(config).items() if k not in left_out}
+    settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "contrasts")}
     return store.build(
         stage="clip-train",
         revision=REVISIONS["clip-train"],

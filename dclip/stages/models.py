@@ -15,12 +15,7 @@ def model_of_pixels(ref: str | None, store: Store, report: Reporter) -> Artifact
 
     Raises: as :meth:`dclip.store.Store.resolve`.
     """
-
-    def suits(artifact: Artifact) -> bool:
-        info = _info(artifact)
-        return info is None or info.latent is None
-
-    return store.resolve(ref, "model", report, default="embedded", suits=suits)
+    return store.resolve(ref, "model", report, default="embedded", suits=_of_pixels)
 
 
 def model_of_text(ref: str | None, store: Store, report: Reporter) -> Artifact:
@@ -28,12 +23,7 @@ def model_of_text(ref: str | None, store: Store, report: Reporter) -> Artifact:
 
     Raises: as :meth:`dclip.store.Store.resolve`.
     """
-
-    def suits(artifact: Artifact) -> bool:
-        info = _info(artifact)
-        return info is not None and info.text is not None
-
-    return store.resolve(ref, "model", report, default="embedded-text", suits=suits)
+    return store.resolve(ref, "model", report, default="embedded-text", suits=_reads)
 
 
 def model_of_words(ref: str | None, store: Store, report: Reporter) -> Artifact:
@@ -45,8 +35,7 @@ def model_of_words(ref: str | None, store: Store, report: Reporter) -> Artifact:
     """
 
     def suits(artifact: Artifact) -> bool:
-        info = _info(artifact)
-        return info is not None and info.text is not None and info.latent is None
+        return _reads(artifact) and _of_pixels(artifact)
 
     if ref is None and not any(suits(each) for each in store.list("model")):
         raise MissingArtifact(
@@ -54,6 +43,16 @@ def model_of_words(ref: str | None, store: Store, report: Reporter) -> Artifact:
             "train one, `dclip train --condition text` or `--condition attributes`",
         )
     return store.resolve(ref, "model", report, suits=suits)
+
+
+def _of_pixels(artifact: Artifact) -> bool:
+    info = _info(artifact)
+    return info is None or info.latent is None
+
+
+def _reads(artifact: Artifact) -> bool:
+    info = _info(artifact)
+    return info is not None and info.text is not None
 
 
 def _info(artifact: Artifact) -> ModelInfo | None:

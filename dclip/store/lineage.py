@@ -8,9 +8,8 @@ from pathlib import Path
 
 from dclip.errors import DclipError, MissingArtifact
 from dclip.store.artifact import Artifact, Check, check_files
-from dclip.store.names import EMBEDDED, EMBEDDED_TEXT
 from dclip.store.paths import VersionPath, age, open_version, readable
-from dclip.store.refs import all_embedded, find, locate
+from dclip.store.refs import ASSETS, all_embedded, find, locate
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ def _node(
     if artifact.ref in exact:
         state = "present"
     else:
-        shipped = artifact.name in (EMBEDDED, EMBEDDED_TEXT)
-        state = "embedded" if shipped else "outside"
+        state = "embedded" if artifact.ref in ASSETS else "outside"
     stage = artifact.manifest.stage
     return Lineage(role, artifact.ref, artifact.id, artifact.kind, state, stage, tuple(below))
 

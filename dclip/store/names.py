@@ -10,8 +10,8 @@ from dclip.errors import BadInput
 
 LATEST = "latest"
 EMBEDDED = "embedded"
-EMBEDDED_TEXT = "embedded-text"
-"""The second model of the package, which reads text."""
+SHIPPED = (EMBEDDED, "embedded-text")
+"""Names of what the package ships."""
 TAGS = "tags.json"
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
@@ -43,7 +43,7 @@ def valid(name: str) -> bool:
     return (
         _NAME.fullmatch(name) is not None
         and VERSION.fullmatch(name) is None
-        and name.lower() not in (LATEST, EMBEDDED, EMBEDDED_TEXT, TAGS)
+        and name.lower() not in (LATEST, *SHIPPED, TAGS)
         and name.split(".")[0].lower() not in _DEVICES
     )
 

@@ -14,7 +14,7 @@ import dclip
 from dclip.errors import BadInput, DclipError, MissingArtifact, StoreError
 from dclip.store.artifact import Artifact, Check, check_files
 from dclip.store.manifest import MANIFEST
-from dclip.store.names import EMBEDDED, EMBEDDED_TEXT, LATEST, Reference, parse
+from dclip.store.names import LATEST, SHIPPED, Reference, parse
 from dclip.store.paths import (
     VersionPath,
     age,
@@ -42,8 +42,13 @@ MAKERS = {
     "judge": "dclip judge train",
     "eval": "dclip eval",
 }
-ASSETS = {"model": "base", "clip": "clip", "judge": "judge"}  # kind -> folder below dclip/assets
-TEXT_ASSET = "text"  # the folder of model/embedded-text
+ASSETS = {
+    "model/embedded": "base",
+    "model/embedded-text": "text",
+    "clip/embedded": "clip",
+    "judge/embedded": "judge",
+}
+"""What the package ships: its folder below ``dclip/assets``, by its reference."""
 
 _ID = re.compile(r"[0-9a-f]{6,64}")
 
@@ -56,35 +61,31 @@ class Notes(Protocol):
     def warn(self, message: str) -> None: ...
 
 
-def embedded(kind: str, name: str = EMBEDDED) -> Artifact:
-    """The artifact of ``kind`` that the package ships; its payload is not looked at.
+def embedded(ref: str) -> Artifact:
+    """An artifact that the package ships; its payload is not looked at.
 
     Args:
-        kind: of the artifact.
-        name: "embedded", or "embedded-text", the model that reads text.
+        ref: one of :data:`ASSETS`.
 
     Raises:
-        BadInput: the package ships none of that kind.
         MissingArtifact: this installation lacks it.
     """
-    if kind not in ASSETS:
-        raise BadInput(f"nothing of kind {kind} is embedded in dclip", f"make one: `{maker(kind)}`")
-    folder = TEXT_ASSET if name == EMBEDDED_TEXT else ASSETS[kind]
-    path = Path(dclip.__file__).parent / "assets" / folder
+    kind, _, name = ref.partition("/")
+    path = Path(dclip.__file__).parent / "assets" / ASSETS[ref]
     if not (path / MANIFEST).exists():
         raise MissingArtifact(
             f"this installation of dclip has no embedded {kind}",
             f"reinstall it, or make your own: `{maker(kind)}`",
         )
-    found = Artifact.open(path, ref=f"{kind}/{name}", check=False)
+    found = Artifact.open(path, ref=ref, check=False)
     return replace(found, manifest=replace(found.manifest, name=name))
 
 
 def all_embedded() -> Iterator[Artifact]:
     """Every artifact that this installation ships."""
-    for kind, name in (*((kind, EMBEDDED) for kind in ASSETS), ("model", EMBEDDED_TEXT)):
+    for ref in ASSETS:
         with suppress(DclipError):
-            yield embedded(kind, name)
+            yield embedded(ref)
 
 
 def maker(kind: str) -> str:
@@ -167,12 +168,8 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
     ref = ref.strip()
     if not ref:
         raise BadInput("an empty artifact name", "name one, such as `faces` or `model/base/v1`")
-    if ref in (EMBEDDED, *(f"{each}/{EMBEDDED}" for each in ASSETS)):
-        return _embedded(ref, kind)
-    if ref in (EMBEDDED_TEXT, f"model/{EMBEDDED_TEXT}"):
-        if kind not in (None, "model"):
-            raise _wrong_kind(ref, "model", kind)
-        return embedded("model", EMBEDDED_TEXT)
+    if ref in SHIPPED or ref in ASSETS:
+        return embedded(_asset(ref, kind))
     explicit = ref.startswith((".", "/", "~")) or Path(ref).is_absolute() or "\\" in ref
     if not explicit:
         parsed = parse(ref)
@@ -185,16 +182,18 @@ def locate(root: Path, ref: str, kind: str | None = None) -> VersionPath | Artif
     raise _not_found(root, ref, kind)
 
 
-def _embedded(ref: str, kind: str | None) -> Artifact:
-    said = ref.removesuffix(EMBEDDED).rstrip("/") or None
-    if said is None and kind is None:
-        raise BadInput(
-            "several artifacts are embedded",
-            f"say one of {', '.join(f'{k}/{EMBEDDED}' for k in ASSETS)}",
-        )
-    if said and kind and said != kind:
-        raise _wrong_kind(ref, said, kind)
-    return embedded(said or kind or "")
+def _asset(ref: str, kind: str | None) -> str:
+    """Which of :data:`ASSETS` is meant, by its reference or its name alone."""
+    meant = [each for each in ASSETS if ref in (each, each.partition("/")[2])]
+    fitting = [each for each in meant if kind is None or each.startswith(f"{kind}/")]
+    if len(fitting) > 1:
+        raise BadInput("several artifacts are embedded", f"say one of {', '.join(fitting)}")
+    if fitting:
+        return fitting[0]
+    assert kind is not None, "of any kind, all that is meant fits"
+    if len(meant) == 1:
+        raise _wrong_kind(ref, meant[0].partition("/")[0], kind)
+    raise BadInput(f"nothing of kind {kind} is embedded in dclip", f"make one: `{maker(kind)}`")
 
 
 def _wrong_kind(ref: str, found: str, kind: str) -> BadInput:
@@ -249,7 +248,7 @@ def _by_id(root: Path, prefix: str, kind: str | None) -> VersionPath | Artifact 
             f"say more digits, or one of {', '.join(a.ref for a in fitting[:5])}",
         )
     best = max(fitting, key=age)
-    if best.name in (EMBEDDED, EMBEDDED_TEXT):
+    if best.ref in ASSETS:
         return best
     return VersionPath(best.kind, best.name, best.version, best.path)
 

@@ -14,7 +14,7 @@ from dclip.hashing import HashCache
 from dclip.store import files as disk
 from dclip.store.artifact import Artifact
 from dclip.store.manifest import MANIFEST
-from dclip.store.names import EMBEDDED, EMBEDDED_TEXT, TAGS, parse
+from dclip.store.names import TAGS, parse
 from dclip.store.paths import (
     VersionPath,
     names_in_use,
@@ -23,7 +23,7 @@ from dclip.store.paths import (
     version_paths,
     versions,
 )
-from dclip.store.refs import locate
+from dclip.store.refs import ASSETS, locate
 from dclip.store.tags import load_tags
 
 _JUNK = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file browsers leave these anywhere
@@ -160,7 +160,7 @@ def _check_inputs(artifact: Artifact, kinds: Mapping[str, str]) -> Iterator[Prob
             detail = f"its input {role} is said to be of kind {used['kind']} and is a {kind}"
             yield Problem(artifact.ref, "input", MANIFEST, detail)
         parsed = parse(ref)
-        named = ref in (f"{used['kind']}/{EMBEDDED}", f"model/{EMBEDDED_TEXT}") or (
+        named = (ref in ASSETS and ref.startswith(f"{used['kind']}/")) or (
             parsed is not None and parsed.version is not None and parsed.kind == used["kind"]
         )
         if not named and not Path(ref).is_absolute():
