@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,9 @@ from dclip.errors import BadInput
 
 KINDS = ("cpu", "cuda", "mps")
 """The kinds of device that dclip's code was written for."""
+
+COMPILED = 2000
+"""Calls of a network from which compiling it pays, see :func:`compile_for_training`."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -119,3 +123,26 @@ def placed(network: M, device: torch.device, precision: Precision = "fp32") -> M
     """A network on a device, in the layout in which its convolutions run fastest."""
     layout = memory_format(device, precision)
     return network.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def compile_for_training(network: nn.Module, device: torch.device, calls: int) -> bool:
+    """Have torch compile a network whose training is long enough to pay for it.
+
+    On NVIDIA's GPUs the small networks of dclip wait for Python to start their kernels. Compiled,
+    a whole pass is one replay of a CUDA graph (``torch.compile``, "reduce-overhead"). Every call
+    must then have inputs of the same shapes, and its gradients must be used before the next call.
+    ``TORCH_COMPILE_DISABLE=1``, torch's own switch, prevents it.
+
+    Args:
+        network: it is compiled in place, and keeps the names of its weights.
+        device: where it is.
+        calls: how many calls the training makes.
+
+    Returns:
+        whether it will be compiled.
+    """
+    pays = device.type == "cuda" and calls >= COMPILED
+    if not pays or find_spec("triton") is None:
+        return False
+    network.compile(mode="reduce-overhead", dynamic=False)
+    return True

@@ -427,6 +427,8 @@ AUTOENCODER_TRAIN = Stage(
         "images": 8,
         "batch": 6,
         "lr": 1e-3,
+        "channels": 32,
+        "blocks": 2,
         "kl": 10.0,
         "max_grad_norm": 0.01,
     },

@@ -17,19 +17,32 @@ import torch
 from small_guide import write_clip
 from small_store import CPU, small_store
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dclip import device as devices
+from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.clip_train import ClipTrainConfig
 from dclip.configs.judge_train import JudgeTrainConfig
+from dclip.configs.train import TrainConfig
 from dclip.context import Context, Silent
 from dclip.diffusion import ddim
 from dclip.diffusion.network import ByTimestep, InPrecision, predict
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 from dclip.guidance import views
+from dclip.models import unet
 from dclip.models.tuned import Above
-from dclip.stages import clip_train, edit, finetune, judge_train, prepare, sample, train
+from dclip.stages import (
+    autoencoder_train,
+    clip_train,
+    edit,
+    finetune,
+    judge_train,
+    prepare,
+    sample,
+    train,
+)
 from dclip.store import Store
 from dclip.training import loop
 from dclip.training.feed import feed
@@ -274,3 +287,58 @@ def test_auto_says_what_it_takes_and_what_torch_warns_of(monkeypatch: pytest.Mon
     heard = _Heard()
     devices.pick(Context(device="cpu", report=heard))
     assert not heard.notes and not heard.warnings
+
+
+def compiled(monkeypatch: pytest.MonkeyPatch, *, triton: bool = True) -> list[dict[str, Any]]:
+    """Records what would be compiled, with or without Triton installed."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: calls.append(options))
+    monkeypatch.setattr(devices, "find_spec", lambda name: object() if triton else None)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("kind", "calls", "triton", "expected"),
+    [
+        ("cuda", devices.COMPILED, True, True),
+        ("cuda", devices.COMPILED - 1, True, False),
+        ("cuda", devices.COMPILED, False, False),
+        ("cpu", devices.COMPILED, True, False),
+        ("mps", devices.COMPILED, True, False),
+    ],
+)
+def test_a_long_training_on_an_nvidia_gpu_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, kind: str, calls: int, triton: bool, expected: bool
+) -> None:
+    done = compiled(monkeypatch, triton=triton)
+    network = torch.nn.Linear(2, 2)
+    assert devices.compile_for_training(network, torch.device(kind), calls) is expected
+    assert len(done) == expected
+
+
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, [6, 3]), (2, [3])])
+def test_trainings_say_how_often_they_call_their_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int, expected: list[int]
+) -> None:
+    asked: list[int] = []
+    for stage in (train, autoencoder_train):
+        monkeypatch.setattr(
+            stage, "compile_for_training", lambda network, device, calls: asked.append(calls)
+        )
+    store = small_store(tmp_path)
+    asked.clear()
+    config = TrainConfig(
+        data="faces", name="more", size="micro", T=20, images=12, batch=2, accumulate=accumulate
+    )
+    train.run(config, store, CPU)
+    autoencoder_train.run(AutoencoderTrainConfig(data="faces", images=6, batch=2), store, CPU)
+    assert asked == expected
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (2, 3)])
+def test_attention_on_cuda_is_given_strides_that_its_kernels_take(hw: tuple[int, int]) -> None:
+    heads, width = 4, 16
+    with FakeTensorMode():  # shapes and strides of CUDA tensors without a GPU
+        split = torch.empty(2, 3, heads, width, hw[0] * hw[1], device="cuda")
+        strides = unet._in_order(split.transpose(-1, -2)).stride()
+    assert strides[-2:] == (width, 1)

@@ -14,6 +14,7 @@ from small_guide import write_clip
 from small_store import CPU, small_store
 from test_revisions import results
 
+from dclip import device
 from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.configs.edit import EditConfig
 from dclip.configs.finetune import FinetuneConfig
@@ -135,3 +136,26 @@ def test_half_precision_draws_and_edits(store: Store, precision: Any) -> None:
     sample.run(SampleConfig(model="faces", count=2, steps=4, precision=precision), store, GPU)
     config = EditConfig(data="faces", tuned=("sketch",), count=2, precision=precision)
     edit.run(config, store, GPU)
+
+
+def test_a_compiled_training_learns_what_an_uncompiled_one_learns(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", recorded(torch.nn.Module.compile, compiled))
+    losses = []
+    for least in (10**9, 1):
+        monkeypatch.setattr(device, "COMPILED", least)
+        config = TrainConfig(data="faces", size="micro", T=20, images=256, batch=16, lr=1e-3)
+        made = train.run(config, store, Context(device="cuda", workers=1, force=True))
+        losses.append((made.metrics["loss"], made.metrics["val_loss"]))
+    assert len(compiled) == 1
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+def recorded(function: Any, calls: list[Any]) -> Any:
+    def record(self: Any, **options: Any) -> None:
+        calls.append(options)
+        function(self, **options)
+
+    return record

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from annotated_types import Ge, Le, MultipleOf
+
 from dclip.config import Option, settings
 from dclip.configs.common import Count, Factor, Name, Norm, Precision, Rate, Seed, ref
 
@@ -28,6 +30,10 @@ class AutoencoderTrainConfig:
     """Weight of the KL term, which keeps latents near a standard normal."""
     max_grad_norm: Annotated[Norm, _FILE] = 1.0
     """Limit of the gradient's norm."""
+    channels: Annotated[int, Ge(16), MultipleOf(16), Le(1024), _FILE] = 48
+    """Width at a half of the picture's side; twice that at a quarter."""
+    blocks: Annotated[int, Ge(1), Le(8), _FILE] = 1
+    """Residual blocks at each resolution."""
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 where that is faster."""
     seed: Seed = 0

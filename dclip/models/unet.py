@@ -107,7 +107,8 @@ class ResBlock(nn.Module):
 
 def _in_order(x: Tensor) -> Tensor:
     """A transposed view as CUDA's kernels of attention take it: they refuse some strides."""
-    return x.contiguous() if x.is_cuda else x
+    # Not contiguous(): of a picture of one position it keeps the view, whose stride is refused.
+    return x.clone(memory_format=torch.contiguous_format) if x.is_cuda else x
 
 
 class Attention(nn.Module):

@@ -15,7 +15,14 @@ from dclip.configs.autoencoder_train import AutoencoderTrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import autocast, describe, memory_format, pick, resolve_precision
+from dclip.device import (
+    autocast,
+    compile_for_training,
+    describe,
+    memory_format,
+    pick,
+    resolve_precision,
+)
 from dclip.errors import BadInput
 from dclip.figures.curves import save_curves
 from dclip.figures.panel import sheet
@@ -30,6 +37,13 @@ from dclip.training.loop import Loop, warm_cosine
 
 SCORED = 256  # held-out pictures, and training pictures that set the scale
 SHOWN = 16
+NOT_SETTINGS = ("data", "name", "seed", "channels", "blocks")
+"""Settings that the inputs or the shape hold already."""
+
+
+def shape_of(config: AutoencoderTrainConfig) -> AutoencoderConfig:
+    """The shape of the autoencoder that a config asks for."""
+    return AutoencoderConfig(channels=config.channels, blocks=config.blocks)
 
 
 def run(config: AutoencoderTrainConfig, store: Store, context: Context = Context()) -> Artifact:
@@ -51,7 +65,7 @@ def run(config: AutoencoderTrainConfig, store: Store, context: Context = Context
         )
     device = pick(context)
     config = replace(config, precision=resolve_precision(config.precision, device))
-    settings = {k: v for k, v in asdict(config).items() if k not in ("data", "name", "seed")}
+    settings = {k: v for k, v in asdict(config).items() if k not in NOT_SETTINGS}
     updates = math.ceil(config.images / config.batch)
     return store.build(
         stage="autoencoder-train",
@@ -59,7 +73,7 @@ def run(config: AutoencoderTrainConfig, store: Store, context: Context = Context
         device=describe(device),
         kind="autoencoder",
         name=config.name or source.name,
-        config={**settings, "image_size": data.size, "shape": asdict(AutoencoderConfig())},
+        config={**settings, "image_size": data.size, "shape": asdict(shape_of(config))},
         inputs={"data": source},
         seed=config.seed,
         context=context,
@@ -84,7 +98,7 @@ class _Training:
         self.train, self.val = data.split("train"), data.split("val")
         torch.manual_seed(key(config.seed, "init"))
         layout = memory_format(device, config.precision)
-        self.model = Autoencoder(AutoencoderConfig()).to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.model = Autoencoder(shape_of(config)).to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = EMA(self.model, 0.999)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.lr, fused=device.type == "cuda"
@@ -101,6 +115,7 @@ class _Training:
             limit=config.max_grad_norm,
             ema=self.ema,
         )
+        compile_for_training(self.model, self.device, updates - loop.step)
         warmup = max(1, min(200, updates // 20))
         batches = feed((self._batch(step) for step in range(loop.step, updates)), self.device)
         with (
@@ -142,7 +157,7 @@ class _Training:
     def _saved(self) -> dict[str, Any]:
         """Set the scale, write the averaged weights, and score the round trip."""
         folder = self.staging.path
-        save_autoencoder(folder, AutoencoderConfig(), self.ema.weights)
+        save_autoencoder(folder, self.model.config, self.ema.weights)
         model = load_autoencoder(folder, self.device)
         seen = torch.cat([model.latents(x) for x in self._pictures(self.train)])
         shape = replace(model.config, scale=1 / float(seen.std()))

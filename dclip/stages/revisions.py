@@ -9,7 +9,7 @@ from __future__ import annotations
 
 REVISIONS: dict[str, int] = {
     "prepare": 1,
-    "train": 2,
+    "train": 3,
     "import": 1,
     "sample": 1,
     "invert": 1,

@@ -17,7 +17,14 @@ from dclip.configs.train import TrainConfig
 from dclip.context import Context
 from dclip.data.dataset import DataSet
 from dclip.data.images import to_float, to_uint8
-from dclip.device import autocast, describe, memory_format, pick, resolve_precision
+from dclip.device import (
+    autocast,
+    compile_for_training,
+    describe,
+    memory_format,
+    pick,
+    resolve_precision,
+)
 from dclip.diffusion import ddim, ddpm
 from dclip.diffusion.conditioning import ClassifierFree, Condition, Prompted
 from dclip.diffusion.network import EpsModel
@@ -51,7 +58,7 @@ from dclip.training.reading import Attributes, Captions, Reading, attributes_of,
 
 VALIDATION_IMAGES = 256
 PANEL_IMAGES = 16
-MOST_PANELS = 100
+MOST_PANELS = 25
 PANEL_SCALE = 3.0  # of guidance in the panels
 NOT_SETTINGS = (
     "data", "name", "init", "epochs", "network", "size", "schedule", "T", "condition", "encoder",
@@ -269,6 +276,8 @@ class _Training:
             limit=config.max_grad_norm,
             ema=self.ema,
         )
+        if config.accumulate == 1:  # gradients that add up over calls would be overwritten
+            compile_for_training(self.model, device, self.updates - self.loop.step)
 
     def run(self) -> dict[str, Any]:
         left = range(self.loop.step, self.updates)
