@@ -199,6 +199,7 @@ FINETUNE = Stage(
         "weights.goal": {"weights": {"goal": 0.1}},
         "weights.identity": {"weights": {"identity": 20.0}},
         "weights.colour": {"weights": {"colour": 20.0}},
+        "weights.lpips": Case({"weights": {"lpips": 20.0}}, refused="AlexNet's weights"),
         "weights.speckle": {"weights": {"speckle": 20.0}},
         "weights.propagation": {"weights": {"propagation": 30.0}},
         "weights.grey": {"weights": {"grey": 20.0}},

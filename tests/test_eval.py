@@ -35,6 +35,7 @@ from dclip.evaluation.truth import Truth
 from dclip.guidance.clip import Move, load_guide
 from dclip.guidance.direction import Direction
 from dclip.guidance.prompts import PRESETS
+from dclip.models import perceptual
 from dclip.photos.frames import Frame
 from dclip.stages import edit, finetune, judge_train
 from dclip.stages.eval import run
@@ -306,8 +307,8 @@ def test_lpips_of_the_background_sees_no_edit(
     from torchvision import models
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(quality, "LPIPS_NETWORK", "squeeze")
-    file = quality.lpips_weights()
+    monkeypatch.setattr(perceptual, "LPIPS_NETWORK", "squeeze")
+    file = perceptual.lpips_weights()
     file.parent.mkdir(parents=True)
     torch.save(models.squeezenet1_1().state_dict(), file)
     x = torch.rand(2, 3, 64, 64) * 2 - 1
@@ -499,12 +500,12 @@ def test_picture_quality_and_lpips_with_weights_on_disk(
     assert worse["mae"] == pytest.approx(float(x.abs().mean()) / 4, abs=1e-4)
     assert worse["ssim"] < 0.9
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(quality, "LPIPS_NETWORK", "squeeze")
-    assert "LPIPS is left out" in (quality.lpips_missing() or "")
-    file = quality.lpips_weights()
+    monkeypatch.setattr(perceptual, "LPIPS_NETWORK", "squeeze")
+    assert perceptual.lpips_missing() is not None
+    file = perceptual.lpips_weights()
     file.parent.mkdir(parents=True)
     torch.save(models.squeezenet1_1().state_dict(), file)
-    assert quality.lpips_missing() is None
+    assert perceptual.lpips_missing() is None
     assert quality.picture_quality(x, x, lpips=True)["lpips"] == pytest.approx(0, abs=1e-6)
     assert quality.picture_quality(x * 0.5, x, lpips=True)["lpips"] > 1e-4
 

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlparse
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dclip.metrics import mae, psnr
+from dclip.models import perceptual
 
-LPIPS_NETWORK: Literal["alex", "squeeze"] = "alex"
 BATCH = 16
 WINDOW = 11  # of SSIM
-
-
-def lpips_weights() -> Path:
-    """Where torchvision keeps the ImageNet weights that LPIPS stands on."""
-    from torchvision import models
-
-    weights = {
-        "alex": models.AlexNet_Weights.IMAGENET1K_V1,
-        "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
-    }[LPIPS_NETWORK]
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
-
-
-def lpips_missing() -> str | None:
-    """Why LPIPS cannot be computed, and what to do; None where it can.
-
-    The weights, some 240 MB, are not downloaded without being asked for.
-    """
-    if lpips_weights().is_file():
-        return None
-    return (
-        "LPIPS is left out: AlexNet's weights are not on this machine; with a connection, "
-        "`python -c \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\"` "
-        "fetches them"
-    )
 
 
 @torch.no_grad()
@@ -86,11 +59,8 @@ def _ssim(*pictures: Tensor, **more: Any) -> Any:
     return structural_similarity_index_measure(*pictures, **more)
 
 
+@torch.no_grad()
 def lpips_of(x: Tensor, reference: Tensor) -> float:
     """Mean LPIPS (Zhang et al. 2018) of pictures (N, 3, H, W) in [-1, 1]; its weights are there."""
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    metric = LearnedPerceptualImagePatchSimilarity(net_type=LPIPS_NETWORK)
-    for part, wanted in zip(torch.split(x, BATCH), torch.split(reference, BATCH), strict=True):
-        metric.update(part, wanted)
-    return float(metric.compute())
+    pairs = zip(torch.split(x, BATCH), torch.split(reference, BATCH), strict=True)
+    return float(torch.cat([perceptual.lpips(part, wanted) for part, wanted in pairs]).mean())

@@ -88,6 +88,11 @@ LOSSES: dict[str, Loss] = {
         "Weight of the colours' difference to the photo (L1).",
         {"attribute": 4.0},
     ),
+    "lpips": Loss(
+        "perceptual",
+        _PICTURES,
+        "Weight of the perceptual distance to the photo (LPIPS, with AlexNet).",
+    ),
     "speckle": Loss(
         "speckle",
         _PICTURES,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dclip.colour import luma
+from dclip.guidance.clamp import in_range
 
 
 def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
@@ -79,6 +80,13 @@ def identity_l1(x: Tensor, reference: Tensor) -> Tensor:
         x, reference: (B, 3, H, W) in [-1, 1].
     """
     return (x - reference).abs().flatten(1).mean(1)
+
+
+def perceptual(x: Tensor, reference: Tensor) -> Tensor:
+    """:func:`dclip.models.perceptual.lpips` of pictures (B, 3, H, W), one value a sample (B,)."""
+    from dclip.models.perceptual import lpips
+
+    return lpips(in_range(x), reference)
 
 
 def colours(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from dclip.domains import Domain
 from dclip.guidance.clip import Guide
 from dclip.guidance.steering import KINDS, Given, Steer, parse, steering
 from dclip.guiding import FoundClip
+from dclip.models.perceptual import lpips_missing
 from dclip.store import Artifact, Store
 
 
@@ -64,11 +65,13 @@ def find_steers(
     """Read ``KIND:WHAT:STRENGTH`` texts and find the CLIPs that they need.
 
     Raises:
-        BadInput: a text that cannot be read.
+        BadInput: a text that cannot be read, or LPIPS without its weights.
         MissingArtifact: no such CLIP.
     """
     steers = tuple(parse(text) for text in texts)
     needed = any("guides" in KINDS[steer.kind].needs for steer in steers)
+    if any(steer.kind == "lpips" for steer in steers) and (missing := lpips_missing()):
+        raise missing
     found = guiding.find_guides(clips, store, domain, report) if needed else []
     return Steers(steers, tuple(found))
 

@@ -23,7 +23,7 @@ from dclip.diffusion.guidance import Loss
 from dclip.errors import BadInput
 from dclip.guidance.clamp import in_range
 from dclip.guidance.clip import Guide
-from dclip.guidance.losses import directional, face_identity, identity_l1
+from dclip.guidance.losses import directional, face_identity, identity_l1, perceptual
 from dclip.guidance.views import augment
 from dclip.random import key
 
@@ -165,6 +165,12 @@ def _photo(_: str, given: Given) -> Loss:
     return lambda x0, t: identity_l1(x0, photos)
 
 
+def _lpips(_: str, given: Given) -> Loss:
+    photos = given.photos
+    assert photos is not None
+    return lambda x0, t: perceptual(x0, photos)
+
+
 def _face(_: str, given: Given) -> Loss:
     photos, network = given.photos, given.face
     assert photos is not None and network is not None
@@ -203,6 +209,9 @@ KINDS: dict[str, Kind] = {
     ),
     "colour": Kind(_colour, "a colour", (), 0.5, "be of a colour"),
     "photo": Kind(_photo, "", ("photos",), 1.0, "stay near the photo, pixel by pixel (L1)"),
+    "lpips": Kind(
+        _lpips, "", ("photos",), 1.0, "stay near the photo to a network of pictures (LPIPS)"
+    ),
     "face": Kind(
         _face, "", ("photos", "face"), 1.0, "stay the same person to a face recognition network"
     ),

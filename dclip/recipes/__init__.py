@@ -72,7 +72,7 @@ class Recipe:
 
 _NONE = {
     "direction": 0.0, "log_direction": 0.0, "global_clip": 0.0, "goal": 0.0, "identity": 0.0,
-    "colour": 0.0, "speckle": 0.0, "propagation": 0.0, "grey": 0.0, "structure": 0.0,
+    "colour": 0.0, "lpips": 0.0, "speckle": 0.0, "propagation": 0.0, "grey": 0.0, "structure": 0.0,
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from dclip.evaluation.background import outside_faces
 from dclip.evaluation.cost import Cost
 from dclip.evaluation.identity import LEAST_PAIRS
 from dclip.evaluation.judge import load_judge
-from dclip.evaluation.quality import lpips_missing, picture_quality
+from dclip.evaluation.quality import picture_quality
 from dclip.evaluation.samples import EvalSamples
 from dclip.evaluation.scorers import find_clips, find_judge, goal_of, preset_of, prompts_of
 from dclip.evaluation.scoring import Scores, Scoring, monotone
@@ -36,6 +36,7 @@ from dclip.figures.panel import panel
 from dclip.fingerprints import fingerprint
 from dclip.models.checkpoint import read_info
 from dclip.models.face import load_face_network
+from dclip.models.perceptual import lpips_missing
 from dclip.photos.frames import Frame, frame_of
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store, slug
@@ -88,7 +89,7 @@ def run(config: EvalConfig, store: Store, context: Context = Context()) -> Artif
     base = plan.base if plan is not None else store.input(inputs["edits"], "model")
     frame = frame_of(read_info(base.path))
     outside = None if drawn is not None else outside_faces(target, frame, pictures.originals)
-    notes = [missing] if missing else []
+    notes = [f"LPIPS is left out: {missing.message}; {missing.fix}"] if missing else []
     if config.face is None:
         notes.append(
             "identity (same face, same person) is left out: give --face FILE, a face network"

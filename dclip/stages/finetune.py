@@ -38,6 +38,7 @@ from dclip.guidance.prompts import PRESETS, Preset, split_sources, unfit
 from dclip.guiding import FoundClip
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.face import load_face_network
+from dclip.models.perceptual import lpips_missing
 from dclip.photos.frames import frame_of
 from dclip.random import key, of_round
 from dclip.recipes import recipe
@@ -143,6 +144,8 @@ def run(config: FinetuneConfig, store: Store, context: Context = Context()) -> A
             f"{base.ref} is imported: tuning with the published settings, --recipe {tuning.recipe}"
             f" ({source})"
         )
+    if tuning.guidance.weights.get("lpips") and (missing := lpips_missing()):
+        raise missing
     settings = {
         **tuning.settings(),
         "target": pair.target,
