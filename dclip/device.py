@@ -80,6 +80,15 @@ def describe(device: torch.device) -> str:
     return str(device)
 
 
+ENOUGH = 10 * 2**30
+"""Bytes of free GPU memory below which large networks are run in a way that takes less."""
+
+
+def scarce(device: torch.device) -> bool:
+    """Whether a GPU of NVIDIA has less free memory than :data:`ENOUGH`."""
+    return device.type == "cuda" and torch.cuda.mem_get_info(device)[0] < ENOUGH
+
+
 def bf16_is_faster(device: torch.device) -> bool:
     """Whether autocast to bfloat16 makes training faster on the device.
 

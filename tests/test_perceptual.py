@@ -25,14 +25,19 @@ from dclip.stages import edit, finetune
 TAPS = (1, 4, 7, 9, 11)  # AlexNet's layers after which LPIPS compares
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+def write_alexnet(root: Path) -> torch.nn.Module:
+    """Random weights where torchvision keeps AlexNet's, for TORCH_HOME ``root``."""
     torch.manual_seed(0)
     made = models.alexnet().eval()
-    root = tmp_path_factory.mktemp("torch")
     (root / "hub" / "checkpoints").mkdir(parents=True)
     torch.save(made.state_dict(), root / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth")
-    return root, made
+    return made
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    root = tmp_path_factory.mktemp("torch")
+    return root, write_alexnet(root)
 
 
 @pytest.fixture

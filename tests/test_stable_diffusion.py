@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,40 @@ def test_pictures_are_those_of_the_pipeline(
     assert wanted.std() > 0.05
     assert np.abs(got / 255 - wanted).max() <= 0.5 / 255 + 1e-4
     assert len({picture.tobytes() for picture in got}) == 4
+
+
+def test_with_little_memory_the_pictures_are_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.models.attention_processor import SlicedAttnProcessor
+
+    config = SampleConfig(model="sd", prompt=PROMPTS, cfg=4.0, steps=3, count=2)
+    decoded: list[int] = []
+    decode = diffusers.AutoencoderKL._decode
+    sliced: list[int] = []
+    call = SlicedAttnProcessor.__call__
+
+    def seen(self: Any, *args: Any, **more: Any) -> Any:
+        sliced.append(self.slice_size)
+        return call(self, *args, **more)
+
+    def watched(self: Any, z: torch.Tensor, *args: Any, **more: Any) -> Any:
+        decoded.append(len(z))
+        return decode(self, z, *args, **more)
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "_decode", watched)
+    monkeypatch.setattr(SlicedAttnProcessor, "__call__", seen)
+
+    def drawn() -> np.ndarray:
+        made = sample.run(config, store, replace(CPU, force=True))
+        files = sorted(made.path.glob("images/*.png"))
+        return np.stack([np.asarray(Image.open(file), np.int16) for file in files])
+
+    plain = drawn()
+    assert not sliced and decoded == [1] * 4
+    monkeypatch.setattr(sample, "scarce", lambda device: True)
+    assert np.abs(drawn() - plain).max() <= 1
+    assert sliced and plain.std() > 10
 
 
 def test_the_ancestral_sampler_steps_as_theirs_on_the_same_noise(store: Store, theirs: Any) -> None:

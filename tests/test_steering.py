@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_guide import write_clip
 from smooth_net import SmoothNet, photos
+from test_perceptual import write_alexnet
 
 from dclip.diffusion import ddim
 from dclip.diffusion.guidance import Guided
@@ -211,10 +212,13 @@ def test_scales_weigh_and_below_zero_steer_away(clip):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_guides_and_pixels_out_of_range_come_back(name, clip, tmp_path):
+def test_every_kind_guides_and_pixels_out_of_range_come_back(name, clip, tmp_path, monkeypatch):
     """The row works as it stands, and no gradient is lost where pixels lie beyond [-1, 1]."""
     file = tmp_path / "like.png"
     Image.new("RGB", (16, 16), "green").save(file)
+    if name == "lpips":
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        write_alexnet(tmp_path)
     values = {"image": str(file), "direction": "a man->a woman", "colour": "green", "clip": "hat"}
     row = KINDS[name]
     before = pictures(seed=2)

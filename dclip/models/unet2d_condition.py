@@ -118,6 +118,10 @@ class UNet2DCondition(nn.Module):
         """Keep what the text encoder makes of the empty prompt, one row, beside the weights."""
         self.empty_tokens = condition.tokens[0].clone()
 
+    def slice_attention(self) -> None:
+        """Compute attention in parts, by diffusers' own means: slower, in less memory."""
+        self.unet.set_attention_slice("auto")
+
     def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         if condition is not None and condition.borrowed is not None:
             raise BadInput(

@@ -18,7 +18,7 @@ from dclip.configs.common import Precision
 from dclip.configs.sample import SampleConfig
 from dclip.context import Context
 from dclip.data.images import save_png, to_uint8
-from dclip.device import describe, pick, placed, resolve_precision
+from dclip.device import describe, pick, placed, resolve_precision, scarce
 from dclip.diffusion import grids
 from dclip.diffusion.conditioning import ClassifierFree, Condition
 from dclip.diffusion.network import EpsModel, InPrecision
@@ -34,6 +34,7 @@ from dclip.guidance.steered import Steers, find_steers
 from dclip.latent.files import load_decoder
 from dclip.models.checkpoint import ModelInfo, load_model, read_info
 from dclip.models.tuned import Above, merged, read_deltas
+from dclip.models.unet2d_condition import UNet2DCondition
 from dclip.random import key, normal
 from dclip.stages.models import model_of_pixels, model_of_text
 from dclip.stages.revisions import REVISIONS
@@ -161,6 +162,7 @@ class _Sampling:
         self.config, self.grid, self.device = config, grid, device
         self.context, self.staging = context, staging
         self.base = base
+        short = scarce(device)  # asked before the networks take their part
         network, info = load_model(base.path, device, latents=True)
         self.info = _info(info, config)
         if hasattr(network, "schedule"):  # by which a prediction of v or x0 becomes eps
@@ -170,6 +172,10 @@ class _Sampling:
             self.decoder = load_decoder(base.path, device)
         self.precision: Precision = resolve_precision(config.precision, device)
         self.network = placed(network, device, self.precision)
+        self.unloads = short and isinstance(network, UNet2DCondition)
+        if short and isinstance(network, UNet2DCondition):
+            network.slice_attention()
+            context.report.note("little GPU memory is free: attention is computed in parts, slower")
         self.model: EpsModel = self.network
         if tuned:
             both = merged(self.network, [(read_deltas(tuned.path, self.network), config.strength)])
@@ -261,7 +267,15 @@ class _Sampling:
         model = self.steering.over(self._prompted(numbers, drawing), info.schedule, keys=keys)
         with torch.no_grad():
             x = self._walk(model, noise, drawing)
-            return x if self.decoder is None else self.decoder.decode(x)
+            if self.decoder is None:
+                return x
+            if self.unloads:  # the network waits in the machine's memory
+                self.network.to("cpu")
+                torch.cuda.empty_cache()
+            pictures = self.decoder.decode(x)
+            if self.unloads:
+                self.network.to(self.device)
+            return pictures
 
     def _prompted(self, numbers: Sequence[int], drawing: _Drawing) -> EpsModel:
         """The model with the prompts of those pictures, guided by them."""
