@@ -33,7 +33,7 @@ from dclip.editing.mask import localised
 from dclip.editing.words import Words, wording
 from dclip.encoders.attributes import AttributeEncoder
 from dclip.encoders.find import FoundEncoder
-from dclip.errors import BadInput, MissingArtifact
+from dclip.errors import BadInput
 from dclip.models.checkpoint import load_model, read_info
 from dclip.stages import edit, invert, prepare, sample, slider, train
 from dclip.store import Artifact, Store
@@ -128,7 +128,9 @@ def editor(scale: float, locality: float = 0.0) -> Editor:
         info=SimpleNamespace(schedule=SCHEDULE), parts=(), grid=grid, inversion_grid=grid, rounds=0,
         encode="inversion", method="fixed-point", refinements=2, r=12, locality=locality,
     )  # fmt: skip
-    networks = SimpleNamespace(network=reader, device=torch.device("cpu"), precision="fp32")
+    networks = SimpleNamespace(
+        network=reader, device=torch.device("cpu"), precision="fp32", autoencoder=None
+    )
     return Editor(plan, networks, words=Words(SOURCE, TARGET, scale))  # type: ignore[arg-type]
 
 
@@ -331,10 +333,38 @@ def test_words_that_cannot_be_are_one_line(
 def test_a_model_that_reads_nothing_is_refused(trained: Path, tmp_path: Path) -> None:
     store = copied(trained, tmp_path / "store")
     asked = EditConfig(data="faces", prompt="smiling", count=1)
-    with pytest.raises(MissingArtifact, match="no model here reads"):
-        edit.run(asked, store, CPU)
     with pytest.raises(BadInput, match="reads no text"):
         edit.run(replace(asked, model="faces"), store, CPU)
+
+
+LATENT = EditConfig(
+    data="faces", model="embedded-text", prompt="a pencil sketch of a person",
+    source="a photo of a person", count=1, steps=2, r=0.4,
+)  # fmt: skip
+
+
+def test_a_model_of_latents_edits_and_strength_0_is_the_photo(
+    trained: Path, tmp_path: Path
+) -> None:
+    store = copied(trained, tmp_path / "store")
+    made = edit.run(replace(LATENT, strength=(0.0, 1.0)), store, CPU)
+    photo = pictures(made, "originals")
+    still, edited = pictures(made)
+    assert np.abs(still - photo[0]).max() <= 1  # the autoencoder's own loss would be far more
+    assert np.abs(edited - photo[0]).mean() > 1
+    plain = edit.run(replace(LATENT, strength=(0.0,), direct=False, name="plain"), store, CPU)
+    assert np.abs(pictures(plain)[0] - photo[0]).max() > 5
+    again = edit.run(replace(LATENT, model=None, strength=(0.0, 1.0)), store, CPU)
+    assert again.id == made.id  # the embedded one where the store has none that reads
+
+
+@pytest.mark.parametrize("change", [{"guide": ("colour:green:1",)}, {"rounds": 2}])
+def test_what_works_on_pixels_is_refused_for_latents(
+    trained: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    store = copied(trained, tmp_path / "store")
+    with pytest.raises(BadInput, match=f"denoises latents, and --{next(iter(change))} works on"):
+        edit.run(replace(LATENT, **change), store, CPU)  # type: ignore[arg-type]
 
 
 def test_a_slider_needs_a_model_that_reads(trained: Path, tmp_path: Path) -> None:

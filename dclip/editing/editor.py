@@ -28,6 +28,7 @@ from dclip.editing.spec import PartSpec
 from dclip.editing.words import Differences, Words
 from dclip.errors import BadInput, DclipError
 from dclip.guidance.steered import Steering
+from dclip.latent.files import load_decoder
 from dclip.models.checkpoint import load_model
 from dclip.models.hspace import HSpaceBlock, HSpaceEdit, is_hspace, read_hspace
 from dclip.models.tuned import Deltas, merged, read_deltas
@@ -51,7 +52,8 @@ class Networks:
 
     def __init__(self, base: Artifact, device: torch.device, precision: Precision = "fp32") -> None:
         self.base, self.device, self.precision = base, device, precision
-        network, self.info = load_model(base.path, device)
+        network, self.info = load_model(base.path, device, latents=True)
+        self.autoencoder = load_decoder(base.path, device) if self.info.latent else None
         self.network = placed(network, device, precision)
         self._deltas: dict[str, Deltas] = {}
         self._blocks: dict[str, list[HSpaceBlock]] = {}
@@ -78,12 +80,14 @@ class Inverted:
 
     Attributes:
         photos: (B,3,H,W) in [-1, 1]; after :attr:`Plan.rounds`, what these made of them.
-        x_r: their states at timestep r, same shape.
-        offsets: (S,B,3,H,W), the error of each step of the base's decode; None where the states
+        x0: what the network denoises: the photos, or their latents (B,C,h,w).
+        x_r: their states at timestep r, of that shape.
+        offsets: (S,B,C,h,w), the error of each step of the base's decode; None where the states
             were noised in closed form, which no decode returns from.
     """
 
     photos: Tensor
+    x0: Tensor
     x_r: Tensor
     offsets: Tensor | None
 
@@ -140,7 +144,9 @@ class Editor:
 
         def noise(*purpose: int | str) -> Tensor:
             keys = [key(self.seed, *purpose, content) for content in contents]
-            return normal(keys, tuple(photos.shape[1:])).to(photos)
+            return normal(keys, tuple(start.shape[1:])).to(photos)
+
+        start = photos
 
         if plan.rounds:
             photos = unseen.brought(
@@ -152,13 +158,16 @@ class Editor:
                 noise=lambda number: noise("round", number),
                 on_step=on_step,
             ).clamp(-1, 1)
+            start = photos
+        if self.networks.autoencoder is not None:
+            start = self.networks.autoencoder.latents(photos)
         if plan.encode == "noise":
-            x_r = ddpm.q_sample(self.schedule, photos, plan.r, noise("encode"))
-            return Inverted(photos, x_r, None)
+            x_r = ddpm.q_sample(self.schedule, start, plan.r, noise("encode"))
+            return Inverted(photos, start, x_r, None)
         x_r, offsets = invert_with_offsets(
             base,
             self.schedule,
-            photos,
+            start,
             plan.inversion_grid,
             method=plan.method,  # type: ignore[arg-type]
             refinements=plan.refinements,
@@ -170,7 +179,7 @@ class Editor:
                 f"the inversion to r={self.plan.r} gave values that are not finite",
                 "use more --steps, a smaller --r, or a model that was trained longer",
             )
-        return Inverted(photos, x_r, offsets)
+        return Inverted(photos, start, x_r, offsets)
 
     @torch.no_grad()
     def decode(
@@ -205,7 +214,19 @@ class Editor:
             offsets=start.offsets if direct else None,
             on_step=(lambda index, t, x, clean: on_step()) if on_step else None,
         )
+        if self.networks.autoencoder is not None:
+            edits = self._pictures(start, edits, direct)
         return localised(edits, start.photos, self.plan.locality, seen.map) if direct else edits
+
+    def _pictures(self, start: Inverted, latents: Tensor, direct: bool) -> Tensor:
+        """Pictures of edited latents.
+
+        With ``direct`` only the change is decoded and added to the photo, so that what the
+        autoencoder loses is not lost in the photo.
+        """
+        decode = self.networks.autoencoder.decode  # type: ignore[union-attr]
+        edits: Tensor = decode(latents)
+        return start.photos + (edits - decode(start.x0)) if direct else edits
 
     def _network(self, strength: float, seen: Differences | None = None) -> EpsModel:
         if self.words is not None:

@@ -27,7 +27,8 @@ def localised(edits: Tensor, photos: Tensor, locality: float, by: Tensor | None 
     Args:
         edits, photos: (B, 3, H, W) in [-1, 1].
         locality: 0 returns the edits; at most :data:`MOST`.
-        by: (B, 1, H, W), how much each place is meant to change, instead of how much it does.
+        by: (B, 1, H, W), or of latents (B, 1, h, w), how much each place is meant to change,
+            instead of how much it does.
 
     Raises:
         BadInput: a locality out of range.
@@ -38,6 +39,8 @@ def localised(edits: Tensor, photos: Tensor, locality: float, by: Tensor | None 
     change = edits - photos
     side = max(1, round(WINDOW * min(edits.shape[-2:]))) // 2 * 2 + 1
     size = change.abs().amax(1, keepdim=True) if by is None else by
+    if size.shape[-2:] != edits.shape[-2:]:
+        size = F.interpolate(size, edits.shape[-2:], mode="bilinear", align_corners=False)
     felt = F.avg_pool2d(size, side, stride=1, padding=side // 2, count_include_pad=False)
     strongest = felt.amax((1, 2, 3), keepdim=True)
     share = felt / strongest.clamp_min(torch.finfo(felt.dtype).tiny)

@@ -40,7 +40,7 @@ from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
 from dclip.random import permutation
-from dclip.stages.models import model_of_pixels, model_of_words
+from dclip.stages.models import model_of_pixels, model_of_text
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Journal, Staging, Store, slug
 
@@ -62,6 +62,12 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
         MissingArtifact: no such tuned model or data, or its base is gone.
     """
     plan = _plan(config, store, context)
+    for given, option in ((config.guide, "guide"), (config.rounds, "rounds")):
+        if plan.info.latent is not None and given:
+            raise BadInput(
+                f"{plan.base.ref} denoises latents, and --{option} works on pixels",
+                f"leave --{option} out, or name a model of pixels with --model",
+            )
     words = _words(config, plan, store)
     if words is not None:
         context.report.note(f"from {words.source!r} to {words.target!r}")
@@ -151,7 +157,7 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
         find_base(store, plans.parts)  # refuses different ones
         return plans
     if config.prompt is not None:
-        base = model_of_words(config.model, store, context.report)
+        base = model_of_text(config.model, store, context.report)
         how["locality"] = BY_WORDS["locality"] if config.locality is None else config.locality
         return Plans((make_plan(base, (), r=config.r or BY_WORDS["r"], **how),))
     base = model_of_pixels(config.model, store, context.report)
@@ -165,11 +171,6 @@ def _words(config: EditConfig, plan: Plans, store: Store) -> Wording | None:
     """The edit by words, if it is one."""
     if config.prompt is None:
         return None
-    if plan.info.latent is not None:
-        raise BadInput(
-            f"{plan.base.ref} denoises latents, and photos are edited by models of pixels",
-            "name one with --model",
-        )
     encoder = encoder_of(plan.base, plan.info.text, store)
     return wording(encoder, config.prompt, config.source, config.cfg)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from dclip.context import Reporter
-from dclip.errors import DclipError, MissingArtifact
+from dclip.errors import DclipError
 from dclip.models.checkpoint import ModelInfo, read_info
 from dclip.store import Artifact, Store
 
@@ -24,25 +24,6 @@ def model_of_text(ref: str | None, store: Store, report: Reporter) -> Artifact:
     Raises: as :meth:`dclip.store.Store.resolve`.
     """
     return store.resolve(ref, "model", report, default="embedded-text", suits=_reads)
-
-
-def model_of_words(ref: str | None, store: Store, report: Reporter) -> Artifact:
-    """The model that ``ref`` names, else the newest that reads text and works on pixels.
-
-    Raises:
-        MissingArtifact: none was named, and the store has none.
-        As :meth:`dclip.store.Store.resolve`.
-    """
-
-    def suits(artifact: Artifact) -> bool:
-        return _reads(artifact) and _of_pixels(artifact)
-
-    if ref is None and not any(suits(each) for each in store.list("model")):
-        raise MissingArtifact(
-            "no model here reads text and works on pixels",
-            "train one, `dclip train --condition text` or `--condition attributes`",
-        )
-    return store.resolve(ref, "model", report, suits=suits)
 
 
 def _of_pixels(artifact: Artifact) -> bool:
