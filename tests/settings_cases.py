@@ -248,6 +248,7 @@ EDIT = Stage(
         "tuned": ("smiling",),
         "prompt": Case({"prompt": "a sketch of an old face"}, _WORDS),
         "source": Case({"source": "a sketch of an old face"}, _WORDS),
+        "encoder": Case({"encoder": "@clip2"}, _WORDS),
         "cfg": Case({"cfg": 90.0}, _WORDS),
         "strength": (0.5,),
         "data": "plain",

@@ -351,6 +351,11 @@ def test_dclip_toml_in_the_folder_is_used_and_a_named_file_must_exist(
 # Output and progress
 
 
+def test_what_a_user_wrote_is_shown_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "--guide", "clip:x:nan", "--count", "1"]) == 2
+    assert "'clip:x:nan'" in capsys.readouterr().err
+
+
 def test_json_is_one_document_and_markup_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": "ab", "name": "[bold]x[/bold]"}]
     Output("json").table(rows, {"name": "name"})

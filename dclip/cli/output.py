@@ -149,8 +149,10 @@ class Output:
     def __init__(self, mode: Mode = "human", store: Path | None = None) -> None:
         self.mode, self.store = mode, store
         wide = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.out = _Console(file=tolerant(sys.stdout), width=wide, highlight=False, soft_wrap=True)
-        self.err = _Console(file=tolerant(sys.stderr), highlight=False, soft_wrap=True)
+        self.out = _Console(
+            file=tolerant(sys.stdout), width=wide, highlight=False, soft_wrap=True, emoji=False
+        )
+        self.err = _Console(file=tolerant(sys.stderr), highlight=False, soft_wrap=True, emoji=False)
 
     def note(self, message: str) -> None:
         """Say what the user may want to know; silent in quiet mode."""

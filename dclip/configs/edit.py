@@ -57,6 +57,8 @@ class EditConfig:
     source: Annotated[str | None, Option(metavar="TEXT"), Needs("prompt")] = None
     """What the photo shows: else the opposite of the attributes in --prompt, of a caption
     nothing."""
+    encoder: Annotated[str | None, Option(metavar="ENCODER", ref="encoder"), Needs("prompt")] = None
+    """Text encoder in the place of the model's own: a map, a CLIP, or a folder with a BERT."""
     cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X"), Needs("prompt")] = 4.0
     """How far from --source to --prompt at strength 1."""
     strength: Numbers = (1.0,)

@@ -12,6 +12,7 @@ from dclip.context import Reporter
 from dclip.diffusion.conditioning import ClassifierFree, Condition, ConditionalModel
 from dclip.encoders.attributes import AttributeEncoder
 from dclip.encoders.find import FoundEncoder
+from dclip.encoders.swap import SwappedEncoder
 from dclip.errors import BadInput
 from dclip.store import Artifact
 
@@ -21,13 +22,13 @@ class Wording:
     """An edit by words, before the encoder is loaded.
 
     Attributes:
-        encoder: what reads the words, that of the model.
+        encoder: what reads the words: that of the model, or one in its place.
         target: what the edit is to show.
         source: what the photo shows.
         scale: how far along the difference of the two predictions, at strength 1.
     """
 
-    encoder: FoundEncoder
+    encoder: FoundEncoder | SwappedEncoder
     target: str
     source: str
     scale: float
@@ -35,7 +36,8 @@ class Wording:
     @property
     def settings(self) -> dict[str, Any]:
         """What identifies it in a config."""
-        return {"prompt": self.target, "source": self.source, "cfg": self.scale}
+        swapped = self.encoder.settings if isinstance(self.encoder, SwappedEncoder) else {}
+        return {"prompt": self.target, "source": self.source, "cfg": self.scale, **swapped}
 
     @property
     def inputs(self) -> dict[str, Artifact]:
@@ -55,14 +57,16 @@ class Wording:
         return Words(encoder.encode([self.source]), encoder.encode([self.target]), self.scale)
 
 
-def wording(encoder: FoundEncoder, target: str, source: str | None, scale: float) -> Wording:
+def wording(
+    encoder: FoundEncoder | SwappedEncoder, target: str, source: str | None, scale: float
+) -> Wording:
     """An edit by words as a user says it.
 
     Of attributes, ``target`` names those that are to change, and every other stays what ``source``
     says; of text, each is the whole prompt.
 
     Args:
-        encoder: what reads the words, that of the model.
+        encoder: what reads the words: that of the model, or one in its place.
         target: what the edit is to show.
         source: what the photo shows; None is the empty prompt, or of attributes the opposite of
             those in ``target``.

@@ -311,7 +311,7 @@ def load_model(
     if info.latent is not None and not latents:
         raise BadInput(
             f"{path} denoises latents, and this works on pixels",
-            "use it with dclip sample, dclip grid and dclip edit --prompt, or take a model of pixels",
+            "use it with dclip sample, grid or edit --prompt, or take a model of pixels",
         )
     weights = read_weights(file)
     # Before a network is built that the description declares and the file does not hold.

@@ -35,7 +35,8 @@ from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
 from dclip.editing.user_mask import UserMask
 from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.editing.words import Wording, Words, wording
-from dclip.encoders.find import encoder_of
+from dclip.encoders.find import FoundEncoder, encoder_of
+from dclip.encoders.swap import SwappedEncoder, swapped
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
@@ -68,7 +69,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
                 f"{plan.base.ref} denoises latents, and --{option} works on pixels",
                 f"leave --{option} out, or name a model of pixels with --model",
             )
-    words = _words(config, plan, store)
+    words = _words(config, plan, store, context)
     if words is not None:
         context.report.note(f"from {words.source!r} to {words.target!r}")
     domain = DOMAINS[plan.info.domain]
@@ -167,11 +168,13 @@ def _plan(config: EditConfig, store: Store, context: Context) -> Plans:
     return Plans((make_plan(base, (), r=config.r or config.rounds_r or 0.5, **how),))
 
 
-def _words(config: EditConfig, plan: Plans, store: Store) -> Wording | None:
+def _words(config: EditConfig, plan: Plans, store: Store, context: Context) -> Wording | None:
     """The edit by words, if it is one."""
     if config.prompt is None:
         return None
-    encoder = encoder_of(plan.base, plan.info.text, store)
+    encoder: FoundEncoder | SwappedEncoder = encoder_of(plan.base, plan.info.text, store)
+    if config.encoder is not None:
+        encoder = swapped(config.encoder, None, plan.base, plan.info.text, store, context.report)
     return wording(encoder, config.prompt, config.source, config.cfg)
 
 
