@@ -1,11 +1,11 @@
 """Edits by words of held-out drawn faces, and the sliders made of them, by the drawn truth.
 
-    python benchmarks/words.py --store DIR --model attributes            # all: about an hour
+    python benchmarks/words.py --store DIR                    # the embedded text model: 15 minutes
     python benchmarks/words.py --store DIR --model attributes --targets smiling --cfg 2,4
 
-The model is one of `dclip train --condition attributes` on drawn faces of all styles. Each edit is
-scored by `dclip eval` on the same 64 faces as the tuned edits of docs/results.md, which nothing was
-trained on. Prints one row for each target and setting.
+The model reads captions, or the attributes of drawn faces of all styles. Each edit is scored by
+`dclip eval` on the same 64 faces as the tuned edits of docs/results.md, which nothing was trained
+on. Prints one row for each target and setting.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dclip.configs.eval import FACES, EvalConfig
 from dclip.configs.eval import SEED as EVAL_SEED
 from dclip.configs.prepare import PrepareConfig
 from dclip.context import Context
+from dclip.models.checkpoint import read_info
 from dclip.stages import edit, prepare
 from dclip.stages import eval as evaluate
 from dclip.store import Store, slug
@@ -35,6 +36,19 @@ WORDS = {
     "cartoon": "cartoon, not photo",
     "zombie": "zombie, not photo",
 }
+CAPTIONS = {
+    "smiling": ("a photo of a serious person", "a photo of a smiling person"),
+    "not smiling": ("a photo of a smiling person", "a photo of a serious person"),
+    "blond hair": ("a photo of a person", "a photo of a person with blond hair"),
+    "black hair": ("a photo of a person", "a photo of a person with black hair"),
+    "glasses": ("a photo of a person", "a photo of a person with glasses"),
+    "no glasses": ("a photo of a person with glasses", "a photo of a person without glasses"),
+    "sketch": ("a photo of a person", "a pencil sketch of a person"),
+    "cartoon": ("a photo of a person", "a cartoon of a person"),
+    "zombie": ("a photo of a person", "a photo of a zombie"),
+}
+"""Source and target of a model that reads captions."""
+
 SHOWN = (
     "success", "identity@1", "kept_psnr", "judge_target", "judge_target_truth", "judge_kept",
     "judge_kept_truth", "edit_seconds",
@@ -54,7 +68,10 @@ def rows(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
         store,
         context,
     )
+    info = read_info(store.resolve(options.model, "model", context.report).path)
+    attributes = info.text is not None and bool(info.text.names)
     for target in options.targets:
+        source, prompt = (None, WORDS[target]) if attributes else CAPTIONS[target]
         for r in options.r:
             for cfg in options.cfg:
                 for locality in options.locality:
@@ -62,7 +79,7 @@ def rows(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
                     made = edit.run(
                         EditConfig(
                             data=data.id, split="all", count=options.count, model=options.model,
-                            prompt=WORDS[target], r=r, cfg=cfg, locality=locality,
+                            prompt=prompt, source=source, r=r, cfg=cfg, locality=locality,
                             steps=options.steps, name=name,
                         ),
                         store,
@@ -86,12 +103,12 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", default="embedded-text")
     parser.add_argument("--targets", nargs="+", default=list(WORDS), choices=WORDS)
-    parser.add_argument("--r", type=numbers, default=[0.75])
-    parser.add_argument("--cfg", type=numbers, default=[4.0])
+    parser.add_argument("--r", type=numbers, default=[0.9])
+    parser.add_argument("--cfg", type=numbers, default=[3.0])
     parser.add_argument("--locality", type=numbers, default=[0.1])
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--count", type=int, default=FACES)
     for row in rows(parser.parse_args()):
         print(" | ".join(f"{k} {v}" for k, v in row.items()), flush=True)

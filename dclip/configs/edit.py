@@ -59,8 +59,8 @@ class EditConfig:
     nothing."""
     encoder: Annotated[str | None, Option(metavar="ENCODER", ref="encoder"), Needs("prompt")] = None
     """Text encoder in the place of the model's own: a map, a CLIP, or a folder with a BERT."""
-    cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X"), Needs("prompt")] = 4.0
-    """How far from --source to --prompt at strength 1."""
+    cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X"), Needs("prompt")] | None = None
+    """How far from --source to --prompt at strength 1: else 1.5 of attributes, 3 of captions."""
     strength: Numbers = (1.0,)
     """How far: 0 is the photo; one or several, 0,0.5."""
     data: Annotated[str | None, ref("data")] = None

@@ -20,8 +20,8 @@ class SliderConfig:
     source: Annotated[str | None, Option(metavar="TEXT")] = None
     """What the photos show: else the opposite of the attributes in --prompt, of a caption
     nothing."""
-    cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X")] = 4.0
-    """How far from --source to --prompt at strength 1."""
+    cfg: Annotated[float, Ge(-100), Le(100), Option(metavar="X")] | None = None
+    """How far from --source to --prompt at strength 1: else 1.5 of attributes, 3 of captions."""
     latents: Annotated[str | None, ref("latents")] = None
     """Latents to tune on, which also say the model, which reads: else the newest."""
     name: Name | None = None

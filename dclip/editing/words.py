@@ -57,8 +57,14 @@ class Wording:
         return Words(encoder.encode([self.source]), encoder.encode([self.target]), self.scale)
 
 
+SCALE_OF_ATTRIBUTES, SCALE_OF_CAPTIONS = 1.5, 3.0  # docs/words.md has what they reach
+
+
 def wording(
-    encoder: FoundEncoder | SwappedEncoder, target: str, source: str | None, scale: float
+    encoder: FoundEncoder | SwappedEncoder,
+    target: str,
+    source: str | None,
+    scale: float | None = None,
 ) -> Wording:
     """An edit by words as a user says it.
 
@@ -70,7 +76,7 @@ def wording(
         target: what the edit is to show.
         source: what the photo shows; None is the empty prompt, or of attributes the opposite of
             those in ``target``.
-        scale: see :class:`Wording`.
+        scale: see :class:`Wording`; None is the one measured for attributes or captions.
 
     Raises:
         BadInput: attributes that the model does not know, or an edit that asks for nothing.
@@ -86,6 +92,8 @@ def wording(
             f"the edit {target!r} asks for nothing that the photo does not show",
             "say in --prompt what is to change, and in --source what the photo shows",
         )
+    if scale is None:
+        scale = SCALE_OF_ATTRIBUTES if encoder.names else SCALE_OF_CAPTIONS
     return Wording(encoder, after, before, scale)
 
 

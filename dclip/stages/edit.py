@@ -48,7 +48,7 @@ from dclip.store import Artifact, Journal, Staging, Store, slug
 PANEL_ROWS = 4  # up to so many photos stand below each other,
 PANEL_COLUMNS = 8  # more stand beside each other, so many at most
 PANEL_CELL = 128
-BY_WORDS = {"r": 0.75, "locality": 0.2}  # of edits by --prompt, see docs/words.md
+BY_WORDS = {"r": 0.9, "locality": 0.1}  # of edits by --prompt, see docs/words.md
 LISTED = 20  # photos that were left out are named up to here
 
 Pixels = NDArray[np.uint8]

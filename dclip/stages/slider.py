@@ -36,7 +36,7 @@ from dclip.training.loop import Loop
 
 HELD_OUT = 8
 SNAPSHOTS = 4
-NOT_SETTINGS = ("prompt", "latents", "name")
+NOT_SETTINGS = ("prompt", "cfg", "latents", "name")
 
 
 def run(config: SliderConfig, store: Store, context: Context = Context()) -> Artifact:
