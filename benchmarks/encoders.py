@@ -13,19 +13,30 @@ prompts, the judge and the shares are those of ``benchmarks/text_to_image.py``.
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from text_to_image import ROOT
+from PIL import Image
+from text_to_image import COLUMNS, ROOT, SHOWN, Reading, asked, prompt
 from torch import Tensor
 
+from dclip.configs.sample import SampleConfig
+from dclip.context import Context
 from dclip.data import faces
 from dclip.data.faces.captions import caption
+from dclip.evaluation.judge import load_judge
+from dclip.figures.panel import layout
+from dclip.stages import sample
+from dclip.stages.models import model_of_text
+from dclip.store import Store
 
 PAGE, RESULTS = ROOT / "docs" / "encoders.md", ROOT / "docs" / "lab" / "encoders.json"
 PANEL = ROOT / "docs" / "encoders.jpg"
 BEGIN, END = "<!-- encoders: begin -->", "<!-- encoders: end -->"
-PANEL_BYTES = 90_000
 
 CAPTIONS, SEED = 12_000, 92_000  # of the stand-in's training
 WIDTH, LAYERS, HEADS = 48, 3, 4
@@ -83,12 +94,76 @@ def make_bert(folder: Path, updates: int = 1500, batch: int = 128) -> None:
     print(f"{folder}: {len(texts)} different captions, {len(words)} words")
 
 
+def drawn_by(
+    store: Store, model: str, encoder: str | None, asks: Sequence[Any], options: Any
+) -> Any:
+    """Pictures (prompts, count, H, W, 3) by a model that is given another encoder's states."""
+    config = SampleConfig(
+        model=model, encoder=encoder, name="encoders", prompt=tuple(prompt(ask) for ask in asks),
+        cfg=options.cfg, count=options.count, steps=options.steps, seed=options.seed,
+        batch=options.count,
+    )  # fmt: skip
+    made = sample.run(config, store, Context())
+    files = sorted((made.path / "images").glob("*.png"))
+    pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    return pictures.reshape(len(asks), options.count, *pictures.shape[1:])
+
+
+def write(
+    rows: Sequence[dict[str, Any]], shown: Sequence[Any], asks: Sequence[Any], o: Any
+) -> None:
+    """The table into docs/encoders.md, the numbers into docs/lab/, the panel."""
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    out = ["| the encoder | each right | all right |", "|---|--:|--:|"]
+    out += [f"| {row['way']} | {row['asked']:.0%} | {row['all right']:.0%} |" for row in rows]
+    said = f"{len(asks)} prompts, {o.count} pictures each, cfg {o.cfg:g}, {o.steps} steps."
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    table = "\n".join([*out, "", said])
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    panel = layout(
+        [[row[k, 0] for k in range(COLUMNS)] for row in shown],
+        labels=[row["way"] for row in rows],
+        columns=[prompt(ask) for ask in asks[:COLUMNS]],
+        cell=96,
+    ).draw()
+    panel.save(PANEL, "JPEG", quality=88)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--make-bert", type=Path)
-    o = parser.parse_args()
-    if o.make_bert:
-        make_bert(o.make_bert)
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--make-bert", type=Path, help="train the stand-in, and write it here")
+    parser.add_argument("--store", type=Path, default=Path("artifacts"))
+    parser.add_argument("--model", default="embedded-text")
+    parser.add_argument("--bert", help="dropped in as it is")
+    parser.add_argument("--map", help="of `dclip encoder map`")
+    parser.add_argument("--own", help="a model that was trained with the BERT")
+    parser.add_argument("--cfg", type=float, default=3.0)
+    parser.add_argument("--count", type=int, default=8, help="pictures a prompt")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="write docs/encoders.*")
+    options = parser.parse_args()
+    if options.make_bert:
+        make_bert(options.make_bert)
+        return
+    store = Store(options.store)
+    model = model_of_text(options.model, store, Context().report)
+    asks = [asked(text) for text in (*model.config["without"], *SHOWN)]
+    ways = [("the model's own CLIP", options.model, None)]
+    ways += [("BERT, dropped in", options.model, options.bert)] if options.bert else []
+    ways += [("BERT, mapped", options.model, options.map)] if options.map else []
+    ways += [("BERT, from the start", options.own, None)] if options.own else []
+    judge = load_judge(ROOT / "dclip" / "assets" / "judge")
+    rows, shown = [], []
+    for way, by, encoder in ways:
+        pictures = drawn_by(store, by, encoder, asks, options)
+        rows.append({"way": way, **Reading(judge, asks, pictures).row()})
+        shown.append(pictures)
+        print(way, {k: rows[-1][k] for k in ("asked", "all right")}, flush=True)
+    if options.write:
+        write(rows, shown, asks, options)
 
 
 if __name__ == "__main__":

@@ -5,25 +5,32 @@
 
 The model reads captions, or the attributes of drawn faces of all styles. Each edit is scored by
 `dclip eval` on the same 64 faces as the tuned edits of docs/results.md, which nothing was trained
-on. Prints one row for each target and setting.
+on. Prints one row for each target and setting; --panel FILE has the first faces and their edits.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import csv
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from dclip.configs.edit import EditConfig
 from dclip.configs.eval import FACES, EvalConfig
 from dclip.configs.eval import SEED as EVAL_SEED
 from dclip.configs.prepare import PrepareConfig
 from dclip.context import Context
+from dclip.figures.panel import layout
 from dclip.models.checkpoint import read_info
 from dclip.stages import edit, prepare
 from dclip.stages import eval as evaluate
-from dclip.store import Store, slug
+from dclip.store import Artifact, Store, slug
+
+COLUMNS = 8  # of the panel
 
 WORDS = {
     "smiling": "smiling, not serious",
@@ -88,7 +95,10 @@ def rows(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
                     scores = evaluate.run(
                         EvalConfig(edits=made.id, target=target, name=name), store, context
                     )
+                    shown = [made.path / row["picture"] for row in samples(made)[:COLUMNS]]
                     yield {
+                        "pictures": shown,
+                        "originals": [made.path / "originals" / file.name for file in shown],
                         "target": target,
                         "r": r,
                         "cfg": cfg,
@@ -97,6 +107,20 @@ def rows(options: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
                             k: scores.metrics[k] for k in SHOWN if scores.metrics.get(k) is not None
                         },
                     }
+
+
+def samples(made: Artifact) -> list[dict[str, str]]:
+    """The rows of the edits, in the order of the faces."""
+    with (made.path / "samples.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_panel(file: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    """The first faces, and a row of edits for each target."""
+    rows = [found[0]["originals"], *(row["pictures"] for row in found)]
+    pictures = [[np.asarray(Image.open(each).convert("RGB")) for each in row] for row in rows]
+    labels = ["original", *(row["target"] for row in found)]
+    layout(pictures, labels=labels, cell=96).draw().save(file, quality=72)
 
 
 def main() -> None:
@@ -110,8 +134,15 @@ def main() -> None:
     parser.add_argument("--locality", type=numbers, default=[0.1])
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--count", type=int, default=FACES)
-    for row in rows(parser.parse_args()):
-        print(" | ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+    parser.add_argument("--panel", type=Path)
+    options = parser.parse_args()
+    found = []
+    for row in rows(options):
+        said = {k: v for k, v in row.items() if k not in ("pictures", "originals")}
+        print(" | ".join(f"{k} {v}" for k, v in said.items()), flush=True)
+        found.append(row)
+    if options.panel:
+        write_panel(options.panel, found)
 
 
 if __name__ == "__main__":
