@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dclip.data import faces
+from dclip.data.images import to_float
+from dclip.evaluation.judge import load_judge
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -106,3 +109,16 @@ def test_the_tree_names_what_is_there() -> None:
 def test_every_page_that_the_readme_links_to_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).is_file(), target
+
+
+def test_the_edit_by_words_runs_as_written(tmp_path: Path) -> None:
+    (command,) = re.findall(r"`(dclip edit face\.png [^`]*)`", README)
+    drawn = faces.draw(faces.sample(20261, 4), size=64)
+    Image.fromarray(drawn).save(tmp_path / "face.png")
+    done = run(shlex.split(command), tmp_path)
+    assert done.returncode == 0, done.stderr
+    edited = np.asarray(Image.open(tmp_path / "face-a-face-with-glasses.png").convert("RGB"))
+    judge = load_judge(ROOT / "dclip" / "assets" / "judge")
+    both = torch.from_numpy(np.stack([drawn, edited]).transpose(0, 3, 1, 2).copy())
+    before, after = judge(to_float(both)).attribute("glasses")
+    assert before < 0.5 < after
