@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_guide import write_clip
 from small_store import CPU, copied
 
 from dclip.configs.edit import EditConfig
 from dclip.errors import BadInput
+from dclip.models.face_networks import MobileFaceNet
 from dclip.stages.edit import run
 from dclip.store import Artifact, Store
 
@@ -63,6 +65,29 @@ def test_a_clip_that_guides_is_found_recorded_and_loaded(store: Store, tmp_path:
     other = run(replace(config, through="network"), store, CPU)
     assert not np.array_equal(pictures(made), pictures(other))
     assert not np.array_equal(pictures(made), pictures(made, "originals"))
+
+
+def test_a_face_network_holds_the_person_and_counts_by_its_content(
+    store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "face.ckpt"
+    kept = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save({"epoch": 0, "net_state_dict": MobileFaceNet().state_dict()}, file)
+        config = replace(GREEN, guide=(*GREEN.guide, f"face:{file}:1"))
+        kept.append(run(config, store, CPU))
+    plain = run(GREEN, store, CPU)
+    assert kept[0].id != kept[1].id and "faces" not in plain.config
+    assert not np.array_equal(pictures(kept[0]), pictures(kept[1]))
+    assert not np.array_equal(pictures(kept[0]), pictures(plain))
+
+
+def test_a_face_network_that_is_a_program_is_not_run(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "face.pt"
+    torch.jit.trace(torch.nn.Flatten(), torch.zeros(1, 3, 16, 16)).save(str(file))
+    with pytest.raises(BadInput, match="a guide runs none"):
+        run(replace(GREEN, guide=(f"face:{file}:1",)), store, CPU)
 
 
 @pytest.mark.parametrize(

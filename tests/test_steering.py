@@ -64,7 +64,7 @@ def pictures(n=2, size=16, seed=0):
         ("tv:0.5", "tv", "", 0.5),
         ("tv", "tv", "", KINDS["tv"].scale),
         ("photo:", "photo", "", KINDS["photo"].scale),
-        ("face:2", "face", "", 2.0),
+        ("face:net.pth:2", "face", "net.pth", 2.0),
     ],
 )
 def test_what_users_write(text, kind, value, scale):
@@ -195,8 +195,8 @@ def test_direction_is_one_minus_the_cosine_of_the_moves(clip):
 def test_photo_and_face_hold_the_picture():
     before = pictures(seed=2)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8))
-    held = Given(photos=before, face=network)
-    for text in ("photo:1", "face:1"):
+    held = Given(photos=before, faces={"net.pth": network})
+    for text in ("photo:1", "face:net.pth:1"):
         loss = steering([parse(text)], held)
         assert loss(before, ONES).tolist() == pytest.approx([0, 0], abs=1e-6)
         assert bool((loss(pictures(seed=3), ONES) > 1e-3).all())
@@ -219,13 +219,16 @@ def test_every_kind_guides_and_pixels_out_of_range_come_back(name, clip, tmp_pat
     if name == "lpips":
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         write_alexnet(tmp_path)
-    values = {"image": str(file), "direction": "a man->a woman", "colour": "green", "clip": "hat"}
+    values = {
+        "image": str(file), "direction": "a man->a woman", "colour": "green", "clip": "hat",
+        "face": "net.pth",
+    }  # fmt: skip
     row = KINDS[name]
     before = pictures(seed=2)
     held = Given(
         guides=[clip],
         photos=before,
-        face=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8)),
+        faces={"net.pth": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 8))},
     )
     loss = steering([Steer(name, values.get(name, ""), 1.0)], held)
     x = (3 * pictures(seed=4)).requires_grad_()
@@ -247,7 +250,7 @@ def test_every_kind_guides_and_pixels_out_of_range_come_back(name, clip, tmp_pat
 
 @pytest.mark.parametrize(
     ("text", "needs"),
-    [("clip:hat:1", "CLIP"), ("direction:a->b:1", "CLIP"), ("photo:1", "photo"), ("face:1", "p")],
+    [("clip:hat:1", "CLIP"), ("direction:a->b:1", "CLIP"), ("photo:1", "photo"), ("face:f:1", "p")],
 )
 def test_what_is_not_given_is_named(text, needs):
     with pytest.raises(BadInput, match=needs) as refused:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dclip import guiding
 from dclip.context import Reporter
@@ -16,11 +17,15 @@ from dclip.data.paths import read_file
 from dclip.diffusion.guidance import Guided, Through
 from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
-from dclip.domains import Domain
+from dclip.domains import DOMAINS
+from dclip.errors import BadInput
 from dclip.guidance.clip import Guide
 from dclip.guidance.steering import KINDS, Given, Steer, parse, steering
 from dclip.guiding import FoundClip
+from dclip.models.checkpoint import ModelInfo
+from dclip.models.face import KNOWN, is_torchscript, load_face_network
 from dclip.models.perceptual import lpips_missing
+from dclip.photos.frames import Frame, frame_of
 from dclip.store import Artifact, Store
 
 
@@ -31,20 +36,37 @@ class Steers:
     Attributes:
         steers: as the user wrote them.
         clips: that see the pictures; none where no steer needs one.
+        size: side of the pictures.
+        frame: where they have the face.
     """
 
     steers: tuple[Steer, ...]
     clips: tuple[FoundClip, ...]
+    size: int
+    frame: Frame
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What identifies them in a config; a picture counts by its content."""
-        pictures = [Path(each.value).expanduser() for each in self.steers if each.kind == "image"]
+        """What identifies them in a config; a picture or a network counts by its content."""
+        faces = self._files("face")
         return {
             "guide": [str(steer) for steer in self.steers],
-            "images": [hashlib.sha256(read_file(p, str(p))).hexdigest() for p in pictures],
+            "images": [_hash(Path(file).expanduser()) for file in self._files("image")],
+            **({"faces": [_hash(Path(file).expanduser()) for file in faces]} if faces else {}),
             "clips": [clip.key for clip in self.clips],
         }
+
+    def _face(self, file: str, device: torch.device) -> nn.Module:
+        path = Path(file).expanduser()
+        if path.is_file() and is_torchscript(path):
+            raise BadInput(
+                f"{file} is a TorchScript program, and a guide runs none",
+                f"give weights of {' or '.join(KNOWN)}",
+            )
+        return load_face_network(str(path), device, self.size, frame=self.frame)
+
+    def _files(self, kind: str) -> list[str]:
+        return [each.value for each in self.steers if each.kind == kind]
 
     @property
     def inputs(self) -> dict[str, Artifact]:
@@ -52,17 +74,28 @@ class Steers:
         return guiding.inputs_of(self.clips)
 
     def load(self, device: Any, report: Reporter, through: Through) -> Steering:
-        """Load the CLIPs.
+        """Load the CLIPs and the face networks.
 
-        Raises: as :func:`dclip.guidance.clip.load_guide`.
+        Raises:
+            As :func:`dclip.guidance.clip.load_guide` and
+            :func:`dclip.models.face.load_face_network`.
         """
-        return Steering(self.steers, [clip.load(device, report) for clip in self.clips], through)
+        clips = [clip.load(device, report) for clip in self.clips]
+        faces = {file: self._face(file, torch.device(device)) for file in self._files("face")}
+        return Steering(self.steers, clips, through, faces)
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(read_file(file, str(file))).hexdigest()
 
 
 def find_steers(
-    texts: Sequence[str], clips: Sequence[str], store: Store, domain: Domain, report: Reporter
+    texts: Sequence[str], clips: Sequence[str], store: Store, info: ModelInfo, report: Reporter
 ) -> Steers:
     """Read ``KIND:WHAT:STRENGTH`` texts and find the CLIPs that they need.
+
+    Args:
+        info: the model that is steered.
 
     Raises:
         BadInput: a text that cannot be read, or LPIPS without its weights.
@@ -72,8 +105,8 @@ def find_steers(
     needed = any("guides" in KINDS[steer.kind].needs for steer in steers)
     if any(steer.kind == "lpips" for steer in steers) and (missing := lpips_missing()):
         raise missing
-    found = guiding.find_guides(clips, store, domain, report) if needed else []
-    return Steers(steers, tuple(found))
+    found = guiding.find_guides(clips, store, DOMAINS[info.domain], report) if needed else []
+    return Steers(steers, tuple(found), info.image_size, frame_of(info))
 
 
 @dataclass(frozen=True)
@@ -84,11 +117,13 @@ class Steering:
         steers: what to steer by.
         guides: the CLIPs.
         through: what the gradient passes, see :class:`dclip.diffusion.guidance.Guided`.
+        faces: face recognition networks by their files.
     """
 
     steers: Sequence[Steer]
     guides: Sequence[Guide]
     through: Through = "x0"
+    faces: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def over(
         self,
@@ -108,6 +143,8 @@ class Steering:
         """
         if not strength or not any(steer.scale for steer in self.steers):
             return model
-        given = Given(guides=self.guides, photos=photos, keys=keys, views=1 if keys else 0)
+        given = Given(
+            guides=self.guides, photos=photos, faces=self.faces, keys=keys, views=1 if keys else 0
+        )
         loss = steering(self.steers, given)
         return Guided(model, schedule, loss, scale=strength, through=self.through)

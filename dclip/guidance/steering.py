@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -58,14 +58,14 @@ class Given:
     Attributes:
         guides: CLIPs; their losses are averaged.
         photos: (B, 3, H, W) in [-1, 1], what the pictures started from.
-        face: a face recognition network, pixels (B, 3, H, W) to features (B, D).
+        faces: face recognition networks by their files, pixels (B, 3, H, W) to features (B, D).
         keys: a key for each picture, that decides its crops.
         views: random crops of each picture that the CLIPs see; 0 shows the picture itself.
     """
 
     guides: Sequence[Guide] = ()
     photos: Tensor | None = None
-    face: Callable[[Tensor], Tensor] | None = None
+    faces: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     keys: Sequence[int] = ()
     views: int = 0
 
@@ -171,9 +171,9 @@ def _lpips(_: str, given: Given) -> Loss:
     return lambda x0, t: perceptual(x0, photos)
 
 
-def _face(_: str, given: Given) -> Loss:
-    photos, network = given.photos, given.face
-    assert photos is not None and network is not None
+def _face(file: str, given: Given) -> Loss:
+    photos, network = given.photos, given.faces[file]
+    assert photos is not None
     return lambda x0, t: face_identity(network, in_range(x0).float(), photos.float())
 
 
@@ -213,7 +213,11 @@ KINDS: dict[str, Kind] = {
         _lpips, "", ("photos",), 1.0, "stay near the photo to a network of pictures (LPIPS)"
     ),
     "face": Kind(
-        _face, "", ("photos", "face"), 1.0, "stay the same person to a face recognition network"
+        _face,
+        "the file of a face recognition network",
+        ("photos", "faces"),
+        1.0,
+        "stay the same person to the network",
     ),
     "tv": Kind(_tv, "", (), 0.1, "be smooth (total variation)"),
 }
@@ -298,7 +302,7 @@ def steering(steers: Sequence[Steer], given: Given) -> Loss:
         row = KINDS[steer.kind]
         for need in row.needs:
             held = getattr(given, need)
-            if held is None or (need == "guides" and not held):
+            if held is None or (need != "photos" and not held):
                 raise BadInput(f"{steer.kind} {_MISSING[need][0]}", _MISSING[need][1])
         terms.append((steer.scale, row.make(steer.value, given)))
 
@@ -315,7 +319,7 @@ def steering(steers: Sequence[Steer], given: Given) -> Loss:
 _MISSING = {
     "guides": ("needs a CLIP", "give one with --clip"),
     "photos": ("compares with the photo, and there is none", "use it with photos to edit"),
-    "face": ("needs a face recognition network", "give a TorchScript file with --face"),
+    "faces": ("needs a face recognition network", "write face:FILE:1"),
 }
 
 

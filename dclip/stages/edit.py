@@ -21,7 +21,7 @@ from dclip.data.paths import read_file, shown
 from dclip.data.photos import Photos, photo_files, photo_samples
 from dclip.data.table import write_csv
 from dclip.device import describe, pick, resolve_precision
-from dclip.domains import DOMAINS, PHOTOS
+from dclip.domains import PHOTOS
 from dclip.editing.editor import Editor, Networks
 from dclip.editing.plan import (
     Plans,
@@ -72,8 +72,7 @@ def run(config: EditConfig, store: Store, context: Context = Context()) -> Artif
     words = _words(config, plan, store, context)
     if words is not None:
         context.report.note(f"from {words.source!r} to {words.target!r}")
-    domain = DOMAINS[plan.info.domain]
-    steers = find_steers(config.guide, config.clip, store, domain, context.report)
+    steers = find_steers(config.guide, config.clip, store, plan.info, context.report)
     mask = UserMask(config.mask) if config.mask else None
     photos, whole, inputs, settings = _photos(config, plan, mask, store, context)
     device = pick(context)

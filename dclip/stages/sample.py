@@ -25,7 +25,6 @@ from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.diffusion.samplers import SAMPLERS
 from dclip.diffusion.solvers import sample_ddim
 from dclip.diffusion.variance import sample_ancestral
-from dclip.domains import DOMAINS
 from dclip.encoders.find import FoundEncoder, encoder_of
 from dclip.encoders.swap import SwappedEncoder, swapped
 from dclip.errors import BadInput, DclipError
@@ -73,7 +72,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
         context.report.note(f"no --prompt: {base.ref} draws from the empty prompt")
     rule = config.grid or info.grid
     grid = walk_of(info, rule, config.steps, config.sampler)
-    steers = find_steers(config.guide, config.clip, store, DOMAINS[info.domain], context.report)
+    steers = find_steers(config.guide, config.clip, store, info, context.report)
     if info.latent is not None and steers.steers:
         raise BadInput(
             f"{base.ref} denoises latents, and --guide steers pixels",
