@@ -83,7 +83,7 @@ FILE_ONLY = {
         "weight_decay", "attack_steps", "share", "clean", "ramp", "mixture", "max_grad_norm",
     },
     "judge train": {"weight_decay", "max_grad_norm"},
-    "autoencoder train": {"kl", "max_grad_norm"},
+    "autoencoder train": {"channels", "blocks", "kl", "max_grad_norm"},
 }  # fmt: skip
 OWN = {"subset", "part", "column", "caption"}  # of some sources
 # Of the one config of three sources, each subcommand has the settings that mean something to it.

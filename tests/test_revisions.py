@@ -143,7 +143,7 @@ def results(folder: Path, context: Context = CPU) -> dict[str, dict[str, list[fl
     read = InvertConfig(model="reader", data="faces", r=12, steps=4, count=8, name="read")
     invert.run(read, store, context)
     words = {"prompt": "smiling", "latents": "read", "updates": 2, "batch": 2, "rank": 2}
-    keep("slider", slider.run, SliderConfig(precision="fp32", **words))
+    keep("slider", slider.run, SliderConfig(precision="fp32", cfg=4.0, **words))
     keep("explain", explain.run, ExplainConfig(points=60, clip_steps=5, denoiser_steps=5))
     keep("inspect", inspect.run, InspectConfig(model="faces", steps=(4,)))
     source = folder / "small.ckpt"
