@@ -218,6 +218,20 @@ def test_columns_that_nobody_can_tell_are_refused(two: Path) -> None:
     assert "file,caption" in caught.value.fix
 
 
+def test_one_column_of_several_holds_the_captions_and_a_note_says_which(two: Path) -> None:
+    rows = [{"file_name": "a.png", "text": "one"},
+            {"file_name": "b.png", "text": "two", "caption": "second"}]  # fmt: skip
+    (two / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert captions(two) == {"a.png": "", "b.png": "second"}
+    assert "of the column 'caption' of metadata.jsonl, not of 'text'" in said(two)
+    assert "1 of 2 pictures have no caption" in said(two)
+    (two / "captions.csv").write_text("file,text,prompt\na.png,one,x\nb.png,two,y\n")
+    assert captions(two) == {"a.png": "one", "b.png": "two"}
+    assert "of the column 'text' of captions.csv, not of 'prompt'" in said(two)
+    (two / "captions.csv").write_text("file,text,split\na.png,one,train\nb.png,two,val\n")
+    assert "of the column" not in said(two)
+
+
 def test_captions_that_are_not_used_are_counted(two: Path) -> None:
     (two / "captions.csv").write_text("file,caption\na.png,1\na.png,2\na.png,3\nz.png,4\n")
     notes = said(two)

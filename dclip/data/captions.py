@@ -52,11 +52,11 @@ def find_captions(
     tables = [name for name in CAPTION_FILES if (root / name).is_file()]
     if tables:
         unused = [*tables[1:], *metadata]
-        rows = _join(tables[:1], root)
+        rows = _join(tables[:1], root, notes)
         place = tables[0]
     elif metadata:
         unused = []
-        rows = _join(metadata, root)
+        rows = _join(metadata, root, notes)
         place = metadata[0]
     else:
         return _beside_each(root, files[:limit])
@@ -145,15 +145,15 @@ def one_line(text: str) -> str:
     return " ".join(text.split()).replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _join(tables: Sequence[str], root: Path) -> list[tuple[str, str]]:
+def _join(tables: Sequence[str], root: Path, notes: list[str]) -> list[tuple[str, str]]:
     rows = []
     for table in tables:
         folder = PurePosixPath(table).parent
         path = root / table
         try:
             text = read_bytes(path, MAX_TEXT_BYTES).decode("utf-8-sig")
-            read = _jsonl(path, text) if path.suffix == ".jsonl" else _csv(path, text)
-            for name, caption in read:
+            reader = _jsonl if path.suffix == ".jsonl" else _csv
+            for name, caption in reader(path, text, notes):
                 rows.append((normal(folder / name.replace("\\", "/")), one_line(caption)))
         except (OSError, ValueError, csv.Error) as error:
             raise BadInput(
@@ -173,7 +173,16 @@ def normal(path: PurePosixPath) -> str:
     return "/".join(parts)
 
 
-def _jsonl(path: Path, text: str) -> Rows:
+def _several(path: Path, columns: Sequence[str], notes: list[str]) -> None:
+    """Say which column the captions are of, where several could be."""
+    taken, *others = columns
+    if others:
+        left = " and ".join(repr(each) for each in others)
+        notes.append(f"captions are of the column {taken!r} of {shown(path.name)}, not of {left}")
+
+
+def _jsonl(path: Path, text: str, notes: list[str]) -> Rows:
+    rows: list[tuple[str, dict[str, str]]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -186,12 +195,17 @@ def _jsonl(path: Path, text: str) -> Rows:
         name = next((row[c] for c in FILE_COLUMNS if isinstance(row.get(c), str)), None)
         if name is None:
             raise _bad(path, number, "has no file_name")
-        caption = next((row[c] for c in CAPTION_COLUMNS if isinstance(row.get(c), str)), None)
-        if caption is not None:
-            yield name, caption
+        rows.append((name, {c: row[c] for c in CAPTION_COLUMNS if isinstance(row.get(c), str)}))
+    columns = [c for c in CAPTION_COLUMNS if any(c in captions for _, captions in rows)]
+    if not columns:
+        return
+    _several(path, columns, notes)
+    for name, captions in rows:
+        if columns[0] in captions:
+            yield name, captions[columns[0]]
 
 
-def _csv(path: Path, text: str) -> Rows:
+def _csv(path: Path, text: str, notes: list[str]) -> Rows:
     lines = text.splitlines(keepends=True)
     if not lines:
         return
@@ -209,6 +223,8 @@ def _csv(path: Path, text: str) -> Rows:
                 header = ["file", "caption"]  # there is none
             else:
                 at, last = _columns(path, header)
+                others = [c for c in CAPTION_COLUMNS if c in header and header.index(c) != last]
+                _several(path, [header[last], *(c for c in others if c != header[at])], notes)
                 continue
         if len(fields) < len(header):
             wanted = shown(mark.join(header))
