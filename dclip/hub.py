@@ -92,7 +92,9 @@ def names(
     """The commit that a revision of a repository is at, and the names of its files, sorted.
 
     Both are kept in the hub's cache beside the files, so that the network is asked once. What is
-    fetched of the commit belongs together, whatever becomes of the branch meanwhile.
+    fetched of the commit belongs together, whatever becomes of the branch meanwhile. Without a
+    network and a kept list (see :func:`listed`) they are the files that the cache has, e.g. of
+    ``hf download``.
 
     Args:
         repo_id, revision, kind: as for :func:`fetch`.
@@ -107,7 +109,12 @@ def names(
     with contextlib.suppress(OSError, ValueError):
         kept = json.loads(_listing_file(place, commit).read_text(encoding="utf-8"))
         return commit, [str(name) for name in kept]
-    _check_reach(repo_id, ["the list of files"], kind)
+    try:
+        _check_reach(repo_id, ["the list of files"], kind)
+    except BadInput:
+        if held := _held(place, commit):
+            return commit, held
+        raise
     with _explained(repo_id, ["the list of files"], revision, kind):
         sizes, commit = _listing(repo_id, revision, kind)
         found = sorted(sizes)
@@ -116,6 +123,16 @@ def names(
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, text.encode())
     return commit, found
+
+
+def listed(repo_id: str, commit: str, *, kind: Kind = "model") -> bool:
+    """Whether the list of a commit's files is kept, so that :func:`names` has them all."""
+    return _listing_file(_place(repo_id, kind), commit).is_file()
+
+
+def is_here(repo_id: str, files: Sequence[str], revision: str, *, kind: Kind = "model") -> bool:
+    """Whether :func:`fetch` would fetch nothing of these files."""
+    return _cached(repo_id, files, revision, kind) is not None
 
 
 def revision_of(folder: Path) -> str:
@@ -161,11 +178,19 @@ def _cached(repo_id: str, files: Sequence[str], revision: str | None, kind: Kind
     """The folder in the cache, where it has all of these files."""
     place = _place(repo_id, kind)
     commit = _commit(place, revision)
+    held = _held(place, commit)
+    if not held or not all(_matching(pattern, held) for pattern in files):
+        return None
+    return place / "snapshots" / commit
+
+
+def _held(place: Path, commit: str) -> list[str]:
+    """The names of a commit's files that the cache has, sorted."""
     folder = place / "snapshots" / commit
     if "/" in commit or not folder.is_dir():
-        return None
-    held = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return folder if all(_matching(pattern, held) for pattern in files) else None
+        return []
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def _check_reach(repo_id: str, files: Sequence[str], kind: Kind) -> None:

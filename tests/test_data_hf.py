@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from small_cli import Shell
 from small_store import CPU
 from test_data_packed import CAPTIONS, members, png, save_parquet, save_tar
@@ -69,6 +69,36 @@ def test_a_data_set_by_its_name(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert prepared(tmp_path, "org/cats").id == made.id
     assert len(hub.asked) == asked
+
+
+def test_offline_the_files_that_hf_download_fetched_are_read(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = "data/train-00000-of-00002.parquet"
+    hf_hub_download("org/cats", first, repo_type="dataset")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    shell = Shell(tmp_path / "s", capsys)
+    _, err = shell("prepare", "hf", "--root", "org/cats", "--size", "16")
+    assert "the hub cannot be asked what org/cats has" in err and "this machine, 1" in err
+    made = Store(tmp_path / "s").resolve("cats", "data")
+    assert np.array_equal(shown(made), pixels()[:4])
+    with pytest.raises(BadInput, match="dogs"):
+        prepared(tmp_path, "org/dogs")
+
+
+def test_a_dry_run_fetches_nothing(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = Shell(tmp_path / "s", capsys)
+    asked = ("prepare", "hf", "--root", "org/cats", "--size", "16", "--dry-run")
+    _, err = shell(*asked, code=2)
+    assert "nothing to plan with" in err and "2 files" in err
+    assert not [address for address in hub.asked if "/resolve/" in address]
+    prepared(tmp_path, "org/cats")
+    fetched = len(hub.asked)
+    out, _ = shell(*asked)
+    assert "data/cats" in out
+    assert len(hub.asked) == fetched
 
 
 def test_a_limit_fetches_no_more_shards_than_it_needs(hub: Hub, tmp_path: Path) -> None:

@@ -73,13 +73,37 @@ def open_hf(
     return replace(found, called=called, notes=[*notes, *chosen, *found.notes])
 
 
+def check_here(
+    root: Path | str, *, subset: str | None = None, part: str | None = None, **_: object
+) -> None:
+    """Refuse to plan with what is not on this machine yet: nothing is fetched.
+
+    Raises:
+        BadInput: files would be fetched; or as :func:`open_hf`.
+    """
+    repo, _at, at = str(root).partition("@")
+    revision, parts, _notes = _find(repo, at or None)
+    files, _chosen = _choose(repo, parts, subset, part)
+    if not hub.is_here(repo, files, revision, kind="dataset"):
+        raise BadInput(
+            f"{repo} is not on this machine yet, so there is nothing to plan with",
+            f"leave --dry-run out, and what is missing of {len(files)} files is fetched",
+        )
+
+
 def _find(repo: str, at: str | None) -> tuple[str, Parts, list[str]]:
     """The commit to read, and its files by subset and split."""
     commit, own = hub.names(repo, at, kind="dataset")
+    notes = []
+    if not hub.listed(repo, commit, kind="dataset"):
+        notes.append(
+            f"the hub cannot be asked what {repo} has: read are those of its files that are on"
+            f" this machine, {len(own)}"
+        )
     for suffix in (".parquet", ".tar"):
         files = [name for name in own if name.endswith(suffix)]
         if files:
-            return commit, _parts(files), []
+            return commit, _parts(files), notes
     try:
         # The branch is made of the newest revision alone.
         commit, made = ("", []) if at else hub.names(repo, CONVERTED, kind="dataset")
@@ -97,7 +121,6 @@ def _find(repo: str, at: str | None) -> tuple[str, Parts, list[str]]:
     for name in files:
         config, split, _ = name.split("/")
         parts.setdefault((config, split.removeprefix("partial-")), []).append(name)
-    notes = []
     if any("/partial-" in name for name in files):
         notes.append(f"the hub has converted only the first 5 GB of {repo}: the rest is left out")
     return commit, parts, notes

@@ -140,6 +140,8 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         row = SOURCES[config.source]
         given = {name: getattr(config, name) for name in row.options}
         given = {name: value for name, value in given.items() if value is not None}
+        if context.dry_run:
+            row.plan(config.root, **given)
         source = row.load()(config.root, config.limit, context.report, **given)
     for note in source.notes:
         context.report.note(note)
