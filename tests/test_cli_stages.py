@@ -88,7 +88,7 @@ FILE_ONLY = {
 OWN = {"subset", "part", "column", "caption"}  # of some sources
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {
-    "prepare celeba": {"source", "count", "domain", "frame", "align", *OWN},
+    "prepare celeba": {"source", "count", "domain", "frame", "align", "max_faces", *OWN},
     "prepare folder": {"source", "count", "download", *OWN},
     "prepare npz": {"source", "count", "download", "subset", "part", "column"},
     "prepare webdataset": {"source", "count", "download", "subset", "part", "column"},
@@ -104,6 +104,7 @@ PREPARE = {
         "domain",
         "frame",
         "align",
+        "max_faces",
         *OWN,
     },
 }

@@ -102,8 +102,12 @@ def test_a_turned_face_comes_to_where_the_frame_has_it(
 ) -> None:
     more = {"crop": frame.crop} if frame.crop else {}
     data = DataSet(prepared(Store(tmp_path), album, frame=frame.name, **more).path)
-    for name, sitter in (("turned", SITTERS["turned"][0]), ("two", SITTERS["two"][1])):
-        picture = data.images(np.array([data.ids.index(f"{name}.png")]))[0]
+    for name, sitter in (
+        ("turned.png", SITTERS["turned"][0]),
+        ("two.png~face1", SITTERS["two"][0]),
+        ("two.png~face2", SITTERS["two"][1]),
+    ):
+        picture = data.images(np.array([data.ids.index(name)]))[0]
         expected = points_in(frame, sitter)
         # CelebA's is a similarity: a drawn face is not CelebA's mean face.
         bound = 1.0 if frame.name == "ffhq" else 4.0
@@ -114,11 +118,40 @@ def test_a_turned_face_comes_to_where_the_frame_has_it(
 def test_no_face_and_several_faces_are_told(tmp_path: Path, album: Path) -> None:
     said = Stop()
     data = prepared(Store(tmp_path), album, said)
-    assert data.metrics["images"] == 2 and data.metrics["skipped"] == 1
+    assert data.metrics["images"] == 3 and data.metrics["skipped"] == 1
     with (data.path / "skipped.csv").open() as file:
         assert list(csv.reader(file))[1:] == [["wall.png", "wall.png: no face was found"]]
-    assert any("several faces: the largest one taken" in text for text in said.notes)
+    assert any("1 photos have several faces: each is a sample" in text for text in said.notes)
     assert data.config["detector"] == Finder.version
+
+
+@pytest.mark.usefixtures("finder")
+def test_of_several_faces_the_largest_are_taken_where_so_many_are_asked_for(
+    tmp_path: Path, album: Path
+) -> None:
+    every = DataSet(prepared(Store(tmp_path), album).path)
+    one = DataSet(prepared(Store(tmp_path), album, max_faces=1).path)
+    assert sorted(one.ids) == ["turned.png", "two.png"]
+    largest, same = (
+        data.images(np.array([data.ids.index(name)]))
+        for data, name in ((every, "two.png~face2"), (one, "two.png"))
+    )
+    assert np.array_equal(largest, same)
+
+
+@pytest.mark.usefixtures("finder")
+@pytest.mark.parametrize("style", [None, "pairs"])
+def test_all_faces_of_a_photo_are_in_one_split(
+    tmp_path: Path, album: Path, style: str | None
+) -> None:
+    for seed in range(6):
+        data = DataSet(prepared(Store(tmp_path), album, seed=seed, split="50/50", style=style).path)
+        of = {
+            name: split
+            for split in ("train", "val")
+            for name in np.array(data.ids)[data.split(split)]
+        }
+        assert len({of[name] for name in of if name.startswith("two.png")}) == 1
 
 
 @needs_detector

@@ -131,7 +131,9 @@ class PrepareConfig:
     """Where the pictures have the face, so that photos are brought there for an edit: celeba or
     ffhq (also CelebA-HQ's). Else center, which looks for no face; with --align ffhq."""
     align: Annotated[bool, _LOOSE] = False
-    """Find the largest face of each photo and cut it out so that it lies where --frame has it."""
+    """Find the faces of each photo and cut each out so that it lies where --frame has it."""
+    max_faces: Annotated[Count | None, Needs("align"), _LOOSE] = None
+    """Take only so many faces of a photo, the largest, e.g. 1."""
     name: Name | None = None
     """Name of the new artifact: else the source's."""
     seed: Seed = 0

@@ -1,4 +1,4 @@
-"""Loose photos to aligned squares: the largest face of each, brought to where a frame has it."""
+"""Loose photos to aligned squares: each face, brought to where a frame has it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dclip.data.paths import shown
 from dclip.errors import BadInput
 from dclip.photos.back import cut
 from dclip.photos.colours import Plain
-from dclip.photos.find import FaceFinder
+from dclip.photos.find import Face, FaceFinder
 from dclip.photos.frames import Frame
 from dclip.photos.whole import unfit
 
@@ -20,20 +20,22 @@ Pixels = NDArray[np.uint8]
 
 
 class Aligner:
-    """Cuts the largest face out of a photo. Safe from several threads.
+    """Cuts the faces out of photos. Safe from several threads.
 
     Args:
         frame: where the squares have the face.
         size: their side in pixels.
+        most: how many of a photo's faces are taken, the largest; None takes all.
 
     Raises:
         BadInput: a frame without faces, or the face detector is not installed.
     """
 
-    def __init__(self, frame: Frame, size: int) -> None:
+    def __init__(self, frame: Frame, size: int, most: int | None = None) -> None:
         if not frame.needs_faces:
             raise BadInput(f"the frame {frame.name} has no face", "use celeba or ffhq")
-        self.frame, self.size = frame, size
+        self.frame, self.size, self.most = frame, size, most
+        self._found: dict[str, list[Face]] = {}  # of the photos that were looked at
         self._local = threading.local()
         self.version = self._finder().version
 
@@ -44,31 +46,45 @@ class Aligner:
         finder: FaceFinder = self._local.finder
         return finder
 
-    def __call__(self, data: bytes, name: str) -> Decoded:
-        """The square of a photo, (size, size, 3) uint8 RGB; beyond the photo's edge it is mirrored.
+    def count(self, data: bytes, name: str) -> int:
+        """How many squares a photo gives.
+
+        Raises: as :meth:`__call__`.
+        """
+        return len(self._taken(decode(data, crop="none", name=name), name))
+
+    def __call__(self, data: bytes, name: str, face: int = 0) -> Decoded:
+        """A square of a photo, (size, size, 3) uint8 RGB; beyond the photo's edge it is mirrored.
 
         Args:
             data: the encoded file.
-            name: what messages call it.
+            name: what messages call it; a photo of the same name is looked at once.
+            face: which of its faces, from the left.
 
         Raises:
             BadInput: a file that cannot be read, or a photo with no face that is whole, turned to
                 the viewer and wide enough.
         """
         photo = decode(data, crop="none", name=name)
-        height, width = photo.pixels.shape[:2]
-        faces = self._finder().find(photo.pixels)
-        reasons = [unfit(face, (width, height)) for face in faces]
-        fit = [face for face, reason in zip(faces, reasons, strict=True) if not reason]
-        if not fit:
-            why = "; ".join(dict.fromkeys(reasons))
-            raise BadInput(f"{shown(name)}: no face " + (f"is fit: {why}" if why else "was found"))
-        place = self.frame.place(max(fit, key=lambda face: face.size).points)
+        place = self.frame.place(self._taken(photo, name)[face].points)
         notes = list(photo.notes)
-        if len(fit) > 1:
-            notes.append("several faces: the largest one taken")
         if place.side < self.size:
             notes.append(f"the face's square has fewer than {self.size} pixels: enlarged")
         square = cut(photo.pixels, place, self.size, Plain())
         values = ((square + 1) * 127.5).round().clamp(0, 255).byte()
         return Decoded(np.ascontiguousarray(values.permute(1, 2, 0).numpy()), tuple(notes))
+
+    def _taken(self, photo: Decoded, name: str) -> list[Face]:
+        """The faces that are cut out, from the left."""
+        if name not in self._found:
+            height, width = photo.pixels.shape[:2]
+            faces = self._finder().find(photo.pixels)
+            reasons = [unfit(face, (width, height)) for face in faces]
+            fit = [face for face, reason in zip(faces, reasons, strict=True) if not reason]
+            if not fit:
+                why = "; ".join(dict.fromkeys(reasons))
+                said = f"no face is fit: {why}" if why else "no face was found"
+                raise BadInput(f"{shown(name)}: {said}")
+            largest = sorted(fit, key=lambda face: face.size, reverse=True)[: self.most]
+            self._found[name] = sorted(largest, key=lambda face: sum(x for x, _ in face.points))
+        return self._found[name]

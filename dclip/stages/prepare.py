@@ -154,9 +154,21 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     if config.align:
         frame = config.frame or "ffhq"
         crop = config.crop or ("face" if frame == "celeba" else "center")
-        aligner = Aligner(frame_named(frame, crop), size)
+        aligner = Aligner(frame_named(frame, crop), size, config.max_faces)
     items: Sequence[Item] = source.items
     known = source.columns
+    photos = [item.id for item in items]  # of each item: faces of one photo get the same split
+    faces = [0] * len(items)
+    if aligner is not None:
+        found = _faces_in(source, aligner, context)
+        places = [(i, face) for i, count in enumerate(found) for face in range(count)]
+        faces = [face for _, face in places]
+        photos = [photos[i] for i, _ in places]
+        known = {name: [column[i] for i, _ in places] for name, column in known.items()}
+        items = [
+            items[i] if found[i] == 1 else replace(items[i], id=f"{items[i].id}~face{face + 1}")
+            for i, face in places
+        ]
     if config.style == PAIRS:
         known = filters.columns_of_pairs([item.id for item in items], known)
         twice = [item for item in items for _ in range(2)]
@@ -164,20 +176,22 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
             item if style == "photo" else replace(item, id=f"{item.id}~{style}")
             for item, style in zip(twice, known["style"], strict=True)
         ]
+        faces = [face for face in faces for _ in range(2)]
+        photos = [photo for photo in photos for _ in range(2)]
 
     def one_block(numbers: Sequence[int]) -> _Block:
         pixels, failures, notes = [], {}, list[tuple[str, str]]()
-        decoded: tuple[str, Decoded] | None = None
+        decoded: tuple[tuple[str, int], Decoded] | None = None
         for number in numbers:
-            item = items[number]
+            item, face = items[number], faces[number]
             try:
-                # The two of a pair are one file, and follow each other.
-                if decoded is None or decoded[0] != item.file:
+                # The two of a pair are one picture, and follow each other.
+                if decoded is None or decoded[0] != (item.file, face):
                     if aligner is not None:
-                        read = aligner(source.read(item), item.file)
+                        read = aligner(source.read(item), item.file, face)
                     else:
                         read = decode(source.read(item), size=size, crop=crop, name=item.file)
-                    decoded = item.file, read
+                    decoded = (item.file, face), read
                     notes += [(note, item.file) for note in read.notes]
             except BadInput as error:
                 failures[number] = error.message
@@ -201,11 +215,42 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         rows=lambda numbers, workers: (
             {name: column[number] for name, column in known.items()} for number in numbers
         ),
-        subject=lambda number: known["pair"][number] if "pair" in known else items[number].id,
+        subject=lambda number: photos[number],
         left_out=source.left_out,
         frame=frame,
         detector=aligner.version if aligner else None,
     )
+
+
+def _faces_in(source: FileSource, aligner: Aligner, context: Context) -> list[int]:
+    """How many squares each photo gives; 1 where it gives none, whose reason is told later."""
+
+    def one_block(numbers: Sequence[int]) -> list[int]:
+        return [squares(source.items[number]) for number in numbers]
+
+    def squares(item: Item) -> int:
+        try:
+            return aligner.count(source.read(item), item.file)
+        except BadInput:
+            return 1
+
+    total = len(source.items)
+    blocks = (range(first, min(first + BLOCK, total)) for first in range(0, total, BLOCK))
+    found: list[int] = []
+    with (
+        context.report.task("finding faces", total, unit="img") as task,
+        closing(map_threads(one_block, blocks, context.workers)) as counted,
+    ):
+        for counts in counted:
+            found += counts
+            task.advance(len(counts), faces=sum(found))
+    several = sum(count > 1 for count in found)
+    if several:
+        context.report.note(
+            f"{several} photos have several faces: each is a sample of its own, as"
+            " PHOTO~face1, PHOTO~face2 from the left"
+        )
+    return found
 
 
 def _downloaded(config: PrepareConfig, context: Context) -> celeba.CelebA:
