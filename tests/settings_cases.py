@@ -379,7 +379,7 @@ PREPARE = Stage(
         "caption": Case({"caption": "text"}, _PETS),
         # Without the detector, or where the album shows no face.
         "align": Case({"align": True}, _FOLDER, refused="face"),
-        "max_faces": Case({"max_faces": 1}, {**_FOLDER, "align": True}, refused="face"),
+        "max_faces": Case({"max_faces": 1, "align": True}, _FOLDER, refused="face"),
     },
 )
 

@@ -132,7 +132,7 @@ class PrepareConfig:
     ffhq (also CelebA-HQ's). Else center, which looks for no face; with --align ffhq."""
     align: Annotated[bool, _LOOSE] = False
     """Find the faces of each photo and cut each out so that it lies where --frame has it."""
-    max_faces: Annotated[Count | None, Needs("align"), _LOOSE] = None
+    max_faces: Annotated[Count | None, _LOOSE, Needs("align")] = None
     """Take only so many faces of a photo, the largest, e.g. 1."""
     name: Name | None = None
     """Name of the new artifact: else the source's."""
