@@ -101,6 +101,19 @@ def test_a_dry_run_fetches_nothing(
     assert len(hub.asked) == fetched
 
 
+def test_a_dry_run_needs_no_more_shards_than_the_limit_does(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(tmp_path, "org/cats", limit=3)
+    asked = ("prepare", "hf", "--root", "org/cats", "--size", "16", "--dry-run")
+    shell = Shell(tmp_path / "s", capsys)
+    out, _ = shell(*asked, "--limit", "3")
+    assert "data/cats" in out
+    _, err = shell(*asked, "--limit", "5", code=2)
+    assert "nothing to plan with" in err
+    assert not any("00001-of-00002" in address for address in hub.asked)
+
+
 def test_a_limit_fetches_no_more_shards_than_it_needs(hub: Hub, tmp_path: Path) -> None:
     assert np.array_equal(shown(prepared(tmp_path, "org/cats", limit=3)), pixels()[:3])
     assert not any("00001-of-00002" in address for address in hub.asked)

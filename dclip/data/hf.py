@@ -36,6 +36,7 @@ def open_hf(
     part: str | None = None,
     column: str | None = None,
     caption: str | None = None,
+    fetch: bool = True,
 ) -> Packed:
     """The pictures of one split of a data set; what the hub's cache has is not fetched again.
 
@@ -49,10 +50,11 @@ def open_hf(
         subset: which of several subsets (configs): else the only one, or ``default``.
         part: which of its splits: else ``train``, or the only one.
         column, caption: as for :func:`dclip.data.parquet.open_parquet`.
+        fetch: whether files that are not on this machine are fetched.
 
     Raises:
         BadInput: no such data set, subset, split or column; several, of which none is named; access
-            is not granted; it is not here and cannot be fetched; or it has no pictures.
+            is not granted; it is not here and cannot, or shall not, be fetched; or no pictures.
     """
     repo, _, at = str(root).partition("@")
     revision, parts, notes = _find(repo, at or None)
@@ -61,34 +63,16 @@ def open_hf(
     if files[0].endswith(".tar"):
         if column is not None:
             raise BadInput(f"{repo} is made of tars, which have no --column", "leave it out")
-        folder = hub.fetch(repo, files, revision, report=report, kind="dataset")
+        folder = _fetched(repo, files, revision, report, fetch)
         paths = [folder / file for file in files]
         found = open_webdataset(folder, limit, report, caption=caption, shards=paths)
     else:
         check_pyarrow()
-        paths = _shards(repo, files, revision, limit, report)
+        paths = _shards(repo, files, revision, limit, report, fetch)
         found = open_parquet(
             paths[0].parent, limit, report, column=column, caption=caption, shards=paths
         )
     return replace(found, called=called, notes=[*notes, *chosen, *found.notes])
-
-
-def check_here(
-    root: Path | str, *, subset: str | None = None, part: str | None = None, **_: object
-) -> None:
-    """Refuse to plan with what is not on this machine yet: nothing is fetched.
-
-    Raises:
-        BadInput: files would be fetched; or as :func:`open_hf`.
-    """
-    repo, _at, at = str(root).partition("@")
-    revision, parts, _notes = _find(repo, at or None)
-    files, _chosen = _choose(repo, parts, subset, part)
-    if not hub.is_here(repo, files, revision, kind="dataset"):
-        raise BadInput(
-            f"{repo} is not on this machine yet, so there is nothing to plan with",
-            f"leave --dry-run out, and what is missing of {len(files)} files is fetched",
-        )
 
 
 def _find(repo: str, at: str | None) -> tuple[str, Parts, list[str]]:
@@ -165,19 +149,34 @@ def _one(repo: str, names: Sequence[str], asked: str | None, option: str, usual:
     return asked or (names[0] if len(names) == 1 else usual)
 
 
+def _fetched(repo: str, files: Sequence[str], revision: str, report: Reporter, fetch: bool) -> Path:
+    """The folder that holds the files; without ``fetch`` only where they are here already."""
+    if not fetch and not hub.is_here(repo, files, revision, kind="dataset"):
+        raise BadInput(
+            f"{repo} is not on this machine yet, so there is nothing to plan with",
+            f"leave --dry-run out, and what is missing of {len(files)} files is fetched",
+        )
+    return hub.fetch(repo, files, revision, report=report, kind="dataset")
+
+
 def _shards(
-    repo: str, files: Sequence[str], revision: str, limit: int | None, report: Reporter
+    repo: str,
+    files: Sequence[str],
+    revision: str,
+    limit: int | None,
+    report: Reporter,
+    fetch: bool,
 ) -> list[Path]:
     """The files on this machine; one after the other until there are ``limit`` rows."""
     if limit is None:
-        folder = hub.fetch(repo, files, revision, report=report, kind="dataset")
+        folder = _fetched(repo, files, revision, report, fetch)
         return [folder / file for file in files]
     import pyarrow.parquet as pq
 
     paths: list[Path] = []
     rows = 0
     for file in files:
-        path = hub.fetch(repo, [file], revision, report=report, kind="dataset") / file
+        path = _fetched(repo, [file], revision, report, fetch) / file
         paths.append(path)
         try:
             rows += pq.ParquetFile(path).metadata.num_rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dclip.domains import FACES, PHOTOS
 
@@ -27,8 +27,8 @@ class Source:
         examples: command lines for that help.
         domain: what its pictures show, a name in :data:`dclip.domains.DOMAINS`.
         options: settings of ``prepare`` that the opener takes too, by name.
-        planner: ``"module:function"``, called with what the opener is before a dry run: it refuses
-            to plan with what would have to be fetched.
+        fetches: whether the opener takes ``fetch`` too, which is False in a dry run: it then
+            refuses to read what is not on this machine.
     """
 
     opener: str
@@ -36,26 +36,13 @@ class Source:
     examples: tuple[str, ...] = ()
     domain: str = PHOTOS
     options: tuple[str, ...] = ()
-    planner: str = ""
+    fetches: bool = False
 
     def load(self) -> Callable[..., FileSource]:
         """The opener: ``(root, limit, report, **options) -> FileSource``."""
-        found: Callable[..., FileSource] = _named(self.opener)
+        module, _, name = self.opener.partition(":")
+        found: Callable[..., FileSource] = getattr(importlib.import_module(module), name)
         return found
-
-    def plan(self, root: str, **options: Any) -> None:
-        """What comes before the opener in a dry run.
-
-        Raises:
-            BadInput: there is nothing to plan with, before something is fetched.
-        """
-        if self.planner:
-            _named(self.planner)(root, **options)
-
-
-def _named(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 SOURCES: dict[str, Source] = {
@@ -107,7 +94,7 @@ SOURCES: dict[str, Source] = {
             "dclip prepare hf --root ORG/NAME --subset faces --part train --caption text",
         ),
         options=("subset", "part", "column", "caption"),
-        planner="dclip.data.hf:check_here",
+        fetches=True,
     ),
 }
 """By the name that ``prepare`` takes. Faces that dclip draws are no files: they are prepared by

@@ -53,20 +53,25 @@ class Aligner:
         """
         return len(self._taken(decode(data, crop="none", name=name), name))
 
-    def __call__(self, data: bytes, name: str, face: int = 0) -> Decoded:
-        """A square of a photo, (size, size, 3) uint8 RGB; beyond the photo's edge it is mirrored.
+    def __call__(self, data: bytes, name: str) -> list[Decoded]:
+        """The squares of a photo, from the left; beyond the photo's edge it is mirrored.
 
         Args:
             data: the encoded file.
             name: what messages call it; a photo of the same name is looked at once.
-            face: which of its faces, from the left.
+
+        Returns:
+            (size, size, 3) uint8 RGB each.
 
         Raises:
             BadInput: a file that cannot be read, or a photo with no face that is whole, turned to
                 the viewer and wide enough.
         """
         photo = decode(data, crop="none", name=name)
-        place = self.frame.place(self._taken(photo, name)[face].points)
+        return [self._square(photo, face) for face in self._taken(photo, name)]
+
+    def _square(self, photo: Decoded, face: Face) -> Decoded:
+        place = self.frame.place(face.points)
         notes = list(photo.notes)
         if place.side < self.size:
             notes.append(f"the face's square has fewer than {self.size} pixels: enlarged")

@@ -140,8 +140,8 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
         row = SOURCES[config.source]
         given = {name: getattr(config, name) for name in row.options}
         given = {name: value for name, value in given.items() if value is not None}
-        if context.dry_run:
-            row.plan(config.root, **given)
+        if row.fetches:
+            given["fetch"] = not context.dry_run
         source = row.load()(config.root, config.limit, context.report, **given)
     for note in source.notes:
         context.report.note(note)
@@ -159,7 +159,7 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
     known = source.columns
     photos = [item.id for item in items]  # of each item: faces of one photo get the same split
     faces = [0] * len(items)
-    if aligner is not None:
+    if aligner is not None and config.max_faces != 1:
         found = _faces_in(source, aligner, context)
         places = [(i, face) for i, count in enumerate(found) for face in range(count)]
         faces = [face for _, face in places]
@@ -181,24 +181,27 @@ def _photos(config: PrepareConfig, context: Context) -> _Pictures:
 
     def one_block(numbers: Sequence[int]) -> _Block:
         pixels, failures, notes = [], {}, list[tuple[str, str]]()
-        decoded: tuple[tuple[str, int], Decoded] | None = None
+        decoded: tuple[str, Sequence[Decoded]] | None = None  # the squares of a file
         for number in numbers:
             item, face = items[number], faces[number]
             try:
-                # The two of a pair are one picture, and follow each other.
-                if decoded is None or decoded[0] != (item.file, face):
+                # The faces of a photo and the two of a pair are one file, and follow each other.
+                if decoded is None or decoded[0] != item.file:
+                    data = source.read(item)
                     if aligner is not None:
-                        read = aligner(source.read(item), item.file, face)
+                        squares = aligner(data, item.file)
                     else:
-                        read = decode(source.read(item), size=size, crop=crop, name=item.file)
-                    decoded = (item.file, face), read
-                    notes += [(note, item.file) for note in read.notes]
+                        squares = [decode(data, size=size, crop=crop, name=item.file)]
+                    decoded = item.file, squares
             except BadInput as error:
                 failures[number] = error.message
                 continue
-            shown = decoded[1].pixels
+            read = decoded[1][face]
+            shown = read.pixels
             if config.style == PAIRS and (style := known["style"][number]) != "photo":
                 shown = filters.filtered(shown, style)
+            else:
+                notes += [(note, item.file) for note in read.notes]
             pixels.append(shown.transpose(2, 0, 1))
         empty = np.empty((0, 3, size, size), dtype=np.uint8)
         return _Block(np.stack(pixels) if pixels else empty, failures, tuple(notes))
