@@ -80,16 +80,16 @@ class Inverted:
 
     Attributes:
         photos: (B,3,H,W) in [-1, 1]; after :attr:`Plan.rounds`, what these made of them.
-        x0: what the network denoises: the photos, or their latents (B,C,h,w).
-        x_r: their states at timestep r, of that shape.
+        x_r: their states at timestep r, or those of their latents (B,C,h,w).
         offsets: (S,B,C,h,w), the error of each step of the base's decode; None where the states
             were noised in closed form, which no decode returns from.
+        lost: (B,3,H,W), what the autoencoder loses of the photos; None where there is none.
     """
 
     photos: Tensor
-    x0: Tensor
     x_r: Tensor
     offsets: Tensor | None
+    lost: Tensor | None
 
 
 class Editor:
@@ -142,11 +142,9 @@ class Editor:
         plan, base = self.plan, self._network(0.0)
         contents = [_content(picture) for picture in x0]
 
-        def noise(*purpose: int | str) -> Tensor:
+        def noise(like: Tensor, *purpose: int | str) -> Tensor:
             keys = [key(self.seed, *purpose, content) for content in contents]
-            return normal(keys, tuple(start.shape[1:])).to(photos)
-
-        start = photos
+            return normal(keys, tuple(like.shape[1:])).to(like)
 
         if plan.rounds:
             photos = unseen.brought(
@@ -155,15 +153,16 @@ class Editor:
                 photos,
                 plan.round_grid,
                 plan.rounds,
-                noise=lambda number: noise("round", number),
+                noise=lambda number: noise(photos, "round", number),
                 on_step=on_step,
             ).clamp(-1, 1)
-            start = photos
-        if self.networks.autoencoder is not None:
-            start = self.networks.autoencoder.latents(photos)
+        start, lost = photos, None
+        if (autoencoder := self.networks.autoencoder) is not None:
+            start = autoencoder.latents(photos)
+            lost = photos - autoencoder.decode(start)
         if plan.encode == "noise":
-            x_r = ddpm.q_sample(self.schedule, start, plan.r, noise("encode"))
-            return Inverted(photos, start, x_r, None)
+            x_r = ddpm.q_sample(self.schedule, start, plan.r, noise(start, "encode"))
+            return Inverted(photos, x_r, None, lost)
         x_r, offsets = invert_with_offsets(
             base,
             self.schedule,
@@ -179,7 +178,7 @@ class Editor:
                 f"the inversion to r={self.plan.r} gave values that are not finite",
                 "use more --steps, a smaller --r, or a model that was trained longer",
             )
-        return Inverted(photos, start, x_r, offsets)
+        return Inverted(photos, x_r, offsets, lost)
 
     @torch.no_grad()
     def decode(
@@ -215,18 +214,10 @@ class Editor:
             on_step=(lambda index, t, x, clean: on_step()) if on_step else None,
         )
         if self.networks.autoencoder is not None:
-            edits = self._pictures(start, edits, direct)
+            edits = self.networks.autoencoder.decode(edits)
+        if direct and start.lost is not None:
+            edits = edits + start.lost
         return localised(edits, start.photos, self.plan.locality, seen.map) if direct else edits
-
-    def _pictures(self, start: Inverted, latents: Tensor, direct: bool) -> Tensor:
-        """Pictures of edited latents.
-
-        With ``direct`` only the change is decoded and added to the photo, so that what the
-        autoencoder loses is not lost in the photo.
-        """
-        decode = self.networks.autoencoder.decode  # type: ignore[union-attr]
-        edits: Tensor = decode(latents)
-        return start.photos + (edits - decode(start.x0)) if direct else edits
 
     def _network(self, strength: float, seen: Differences | None = None) -> EpsModel:
         if self.words is not None:

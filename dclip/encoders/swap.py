@@ -91,18 +91,18 @@ class SwappedEncoder:
         return said
 
 
-def swapped(
-    spec: str,
+def encoder_for(
+    spec: str | None,
     mix: float | None,
     model: Artifact,
     text: EncoderInfo | None,
     store: Store,
     report: Reporter,
-) -> SwappedEncoder:
-    """The encoder that a user puts in the place of a model's own.
+) -> FoundEncoder | SwappedEncoder:
+    """A model's own encoder, or the one that a user puts in its place.
 
     Args:
-        spec: as :func:`dclip.encoders.find.find_encoder` takes it.
+        spec: as :func:`dclip.encoders.find.find_encoder` takes it; None is the model's own.
         mix: see :class:`SwappedEncoder`.
         text: what the model reads.
 
@@ -111,6 +111,8 @@ def swapped(
         MissingArtifact: no such encoder, or the model's own is gone.
     """
     own = encoder_of(model, text, store)
+    if spec is None:
+        return own
     if own.names or text is None:
         raise BadInput(
             f"{model.ref} reads attributes, and no text encoder makes those",

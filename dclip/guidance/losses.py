@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dclip.colour import luma
 from dclip.guidance.clamp import in_range
+from dclip.models.perceptual import lpips
 
 
 def directional(e_image: Tensor, e_reference: Tensor, difference: Tensor) -> Tensor:
@@ -84,8 +85,6 @@ def identity_l1(x: Tensor, reference: Tensor) -> Tensor:
 
 def perceptual(x: Tensor, reference: Tensor) -> Tensor:
     """:func:`dclip.models.perceptual.lpips` of pictures (B, 3, H, W), one value a sample (B,)."""
-    from dclip.models.perceptual import lpips
-
     return lpips(in_range(x), reference)
 
 

@@ -48,11 +48,11 @@ class Steers:
     @property
     def settings(self) -> dict[str, Any]:
         """What identifies them in a config; a picture or a network counts by its content."""
-        faces = self._files("face")
+        faces = self._hashes("face")
         return {
             "guide": [str(steer) for steer in self.steers],
-            "images": [_hash(Path(file).expanduser()) for file in self._files("image")],
-            **({"faces": [_hash(Path(file).expanduser()) for file in faces]} if faces else {}),
+            "images": self._hashes("image"),
+            **({"faces": faces} if faces else {}),
             "clips": [clip.key for clip in self.clips],
         }
 
@@ -67,6 +67,10 @@ class Steers:
 
     def _files(self, kind: str) -> list[str]:
         return [each.value for each in self.steers if each.kind == kind]
+
+    def _hashes(self, kind: str) -> list[str]:
+        paths = [Path(file).expanduser() for file in self._files(kind)]
+        return [hashlib.sha256(read_file(path, str(path))).hexdigest() for path in paths]
 
     @property
     def inputs(self) -> dict[str, Artifact]:
@@ -83,10 +87,6 @@ class Steers:
         clips = [clip.load(device, report) for clip in self.clips]
         faces = {file: self._face(file, torch.device(device)) for file in self._files("face")}
         return Steering(self.steers, clips, through, faces)
-
-
-def _hash(file: Path) -> str:
-    return hashlib.sha256(read_file(file, str(file))).hexdigest()
 
 
 def find_steers(

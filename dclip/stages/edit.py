@@ -35,8 +35,7 @@ from dclip.editing.squares import BATCH, Edited, edit_squares, joined, steps_of
 from dclip.editing.user_mask import UserMask
 from dclip.editing.whole import Found, WholePhotos, check_size, whole_photos
 from dclip.editing.words import Wording, Words, wording
-from dclip.encoders.find import FoundEncoder, encoder_of
-from dclip.encoders.swap import SwappedEncoder, swapped
+from dclip.encoders.swap import encoder_for
 from dclip.errors import BadInput
 from dclip.figures.panel import panel
 from dclip.guidance.steered import Steering, Steers, find_steers
@@ -171,9 +170,7 @@ def _words(config: EditConfig, plan: Plans, store: Store, context: Context) -> W
     """The edit by words, if it is one."""
     if config.prompt is None:
         return None
-    encoder: FoundEncoder | SwappedEncoder = encoder_of(plan.base, plan.info.text, store)
-    if config.encoder is not None:
-        encoder = swapped(config.encoder, None, plan.base, plan.info.text, store, context.report)
+    encoder = encoder_for(config.encoder, None, plan.base, plan.info.text, store, context.report)
     return wording(encoder, config.prompt, config.source, config.cfg)
 
 

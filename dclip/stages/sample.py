@@ -25,8 +25,8 @@ from dclip.diffusion.network import EpsModel, InPrecision
 from dclip.diffusion.samplers import SAMPLERS
 from dclip.diffusion.solvers import sample_ddim
 from dclip.diffusion.variance import sample_ancestral
-from dclip.encoders.find import FoundEncoder, encoder_of
-from dclip.encoders.swap import SwappedEncoder, swapped
+from dclip.encoders.find import FoundEncoder
+from dclip.encoders.swap import SwappedEncoder, encoder_for
 from dclip.errors import BadInput, DclipError
 from dclip.figures.panel import layout, sheet
 from dclip.guidance.steered import Steers, find_steers
@@ -63,9 +63,7 @@ def run(config: SampleConfig, store: Store, context: Context = Context()) -> Art
     info = _info(read_info(base.path), config)
     encoder: FoundEncoder | SwappedEncoder | None = None
     if config.prompt:
-        encoder = encoder_of(base, info.text, store)
-        if config.encoder is not None:
-            encoder = swapped(config.encoder, config.mix, base, info.text, store, context.report)
+        encoder = encoder_for(config.encoder, config.mix, base, info.text, store, context.report)
         if not all(text.strip() for text in config.prompt):
             context.report.note("an empty --prompt draws any picture that the model knows")
     elif info.text is not None:
