@@ -18,10 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from text_to_image import COLUMNS, ROOT, SHOWN, Reading, asked, prompt
+from text_to_image import COLUMNS, ROOT, SHOWN, Reading, asked, drawn_by, prompt
 from torch import Tensor
 
 from dclip.configs.sample import SampleConfig
@@ -30,7 +28,6 @@ from dclip.data import faces
 from dclip.data.faces.captions import caption
 from dclip.evaluation.judge import load_judge
 from dclip.figures.panel import layout
-from dclip.stages import sample
 from dclip.stages.models import model_of_text
 from dclip.store import Store
 
@@ -94,21 +91,6 @@ def make_bert(folder: Path, updates: int = 1500, batch: int = 128) -> None:
     print(f"{folder}: {len(texts)} different captions, {len(words)} words")
 
 
-def drawn_by(
-    store: Store, model: str, encoder: str | None, asks: Sequence[Any], options: Any
-) -> Any:
-    """Pictures (prompts, count, H, W, 3) by a model that is given another encoder's states."""
-    config = SampleConfig(
-        model=model, encoder=encoder, name="encoders", prompt=tuple(prompt(ask) for ask in asks),
-        cfg=options.cfg, count=options.count, steps=options.steps, seed=options.seed,
-        batch=options.count,
-    )  # fmt: skip
-    made = sample.run(config, store, Context())
-    files = sorted((made.path / "images").glob("*.png"))
-    pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    return pictures.reshape(len(asks), options.count, *pictures.shape[1:])
-
-
 def write(
     rows: Sequence[dict[str, Any]], shown: Sequence[Any], asks: Sequence[Any], o: Any
 ) -> None:
@@ -158,7 +140,12 @@ def main() -> None:
     judge = load_judge(ROOT / "dclip" / "assets" / "judge")
     rows, shown = [], []
     for way, by, encoder in ways:
-        pictures = drawn_by(store, by, encoder, asks, options)
+        config = SampleConfig(
+            model=by, encoder=encoder, name="encoders", prompt=tuple(prompt(ask) for ask in asks),
+            cfg=options.cfg, count=options.count, steps=options.steps, seed=options.seed,
+            batch=options.count,
+        )  # fmt: skip
+        pictures = drawn_by(config, store)
         rows.append({"way": way, **Reading(judge, asks, pictures).row()})
         shown.append(pictures)
         print(way, {k: rows[-1][k] for k in ("asked", "all right")}, flush=True)

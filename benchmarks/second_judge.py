@@ -92,7 +92,7 @@ class SecondJudge:
     def __init__(self, file: Path) -> None:
         saved = torch.load(file, weights_only=True)
         self.names: list[str] = saved["names"]
-        self.network = build(len(self.names), saved.get("side", 64)).eval()
+        self.network = build(len(self.names), saved["side"]).eval()
         self.network.load_state_dict({k: v.float() for k, v in saved["state"].items()})
 
     @torch.no_grad()

@@ -116,10 +116,15 @@ def sampled(
         rescale=options.rescale, count=options.count, steps=options.steps,
         sampler=options.sampler, seed=options.seed, batch=options.count,
     )  # fmt: skip
+    return drawn_by(config, store)
+
+
+def drawn_by(config: SampleConfig, store: Store) -> Pictures:
+    """The pictures (prompts, count, H, W, 3) of a config; what is there is not drawn again."""
     made = sample.run(config, store, Context())
     files = sorted((made.path / "images").glob("*.png"))
     pictures = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    return pictures.reshape(len(prompts), options.count, *pictures.shape[1:])
+    return pictures.reshape(len(config.prompt), config.count, *pictures.shape[1:])
 
 
 class Reading:
