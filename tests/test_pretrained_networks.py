@@ -17,6 +17,7 @@ from dclip.models.checkpoint import ModelInfo, load_weights
 from dclip.models.pretrained import FAMILIES, Asked, recognise
 from dclip.models.pretrained import ddpm as ddpm_family
 from dclip.models.pretrained.export import as_unet2d, rename_adm
+from dclip.models.tuned import Adapter
 from dclip.models.unet2d import UNet2D
 
 TOLERANCE = 1e-5
@@ -274,3 +275,19 @@ def test_the_exact_network_of_celebahq_256() -> None:
 def test_names_of_the_ddpm_layout_are_all_renamed_once() -> None:
     names = {ddpm_family._new_name(name, 3) for name in DDPM}
     assert len(names) == len(DDPM)
+
+
+@pytest.mark.parametrize(
+    ("file", "pixels"),
+    [
+        (DDPM, {"unet.conv_in.weight", "unet.conv_out.weight"}),
+        (AFHQ_LIKE, {"input_blocks.0.0.weight", "out.2.weight"}),
+    ],
+    ids=["ddpm", "adm"],
+)
+def test_an_adapter_leaves_the_layers_at_the_pixels(
+    file: dict[str, Tensor], pixels: set[str]
+) -> None:
+    model, _ = built(file, rest(Asked(head_channels=32)) if file is AFHQ_LIKE else Asked())
+    weights = {k for k, v in model.named_parameters() if v.ndim >= 2}
+    assert pixels < weights and set(Adapter(model, 2).deltas()) == weights - pixels

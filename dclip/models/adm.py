@@ -7,7 +7,7 @@ named as in those files, so that weights load as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -270,6 +270,11 @@ class ADM(nn.Module):
     def time_layers(self) -> nn.Module:
         """The module whose output is the timestep's embedding."""
         return self.time_embed
+
+    @property
+    def pixel_layers(self) -> Sequence[nn.Module]:
+        """The first and the last layers, which adapters leave as they are."""
+        return [self.input_blocks[0], self.out]
 
     def raw(self, x: Tensor, t: Tensor) -> Tensor:
         """All that the network puts out, for labels 1..T; (B,2C,H,W) with a learned variance."""

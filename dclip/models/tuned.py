@@ -19,21 +19,18 @@ from torch import Tensor, nn
 from dclip.diffusion.network import ByTimestep, EpsModel
 from dclip.errors import BadInput, CorruptArtifact
 from dclip.models.checkpoint import load_weights, read_weights
+from dclip.models.prediction import bare
 
 Deltas = dict[str, Tensor]
 """Weight differences by parameter name, each shaped like its parameter."""
-
-
-PIXEL_LAYERS = frozenset({"stem", "head", "last"})
-"""The U-Net's first and last layers, which adapters do not change. With patches they are the ones
-at the pixels' own resolution: tuned too, they add speckle that a CLIP does not see."""
 
 
 class Adapter(nn.Module):
     """Trainable low-rank differences for the convolution and linear weights of a network.
 
     A weight (out, in, k, k) gets ``up @ down`` with ``down`` (rank, in * k * k), random at first,
-    and ``up`` (out, rank), zero at first, so that training starts at the base.
+    and ``up`` (out, rank), zero at first, so that training starts at the base. A network's
+    ``pixel_layers`` get none: tuned too, they add speckle that a CLIP does not see.
 
     Args:
         base: the network to adapt.
@@ -51,8 +48,10 @@ class Adapter(nn.Module):
         self.shapes: list[torch.Size] = []
         self.down = nn.ParameterList()
         self.up = nn.ParameterList()
+        pixels = nn.ModuleList(getattr(bare(base), "pixel_layers", ()))
+        kept = {id(weight) for weight in pixels.parameters()}
         for name, weight in base.named_parameters():
-            if weight.ndim < 2 or PIXEL_LAYERS & set(name.split(".")):
+            if weight.ndim < 2 or id(weight) in kept:
                 continue
             out, width = weight.shape[0], weight[0].numel()
             self.names.append(name)

@@ -8,6 +8,7 @@ channels, since a small U-Net spends most of its time at full resolution.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
@@ -256,6 +257,11 @@ class UNet(nn.Module):
     def time_layers(self) -> nn.Module:
         """The module whose output is the timestep's embedding."""
         return self.time
+
+    @property
+    def pixel_layers(self) -> Sequence[nn.Module]:
+        """The first and the last layers, which adapters leave as they are."""
+        return [self.stem, self.head, self.last]
 
     def set_empty(self, condition: Condition) -> None:
         """Keep what the text encoder makes of the empty prompt, one row, beside the weights."""

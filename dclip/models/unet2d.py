@@ -6,6 +6,7 @@ test, to export and to tune serves both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -138,6 +139,11 @@ class UNet2D(nn.Module):
         """The module whose output is the timestep's embedding."""
         layers: nn.Module = self.unet.time_embedding
         return layers
+
+    @property
+    def pixel_layers(self) -> Sequence[nn.Module]:
+        """The first and the last layers, which adapters leave as they are."""
+        return [self.unet.conv_in, self.unet.conv_out]
 
     def raw(self, x: Tensor, t: Tensor) -> Tensor:
         """All that the network puts out, for labels 1..T; (B,2C,H,W) with a learned variance."""

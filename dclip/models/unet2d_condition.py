@@ -5,6 +5,7 @@ The module itself is theirs (``dclip[text]``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -113,6 +114,11 @@ class UNet2DCondition(nn.Module):
             )
         self.unet: Any = build("UNet2DConditionModel", "text", asdict(config))
         self.register_buffer("empty_tokens", torch.zeros(text.context, text.width))
+
+    @property
+    def pixel_layers(self) -> Sequence[nn.Module]:
+        """The first and the last layers, which adapters leave as they are."""
+        return [self.unet.conv_in, self.unet.conv_out]
 
     def set_empty(self, condition: Condition) -> None:
         """Keep what the text encoder makes of the empty prompt, one row, beside the weights."""
