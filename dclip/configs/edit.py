@@ -46,8 +46,9 @@ class EditConfig:
     person', colour:#20c040, image:FILE, each with a strength after a colon. Again for several."""
     clip: Annotated[Texts, ref("clip"), Needs("guide")] = ()
     """CLIP that steers: else the newest, else that of the model's domain."""
-    through: Annotated[Literal["x0", "network"], Needs("guide")] = "x0"
-    """What the steering gradient passes: the clean estimate alone, or the network too (slower)."""
+    through: Annotated[Literal["x0", "network", "latent"], Needs("guide")] = "x0"
+    """What the steering gradient passes: the clean estimate alone, or the network too (slower).
+    latent steers no step: it optimises each photo's latent for the decoded picture (slowest)."""
     model: Annotated[str | None, ref("model"), Excludes("tuned")] = None
     """Base model to edit with alone: by --prompt, --guide, --rounds or --encode noise. Else the
     newest, else the embedded one."""
@@ -117,7 +118,8 @@ class EditConfig:
     name: Name | None = None
     """Name of the new artifact: else the tuned model's."""
     seed: Seed = 0
-    """Decides which samples of --data are taken, and the noise of --rounds and --encode noise."""
+    """Decides which samples of --data are taken, and the noise of --rounds, --encode noise and
+    --through latent."""
 
     def __post_init__(self) -> None:
         noised = bool(self.rounds) or self.encode == "noise"
@@ -127,9 +129,9 @@ class EditConfig:
                 "--model has no effect without --prompt, --guide, --rounds or --encode noise",
                 "give one of them, or --with and a tuned model, which knows its base",
             )
-        if self.seed and self.data is None and not noised:
+        if self.seed and self.data is None and not noised and self.through != "latent":
             raise BadInput(
-                "--seed has no effect without --data, --rounds or --encode noise",
+                "--seed has no effect without --data, --rounds, --encode noise or --through latent",
                 "leave --seed out",
             )
         if not self.photos and self.data is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from dclip.configs.common import Precision
 from dclip.context import Reporter, Silent
 from dclip.data.images import to_uint8
 from dclip.device import placed
-from dclip.diffusion import ddim, ddpm, unseen
+from dclip.diffusion import ddim, ddpm, optimised, unseen
 from dclip.diffusion.inversion import invert_with_offsets
 from dclip.diffusion.network import ByTimestep, EpsModel, InPrecision
 from dclip.diffusion.schedule import Schedule
@@ -84,12 +85,14 @@ class Inverted:
         offsets: (S,B,C,h,w), the error of each step of the base's decode; None where the states
             were noised in closed form, which no decode returns from.
         lost: (B,3,H,W), what the autoencoder loses of the photos; None where there is none.
+        move: like x_r, what optimised latents add to it at strength 1; None where none are.
     """
 
     photos: Tensor
     x_r: Tensor
     offsets: Tensor | None
     lost: Tensor | None
+    move: Tensor | None = None
 
 
 class Editor:
@@ -121,9 +124,14 @@ class Editor:
         """Whether anything but the base takes part."""
         return bool(self.plan.parts) or self.steering is not None or self.words is not None
 
+    @property
+    def optimises(self) -> bool:
+        """Whether latents are optimised instead of decodes steered."""
+        return self.steering is not None and self.steering.through == "latent"
+
     @torch.no_grad()
     def invert(self, x0: Tensor, on_step: Step | None = None) -> Inverted:
-        """Invert photos, and keep the error of each step of the base's decode.
+        """Invert photos, keep each decode step's error, and optimise the latents where asked to.
 
         The offsets are against the inversion's own states, so they also correct a decode in fewer
         steps than the inversion's.
@@ -133,19 +141,14 @@ class Editor:
 
         Args:
             x0: (B,3,H,W) in [-1, 1].
-            on_step: called after each of :attr:`Plan.start_steps`.
+            on_step: called after each of :attr:`Plan.start_steps`, and each of optimising.
 
         Raises:
             DclipError: the network does not give finite latents.
         """
         photos = x0.to(self.device, torch.float32)
         plan, base = self.plan, self._network(0.0)
-        contents = [_content(picture) for picture in x0]
-
-        def noise(like: Tensor, *purpose: int | str) -> Tensor:
-            keys = [key(self.seed, *purpose, content) for content in contents]
-            return normal(keys, tuple(like.shape[1:])).to(like)
-
+        noise = partial(self._noise, [_content(picture) for picture in x0])
         if plan.rounds:
             photos = unseen.brought(
                 base,
@@ -162,7 +165,7 @@ class Editor:
             lost = photos - autoencoder.decode(start)
         if plan.encode == "noise":
             x_r = ddpm.q_sample(self.schedule, start, plan.r, noise(start, "encode"))
-            return Inverted(photos, x_r, None, lost)
+            return self._optimised(Inverted(photos, x_r, None, lost), noise, on_step)
         x_r, offsets = invert_with_offsets(
             base,
             self.schedule,
@@ -178,7 +181,29 @@ class Editor:
                 f"the inversion to r={self.plan.r} gave values that are not finite",
                 "use more --steps, a smaller --r, or a model that was trained longer",
             )
-        return Inverted(photos, x_r, offsets, lost)
+        return self._optimised(Inverted(photos, x_r, offsets, lost), noise, on_step)
+
+    def _noise(self, contents: Sequence[str], like: Tensor, *purpose: int | str) -> Tensor:
+        """Noise of the shape of ``like``, keyed by the seed and each picture."""
+        keys = [key(self.seed, *purpose, content) for content in contents]
+        return normal(keys, tuple(like.shape[1:])).to(like)
+
+    def _optimised(
+        self, start: Inverted, noise: Callable[..., Tensor], on_step: Step | None
+    ) -> Inverted:
+        if self.steering is None or not self.optimises:
+            return start
+        by = optimised.move(
+            self._network(1.0),
+            self.schedule,
+            self.steering.loss(photos=start.photos),
+            start.x_r,
+            self.plan.grid,
+            start=optimised.START * noise(start.x_r, "latent"),
+            offsets=start.offsets,
+            on_step=on_step,
+        )
+        return replace(start, move=by)
 
     @torch.no_grad()
     def decode(
@@ -202,13 +227,15 @@ class Editor:
             (B,3,H,W), not clipped.
         """
         seen = Differences()
-        model = self._network(strength, seen)
-        if self.steering is not None:
+        model, x_r = self._network(strength, seen), start.x_r
+        if start.move is not None:
+            x_r = x_r + strength * start.move
+        elif self.steering is not None:
             model = self.steering.over(model, self.schedule, photos=start.photos, strength=strength)
         edits = ddim.decode(
             model,
             self.schedule,
-            start.x_r,
+            x_r,
             self.plan.grid,
             offsets=start.offsets if direct else None,
             on_step=(lambda index, t, x, clean: on_step()) if on_step else None,

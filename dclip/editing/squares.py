@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dclip.data.images import to_pixels
+from dclip.diffusion import optimised
 from dclip.editing.editor import Editor, Step
 from dclip.editing.plan import Plan
 from dclip.metrics import psnr
@@ -77,9 +78,12 @@ def joined(parts: Sequence[Edited]) -> Edited:
     )
 
 
-def steps_of(plan: Plan, strengths: Sequence[float], *, reconstructs: bool) -> int:
-    """Steps that a square takes: its inversion, and a decode for each strength."""
-    return plan.start_steps + plan.steps * (len(strengths) + reconstructs)
+def steps_of(
+    plan: Plan, strengths: Sequence[float], *, reconstructs: bool, optimises: bool = False
+) -> int:
+    """Steps that a square takes: its inversion, its optimising, and a decode for each strength."""
+    decodes = len(strengths) + reconstructs + optimised.UPDATES * optimises
+    return plan.start_steps + plan.steps * decodes
 
 
 def edit_squares(
@@ -107,7 +111,8 @@ def edit_squares(
     squares = torch.cat(list(photos))
     owners = torch.tensor([number for numbers in whose for number in numbers])
     work = sum(
-        int((owners == k).sum()) * steps_of(editor.plan, strengths, reconstructs=reconstructs)
+        int((owners == k).sum())
+        * steps_of(editor.plan, strengths, reconstructs=reconstructs, optimises=editor.optimises)
         for k, editor in enumerate(editors)
     )
     taken = told = 0

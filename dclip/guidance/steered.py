@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dclip import guiding
 from dclip.context import Reporter
 from dclip.data.paths import read_file
-from dclip.diffusion.guidance import Guided, Through
+from dclip.diffusion.guidance import Guided, Loss, Through
 from dclip.diffusion.network import EpsModel
 from dclip.diffusion.schedule import Schedule
 from dclip.domains import DOMAINS
@@ -77,7 +77,7 @@ class Steers:
         """The artifacts among the CLIPs, by their roles."""
         return guiding.inputs_of(self.clips)
 
-    def load(self, device: Any, report: Reporter, through: Through) -> Steering:
+    def load(self, device: Any, report: Reporter, through: Through | Literal["latent"]) -> Steering:
         """Load the CLIPs and the face networks.
 
         Raises:
@@ -116,13 +116,14 @@ class Steering:
     Attributes:
         steers: what to steer by.
         guides: the CLIPs.
-        through: what the gradient passes, see :class:`dclip.diffusion.guidance.Guided`.
+        through: what the gradient passes, see :class:`dclip.diffusion.guidance.Guided`;
+            ``"latent"`` is for :mod:`dclip.diffusion.optimised`, which needs :meth:`loss` alone.
         faces: face recognition networks by their files.
     """
 
     steers: Sequence[Steer]
     guides: Sequence[Guide]
-    through: Through = "x0"
+    through: Through | Literal["latent"] = "x0"
     faces: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def over(
@@ -143,8 +144,13 @@ class Steering:
         """
         if not strength or not any(steer.scale for steer in self.steers):
             return model
+        assert self.through != "latent"
+        loss = self.loss(keys=keys, photos=photos)
+        return Guided(model, schedule, loss, scale=strength, through=self.through)
+
+    def loss(self, *, keys: Sequence[int] = (), photos: Tensor | None = None) -> Loss:
+        """All the steers' losses, each by its strength; see :meth:`over` for the arguments."""
         given = Given(
             guides=self.guides, photos=photos, faces=self.faces, keys=keys, views=1 if keys else 0
         )
-        loss = steering(self.steers, given)
-        return Guided(model, schedule, loss, scale=strength, through=self.through)
+        return steering(self.steers, given)

@@ -262,8 +262,8 @@ def _reconstructs(config: EditConfig) -> bool:
 
 def _steps(plan: Plans, config: EditConfig) -> int:
     """Steps that one photo takes at most."""
-    reconstructs = _reconstructs(config)
-    return max(steps_of(p, config.strength, reconstructs=reconstructs) for p in plan.plans)
+    how = {"reconstructs": _reconstructs(config), "optimises": config.through == "latent"}
+    return max(steps_of(p, config.strength, **how) for p in plan.plans)
 
 
 class _Editing:
