@@ -89,7 +89,7 @@ OWN = {"subset", "part", "column", "caption"}  # of some sources
 # Of the one config of three sources, each subcommand has the settings that mean something to it.
 PREPARE = {
     "prepare celeba": {"source", "count", "domain", "frame", "align", "max_faces", *OWN},
-    "prepare folder": {"source", "count", "download", *OWN},
+    "prepare folder": {"source", "count", "download", "subset", "part", "column"},
     "prepare npz": {"source", "count", "download", "subset", "part", "column"},
     "prepare webdataset": {"source", "count", "download", "subset", "part", "column"},
     "prepare parquet": {"source", "count", "download", "subset", "part"},

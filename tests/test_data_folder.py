@@ -232,6 +232,37 @@ def test_one_column_of_several_holds_the_captions_and_a_note_says_which(two: Pat
     assert "of the column" not in said(two)
 
 
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("captions.csv", "file,Caption,Style\na.png,one,flat\nb.png,two,oil\n"),
+        ("metadata.csv", "file_name,text,style\na.png,one,flat\nb.png,two,oil\n"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "text": "one", "style": "flat"}\n'
+            '{"file_name": "b.png", "text": "two", "style": "oil"}\n',
+        ),
+    ],
+)
+def test_a_named_column_holds_the_captions(two: Path, name: str, table: str) -> None:
+    (two / name).write_text(table)
+    found = open_folder(two, caption="style")
+    assert list(found.columns["caption"])[:2] == ["flat", "oil"]
+    assert "of the column" not in "\n".join(found.notes)
+    with pytest.raises(BadInput, match="no column mood for --caption") as refused:
+        open_folder(two, caption="mood")
+    assert "style" in str(refused.value.fix).lower()
+
+
+def test_a_named_column_needs_a_table_with_names(two: Path) -> None:
+    with pytest.raises(BadInput, match="no table"):
+        open_folder(two, caption="style")
+    (two / "captions.txt").write_text("a.png,one\n")
+    with pytest.raises(BadInput, match="no column") as refused:
+        open_folder(two, caption="style")
+    assert "header" in str(refused.value.fix)
+
+
 def test_captions_that_are_not_used_are_counted(two: Path) -> None:
     (two / "captions.csv").write_text("file,caption\na.png,1\na.png,2\na.png,3\nz.png,4\n")
     notes = said(two)

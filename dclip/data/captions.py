@@ -33,7 +33,11 @@ class Captions:
 
 
 def find_captions(
-    root: Path, files: Sequence[str], metadata: Sequence[str], limit: int | None = None
+    root: Path,
+    files: Sequence[str],
+    metadata: Sequence[str],
+    limit: int | None = None,
+    column: str | None = None,
 ) -> Captions:
     """The captions of the pictures ``files`` below ``root``.
 
@@ -44,20 +48,27 @@ def find_captions(
     Args:
         metadata: which of Hugging Face's files there are, relative to ``root``.
         limit: only the first so many pictures are wanted.
+        column: of the table: else the first of :data:`CAPTION_COLUMNS`.
 
     Raises:
-        BadInput: a captions file that cannot be read, or that names none of the pictures.
+        BadInput: a captions file that cannot be read, or that names none of the pictures; no such
+            column, or no table.
     """
     notes: list[str] = []
     tables = [name for name in CAPTION_FILES if (root / name).is_file()]
     if tables:
         unused = [*tables[1:], *metadata]
-        rows = _join(tables[:1], root, notes)
+        rows = _join(tables[:1], root, notes, column)
         place = tables[0]
     elif metadata:
         unused = []
-        rows = _join(metadata, root, notes)
+        rows = _join(metadata, root, notes, column)
         place = metadata[0]
+    elif column is not None:
+        raise BadInput(
+            f"there is no table in {shown(str(root))} that has a column for --caption",
+            f"leave --caption out, or write {CAPTION_FILES[0]} there",
+        )
     else:
         return _beside_each(root, files[:limit])
     if unused:
@@ -145,7 +156,9 @@ def one_line(text: str) -> str:
     return " ".join(text.split()).replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _join(tables: Sequence[str], root: Path, notes: list[str]) -> list[tuple[str, str]]:
+def _join(
+    tables: Sequence[str], root: Path, notes: list[str], column: str | None
+) -> list[tuple[str, str]]:
     rows = []
     for table in tables:
         folder = PurePosixPath(table).parent
@@ -153,7 +166,7 @@ def _join(tables: Sequence[str], root: Path, notes: list[str]) -> list[tuple[str
         try:
             text = read_bytes(path, MAX_TEXT_BYTES).decode("utf-8-sig")
             reader = _jsonl if path.suffix == ".jsonl" else _csv
-            for name, caption in reader(path, text, notes):
+            for name, caption in reader(path, text, notes, column):
                 rows.append((normal(folder / name.replace("\\", "/")), one_line(caption)))
         except (OSError, ValueError, csv.Error) as error:
             raise BadInput(
@@ -178,10 +191,14 @@ def _several(path: Path, columns: Sequence[str], notes: list[str]) -> None:
     taken, *others = columns
     if others:
         left = " and ".join(repr(each) for each in others)
-        notes.append(f"captions are of the column {taken!r} of {shown(path.name)}, not of {left}")
+        notes.append(
+            f"captions are of the column {taken!r} of {shown(path.name)}, not of {left}: --caption names another"
+        )
 
 
-def _jsonl(path: Path, text: str, notes: list[str]) -> Rows:
+def _jsonl(path: Path, text: str, notes: list[str], column: str | None) -> Rows:
+    known = CAPTION_COLUMNS if column is None else (column,)
+    there: dict[str, None] = {}
     rows: list[tuple[str, dict[str, str]]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -195,8 +212,11 @@ def _jsonl(path: Path, text: str, notes: list[str]) -> Rows:
         name = next((row[c] for c in FILE_COLUMNS if isinstance(row.get(c), str)), None)
         if name is None:
             raise _bad(path, number, "has no file_name")
-        rows.append((name, {c: row[c] for c in CAPTION_COLUMNS if isinstance(row.get(c), str)}))
-    columns = [c for c in CAPTION_COLUMNS if any(c in captions for _, captions in rows)]
+        there |= dict.fromkeys(row)
+        rows.append((name, {c: row[c] for c in known if isinstance(row.get(c), str)}))
+    columns = [c for c in known if any(c in captions for _, captions in rows)]
+    if column is not None and not columns:
+        raise _no_column(path, column, list(there))
     if not columns:
         return
     _several(path, columns, notes)
@@ -205,7 +225,7 @@ def _jsonl(path: Path, text: str, notes: list[str]) -> Rows:
             yield name, captions[columns[0]]
 
 
-def _csv(path: Path, text: str, notes: list[str]) -> Rows:
+def _csv(path: Path, text: str, notes: list[str], column: str | None) -> Rows:
     lines = text.splitlines(keepends=True)
     if not lines:
         return
@@ -221,8 +241,12 @@ def _csv(path: Path, text: str, notes: list[str]) -> Rows:
             header = [field.strip().lower() for field in fields]
             if PurePosixPath(fields[0].strip()).suffix.lower() in SUFFIXES:
                 header = ["file", "caption"]  # there is none
+                if column is not None:
+                    raise _no_column(path, column, [])
             else:
-                at, last = _columns(path, header)
+                at, last = _columns(path, header, column)
+                if column is not None:
+                    continue
                 others = [c for c in CAPTION_COLUMNS if c in header and header.index(c) != last]
                 _several(path, [header[last], *(c for c in others if c != header[at])], notes)
                 continue
@@ -246,10 +270,13 @@ def delimiter(header: str) -> str:
     return ","
 
 
-def _columns(path: Path, header: list[str]) -> tuple[int, int]:
+def _columns(path: Path, header: list[str], column: str | None) -> tuple[int, int]:
     """Which column is the file, and which the caption."""
+    if column is not None and column.lower() not in header:
+        raise _no_column(path, column, header)
+    known = CAPTION_COLUMNS if column is None else (column.lower(),)
     file = next((header.index(c) for c in FILE_COLUMNS if c in header), None)
-    caption = next((header.index(c) for c in CAPTION_COLUMNS if c in header), None)
+    caption = next((header.index(c) for c in known if c in header), None)
     if len(header) == 2:
         if file is None:
             file = 1 - caption if caption is not None else 0
@@ -261,6 +288,13 @@ def _columns(path: Path, header: list[str]) -> tuple[int, int]:
             _FIX,
         )
     return file, caption
+
+
+def _no_column(path: Path, column: str, names: Sequence[str]) -> BadInput:
+    return BadInput(
+        f"{shown(str(path))} has no column {shown(column)} for --caption",
+        f"its columns are: {shown(', '.join(names))}" if names else "write a header line first",
+    )
 
 
 def _bad(path: Path, number: int, what: str) -> BadInput:

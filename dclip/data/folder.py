@@ -35,7 +35,13 @@ class Folder:
         return read_file(self.place / item.file, item.file)
 
 
-def open_folder(root: Path | str, limit: int | None = None, report: Reporter = _SILENT) -> Folder:
+def open_folder(
+    root: Path | str,
+    limit: int | None = None,
+    report: Reporter = _SILENT,
+    *,
+    caption: str | None = None,
+) -> Folder:
     """List the pictures below ``root`` and find their captions and attributes.
 
     Which files are taken is said by :func:`dclip.data.listing.list_pictures`, where captions come
@@ -46,9 +52,11 @@ def open_folder(root: Path | str, limit: int | None = None, report: Reporter = _
         root: the folder.
         limit: only the first so many pictures by path.
         report: shown the progress of looking through many files.
+        caption: the column of the captions in their table: else by its name.
 
     Raises:
-        BadInput: no such folder, no pictures in it, or a captions file that names none of them.
+        BadInput: no such folder, no pictures in it, a captions file that names none of them, or no
+            such column.
     """
     root = user_path(root)
     if not is_there(root):
@@ -58,7 +66,7 @@ def open_folder(root: Path | str, limit: int | None = None, report: Reporter = _
     found = list_pictures(root)
     if not found.files:
         raise none_found(root, found)
-    captions = find_captions(root, found.files, found.metadata, limit)
+    captions = find_captions(root, found.files, found.metadata, limit, caption)
     attributes = find_attributes(root, found.files, found.metadata)
     files = found.files[:limit]
     marks = mark_files([root / file for file in files], report)

@@ -65,8 +65,10 @@ SOURCES: dict[str, Source] = {
         (
             "dclip prepare folder --root photos",
             "dclip prepare folder --root photos --size 64 --crop face --strict",
-            "dclip prepare folder --root photos --align    # the largest face of each photo",
+            "dclip prepare folder --root photos --align    # the faces of each photo",
+            "dclip prepare folder --root photos --caption prompt    # that column of their table",
         ),
+        options=("caption",),
     ),
     "npz": Source(
         "dclip.data.npz:open_npz",
