@@ -192,7 +192,8 @@ def _several(path: Path, columns: Sequence[str], notes: list[str]) -> None:
     if others:
         left = " and ".join(repr(each) for each in others)
         notes.append(
-            f"captions are of the column {taken!r} of {shown(path.name)}, not of {left}: --caption names another"
+            f"captions are of the column {taken!r} of {shown(path.name)}, not of {left}:"
+            " --caption names another"
         )
 
 
