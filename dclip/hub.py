@@ -107,8 +107,7 @@ def names(
     place = _place(repo_id, kind)
     commit = _commit(place, revision)
     with contextlib.suppress(OSError, ValueError):
-        kept = json.loads(_listing_file(place, commit).read_text(encoding="utf-8"))
-        return commit, [str(name) for name in kept]
+        return commit, sorted(_kept(place, commit))
     try:
         _check_reach(repo_id, ["the list of files"], kind)
     except BadInput:
@@ -117,12 +116,27 @@ def names(
         raise
     with _explained(repo_id, ["the list of files"], revision, kind):
         sizes, commit = _listing(repo_id, revision, kind)
-        found = sorted(sizes)
         listing, named = _listing_file(place, commit), _ref_file(place, revision)
-        for file, text in ((listing, json.dumps(found)), (named, commit)):
+        for file, text in ((listing, json.dumps(sizes)), (named, commit)):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, text.encode())
-    return commit, found
+    return commit, sorted(sizes)
+
+
+def described(repo_id: str, files: Sequence[str], commit: str, *, kind: Kind = "model") -> str:
+    """How many files, of how many bytes, and the names of the first of them."""
+    with contextlib.suppress(OSError, ValueError):
+        sizes = _kept(_place(repo_id, kind), commit)
+        total = _size(sum(sizes[name] for name in files if name in sizes))
+        some = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        return f"{len(files)} files of {total} ({some})"
+    return f"{len(files)} files"
+
+
+def _kept(place: Path, commit: str) -> dict[str, int]:
+    """The sizes in bytes of a commit's files, as :func:`names` kept them."""
+    kept = json.loads(_listing_file(place, commit).read_text(encoding="utf-8"))
+    return {str(name): int(size) for name, size in dict(kept).items()}
 
 
 def listed(repo_id: str, commit: str, *, kind: Kind = "model") -> bool:
@@ -267,6 +281,8 @@ def _check_space(repo_id: str, needed: int) -> None:
 
 
 def _size(number: int) -> str:
+    if number < 1e6:
+        return f"{number / 1e3:.1f} kB"
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
 
 

@@ -92,7 +92,10 @@ def test_a_dry_run_fetches_nothing(
     shell = Shell(tmp_path / "s", capsys)
     asked = ("prepare", "hf", "--root", "org/cats", "--size", "16", "--dry-run")
     _, err = shell(*asked, code=2)
-    assert "nothing to plan with" in err and "2 files" in err
+    shards = [name for name in hub.repos["org/cats"] if "train" in name]
+    size = sum(len(hub.repos["org/cats"][name]) for name in shards) / 1e3
+    assert "nothing to plan with" in err
+    assert f"2 files of {size:.1f} kB ({', '.join(shards)})" in " ".join(err.split())
     assert not [address for address in hub.asked if "/resolve/" in address]
     prepared(tmp_path, "org/cats")
     fetched = len(hub.asked)

@@ -231,7 +231,7 @@ def test_a_full_disk_and_a_cache_of_somebody_else_are_not_called_a_missing_file(
     full = shutil._ntuple_diskusage(10, 10, 0)  # type: ignore[attr-defined]
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: full)
-        with pytest.raises(StoreError, match=r"has 0\.0 MB left"):
+        with pytest.raises(StoreError, match=r"has 0\.0 kB left"):
             hub.fetch("org/net", ["a"])
     for code, message in ((errno.ENOSPC, "no space left"), (errno.EROFS, "cannot be written")):
 

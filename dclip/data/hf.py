@@ -154,7 +154,8 @@ def _fetched(repo: str, files: Sequence[str], revision: str, report: Reporter, f
     if not fetch and not hub.is_here(repo, files, revision, kind="dataset"):
         raise BadInput(
             f"{repo} is not on this machine yet, so there is nothing to plan with",
-            f"leave --dry-run out, and what is missing of {len(files)} files is fetched",
+            "leave --dry-run out, and what is missing of "
+            f"{hub.described(repo, files, revision, kind='dataset')} is fetched",
         )
     return hub.fetch(repo, files, revision, report=report, kind="dataset")
 
