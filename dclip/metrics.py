@@ -1,8 +1,10 @@
-"""Distances of pictures to their references."""
+"""How near pictures are to their references, and how well scores tell two kinds apart."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 PSNR_LIMIT = 100.0
@@ -22,3 +24,14 @@ def psnr(x: Tensor, reference: Tensor) -> Tensor:
 def mae(x: Tensor, reference: Tensor) -> Tensor:
     """Mean absolute error of each picture, (B,), in units where black to white is 1."""
     return (x - reference).abs().flatten(1).mean(1) / 2
+
+
+def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve (Mann and Whitney 1947); NaN where one side is empty."""
+    values, place = np.unique(scores, return_inverse=True)
+    counts = np.bincount(place, minlength=len(values))
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    yes, no = int(positive.sum()), int((~positive).sum())
+    if not yes or not no:
+        return float("nan")
+    return float((rank[positive].sum() - yes * (yes + 1) / 2) / (yes * no))

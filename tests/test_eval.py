@@ -258,6 +258,11 @@ def test_without_a_face_network_identity_is_said_to_be_left_out(made: Artifact) 
     assert any("--face FILE" in note for note in table_of(made)["notes"])
 
 
+def cosines_of(unit: torch.Tensor, pairs: list[tuple[int, int]]) -> np.ndarray:
+    first, second = np.array(pairs).T
+    return (unit[first].double() * unit[second].double()).sum(1).numpy()
+
+
 def test_the_same_person_is_decided_by_pairs_of_different_people() -> None:
     features = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
     found = calibrated(features)
@@ -269,6 +274,17 @@ def test_the_same_person_is_decided_by_pairs_of_different_people() -> None:
     people = [str(n) for n in range(40)] * 2
     with_names = calibrated(twins, people)
     assert with_names is not None and with_names.pairs == 80 * 79 // 2 - 40
+    assert with_names.same_pairs == 40 and with_names.same_accepted == 1
+    assert found.auc is None and with_names.auc is not None
+    assert with_names.auc == pytest.approx(1, abs=1e-3)
+    mixed = calibrated(features, [str(n // 2) for n in range(40)])  # pairs of strangers as one
+    assert mixed is not None and mixed.same_pairs == 20
+    same = cosines_of(unit, [(n, n + 1) for n in range(0, 40, 2)])
+    other = cosines_of(
+        unit, [(i, j) for i in range(40) for j in range(i + 1, 40) if i // 2 != j // 2]
+    )
+    assert mixed.auc == pytest.approx(np.mean(same[:, None] > other[None]))
+    assert mixed.same_accepted == pytest.approx(np.mean(same > mixed.threshold))
     nameless = calibrated(twins)
     assert nameless is not None and nameless.threshold > with_names.threshold
     assert calibrated(features[:14]) is None

@@ -21,6 +21,7 @@ from dclip.errors import BadInput, CorruptArtifact, MissingArtifact
 from dclip.evaluation import goals
 from dclip.evaluation.judge import OTHER, Judge, load_judge
 from dclip.evaluation.truth import Truth
+from dclip.metrics import auc
 from dclip.stages import judge_train, prepare
 from dclip.stages.judge_train import JudgeTrainConfig, run
 from dclip.store import Artifact, Store
@@ -176,7 +177,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 6, 60).astype(float), rng.random(60) < 0.4
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[positive] for b in scores[~positive]]
-    assert jt.auc(scores, positive) == pytest.approx(np.mean(pairs))
+    assert auc(scores, positive) == pytest.approx(np.mean(pairs))
 
 
 # --- the embedded judge

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dclip.metrics import auc
+
 FALSE_ACCEPTS = 0.01
 """Share of pairs of different people that pass for one person."""
 
@@ -24,10 +26,17 @@ class Verification:
         threshold: cosine above which two pictures show one person: :data:`FALSE_ACCEPTS` of the
             pairs of different people are above it.
         pairs: how many pairs of different people it was set on.
+        same_pairs: how many pairs of one person there are, where the people are known.
+        same_accepted: share of those above the threshold; None where there are none.
+        auc: share of (pair of one person, pair of different people) in which the former is the more
+            alike: the area under the ROC curve; None where there are no pairs of one person.
     """
 
     threshold: float
     pairs: int
+    same_pairs: int = 0
+    same_accepted: float | None = None
+    auc: float | None = None
 
 
 def calibrated(features: Tensor, people: Sequence[str] = ()) -> Verification | None:
@@ -47,6 +56,10 @@ def calibrated(features: Tensor, people: Sequence[str] = ()) -> Verification | N
     different = who[first] != who[second]
     if different.sum() < LEAST_PAIRS:
         return None
-    alike = (unit @ unit.T)[torch.from_numpy(first), torch.from_numpy(second)].numpy()[different]
-    threshold = np.quantile(alike, 1 - FALSE_ACCEPTS, method="higher")
-    return Verification(float(threshold), int(different.sum()))
+    alike = (unit @ unit.T)[torch.from_numpy(first), torch.from_numpy(second)].numpy()
+    threshold = float(np.quantile(alike[different], 1 - FALSE_ACCEPTS, method="higher"))
+    pairs, same = int(different.sum()), int((~different).sum())
+    if not same:
+        return Verification(threshold, pairs)
+    accepted = float((alike[~different] > threshold).mean())
+    return Verification(threshold, pairs, same, accepted, auc(alike, ~different))

@@ -223,6 +223,13 @@ class _Evaluation:
                 " people, as 15 originals have"
             )
             self.context.report.note(self.notes[-1])
+        if found is not None and found.same_accepted is not None:
+            self.notes.append(
+                f"the face network takes {found.same_accepted:.0%} of the originals'"
+                f" {found.same_pairs} pairs of one person for the same person (AUC"
+                f" {found.auc:.3f} against {found.pairs} pairs of different people)"
+            )
+            self.context.report.note(self.notes[-1])
         table = {
             "edit": self.caption,
             "pictures": len(originals),

@@ -21,6 +21,7 @@ from dclip.device import autocast, describe, pick, resolve_precision
 from dclip.errors import BadInput
 from dclip.evaluation.judge import OTHER, JudgeNetwork, JudgeShape, joined, load_judge, save_judge
 from dclip.figures.curves import save_curves
+from dclip.metrics import auc
 from dclip.random import key, permutation
 from dclip.stages.revisions import REVISIONS
 from dclip.store import Artifact, Staging, Store
@@ -262,7 +263,7 @@ class _Training:
             p, yes = verdict.attributes[known, column], labels[known, column] > 0
             accuracy[name] = round(float(((p > 0.5) == yes).mean()), 4)
             if 0 < yes.sum() < len(yes):
-                areas[name] = round(jt.auc(p, yes), 4)
+                areas[name] = round(auc(p, yes), 4)
         scores: dict[str, Any] = {"accuracy": accuracy, "auc": areas}
         if accuracy:
             scores["mean_accuracy"] = float(np.mean(list(accuracy.values())))

@@ -17,7 +17,7 @@ REVISIONS: dict[str, int] = {
     "slider": 2,
     "edit": 2,
     "grid": 1,
-    "eval": 2,
+    "eval": 3,
     "clip-train": 1,
     "judge-train": 1,
     "autoencoder-train": 1,

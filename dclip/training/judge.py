@@ -204,14 +204,3 @@ def units(
     single += [i for group in groups.values() if len(group) != 2 for i in group]
     whole += [list(two) for two in pairwise(single)][::2]
     return np.array(whole, dtype=np.int64).reshape(-1, 2)
-
-
-def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve (Mann and Whitney 1947); NaN where one side is empty."""
-    values, place = np.unique(scores, return_inverse=True)
-    counts = np.bincount(place, minlength=len(values))
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    yes, no = int(positive.sum()), int((~positive).sum())
-    if not yes or not no:
-        return float("nan")
-    return float((rank[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
