@@ -6,7 +6,7 @@ import csv
 import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -186,7 +186,7 @@ def normal(path: PurePosixPath) -> str:
     return "/".join(parts)
 
 
-def _several(path: Path, columns: Sequence[str], notes: list[str]) -> None:
+def _several(path: Path, columns: Iterable[str], notes: list[str]) -> None:
     """Say which column the captions are of, where several could be."""
     taken, *others = columns
     if others:
@@ -246,10 +246,9 @@ def _csv(path: Path, text: str, notes: list[str], column: str | None) -> Rows:
                     raise _no_column(path, column, [])
             else:
                 at, last = _columns(path, header, column)
-                if column is not None:
-                    continue
-                others = [c for c in CAPTION_COLUMNS if c in header and header.index(c) != last]
-                _several(path, [header[last], *(c for c in others if c != header[at])], notes)
+                if column is None:
+                    able = [c for c in CAPTION_COLUMNS if c in header and c != header[at]]
+                    _several(path, dict.fromkeys([header[last], *able]), notes)
                 continue
         if len(fields) < len(header):
             wanted = shown(mark.join(header))

@@ -36,6 +36,11 @@ class ByTimestep(ABC):
         return self.at(int(t[0]))(x, t)
 
 
+def network_at(model: EpsModel, t: int) -> EpsModel:
+    """The network that predicts at timestep ``t``."""
+    return model.at(t) if isinstance(model, ByTimestep) else model
+
+
 class InPrecision(ByTimestep):
     """A noise predictor whose network computes in a precision, for inference.
 
@@ -50,7 +55,7 @@ class InPrecision(ByTimestep):
 
     def at(self, t: int) -> EpsModel:
         """The network at timestep ``t``."""
-        network = self.model.at(t) if isinstance(self.model, ByTimestep) else self.model
+        network = network_at(self.model, t)
 
         def eps(x: Tensor, timesteps: Tensor) -> Tensor:
             with autocast(self.device, self.precision):
@@ -65,6 +70,5 @@ def predict(model: EpsModel, x: Tensor, t: int) -> Tensor:
     The state stays in full precision while the network computes in bf16, so an inversion and its
     decode round in the same way.
     """
-    network = model.at(t) if isinstance(model, ByTimestep) else model
     timesteps = torch.full((x.shape[0],), t, dtype=torch.int64, device=x.device)
-    return network(x, timesteps).to(x.dtype)
+    return network_at(model, t)(x, timesteps).to(x.dtype)

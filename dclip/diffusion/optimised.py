@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dclip.diffusion import ddim
 from dclip.diffusion.guidance import Loss
-from dclip.diffusion.network import ByTimestep, EpsModel
+from dclip.diffusion.network import ByTimestep, EpsModel, network_at
 from dclip.diffusion.schedule import Schedule
 from dclip.errors import BadInput
 
@@ -92,7 +92,7 @@ class _Checkpointed(ByTimestep):
 
     def at(self, t: int) -> EpsModel:
         """The network at timestep ``t``."""
-        network = self.model.at(t) if isinstance(self.model, ByTimestep) else self.model
+        network = network_at(self.model, t)
 
         def eps(x: Tensor, timesteps: Tensor) -> Tensor:
             out: Tensor = checkpoint(network, x, timesteps, use_reentrant=False)  # type: ignore[assignment]
